@@ -1,0 +1,11 @@
+# taskmux_target(<target>): what all of our own programs and libraries share, and no user of ours inherits.
+function(taskmux_target target)
+  if(TASKMUX_WARNINGS)
+    target_compile_options(${target} PRIVATE ${TASKMUX_WARNINGS})
+  endif()
+  if(TASKMUX_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${TASKMUX_SANITIZE} -fno-omit-frame-pointer
+                                             -fno-sanitize-recover=all)
+    target_link_options(${target} PRIVATE -fsanitize=${TASKMUX_SANITIZE})
+  endif()
+endfunction()

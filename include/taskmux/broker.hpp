@@ -1,0 +1,280 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "taskmux/error.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+class QueueView;
+
+/// A task on its way in. Its id, queue, type and limits have been checked by Client and are fixed.
+struct EnqueueRequest {
+  TaskMessage message{};
+  std::optional<Time>
+      process_at{};  ///< At most one of these two; due at once if both are unset or it has passed.
+  std::optional<Duration> process_in{};  ///< From the broker's now.
+  std::optional<Duration> expires_in{};  ///< From the broker's now; sets `message.expires_at`.
+  std::chrono::seconds unique_for{
+      0};  ///< Above 0: take the unique lock, for this long after the task is due.
+  bool unique_empty_payload = false;  ///< See EnqueueOptions.
+};
+
+/// What became of one EnqueueRequest.
+struct EnqueueReply {
+  /// Unset if accepted. Else duplicate_task, task_id_conflict, queue_full, payload_too_large,
+  /// invalid_argument, or unavailable (not known whether it was accepted), or whatever else the
+  /// broker reports for this item.
+  std::optional<Errc> error{};
+  std::string detail{};                  ///< The cause in words, for an error.
+  TaskState state = TaskState::pending;  ///< If accepted: pending or scheduled.
+  std::optional<Time> process_at{};      ///< If scheduled: when it is due.
+  bool replicated = true;  ///< False: accepted, but not by as many replicas as were asked for.
+};
+
+/// One attempt at a task by one worker. `token` fences it: the broker refuses to settle or extend a
+/// run with another token than the task's present one. Cheap to copy.
+struct Run {
+  std::shared_ptr<const TaskMessage>
+      message{};  ///< Never null in a run that a broker made. Shared, as a hung handler keeps it.
+  std::uint64_t token = 0;
+  int crashes = 0;        ///< Runs of this task, in a row until now, whose workers were lost.
+  std::string foreign{};  ///< For the broker that made the run alone: what its wire format holds
+                          ///< beyond TaskMessage.
+};
+
+/// How a run ends.
+enum class SettleAction {
+  complete,  ///< Success: completed while `message.retention` lasts, deleted if that is 0. Counts
+             ///< as processed; frees the lock.
+  drop,      ///< Revoked: deleted even with a retention. Counts as processed; frees the lock.
+  retry,    ///< To retry, due after `delay`, or to pending at once (last in line) if that is 0. The
+            ///< lock is kept.
+  archive,  ///< To the dead-letter queue. Counts as processed and failed; the lock is kept until
+            ///< its time is over.
+  requeue,  ///< Back to pending, first in line; nothing is counted, the message and its crashes
+            ///< stay as they were.
+  snooze,   ///< Scheduled again after `delay`; nothing is counted.
+};
+
+/// The end of one run.
+struct Settlement {
+  Run run{};
+  SettleAction action = SettleAction::complete;
+  std::string error{};  ///< Retry, archive: becomes the task's last error. Valid UTF-8, bounded.
+  Duration delay{};     ///< Retry, snooze; never negative.
+  bool failure = true;  ///< Retry: adds one to `retried` and counts as processed and failed.
+  bool crash =
+      false;  ///< The run's worker was lost: adds one to the crashes, which otherwise go back to 0.
+  std::optional<std::string>
+      result{};  ///< To be kept with the task; lost when the task is deleted.
+};
+
+/// What became of one Settlement.
+enum class SettleStatus {
+  applied,
+  stale,    ///< The run was no longer its worker's, or the task is gone; nothing was changed. Drop
+            ///< it.
+  unknown,  ///< It may or may not have been applied: repeat it. One that was applied then comes
+            ///< back as stale.
+};
+
+/// How many tasks to take of a queue.
+struct QueueQuota {
+  std::string queue{};
+  std::size_t count = 0;
+};
+
+/// A batch of settlements, and what to take after them. Spans must stay valid for the call.
+struct ExchangeRequest {
+  std::span<const Settlement> settlements{};
+  /// In order of preference. Each queue gives up to its count; what one can't give is then taken
+  /// from the others, in this order, so that the sum of the counts is reached if there are tasks at
+  /// all.
+  std::span<const QueueQuota> quotas{};
+  /// So many workers are free. Runs beyond that would wait for one, so among these no task with
+  /// `max_retry` 0 is taken: it stays at the head of its queue, and that queue gives nothing more.
+  std::size_t free_workers = std::numeric_limits<std::size_t>::max();
+  /// How long a run is its worker's unless extended. At least 1 s.
+  Duration lease = std::chrono::seconds{10};
+};
+
+struct ExchangeReply {
+  std::vector<SettleStatus> settled{};  ///< One for each settlement, in their order.
+  std::vector<Run> runs{};  ///< By queue in the order of the quotas; oldest first within a queue.
+  Time now{};               ///< The broker's clock at this exchange.
+  std::optional<Time> next_due{};  ///< The earliest time in scheduled or retry of the queues asked
+                                   ///< for that are not paused.
+  bool more = false;  ///< The queues asked for may hold more that is ready (bounded scripts,
+                      ///< `free_workers`).
+};
+
+/// What an operator asked for when cancelling a running task.
+enum class CancelMode {
+  retry,    ///< As a failure: retried, or archived when its retries are spent. What asynq does.
+  archive,  ///< To the dead-letter queue at once.
+  drop,     ///< Deleted.
+};
+
+enum class LeaseStatus { ok, lost };
+
+/// What became of one run in extend().
+struct ExtendReply {
+  LeaseStatus status = LeaseStatus::ok;
+  std::optional<CancelMode> cancel{};  ///< Set when an Inspector asked to cancel this run.
+};
+
+/// What a watch tells. A hint: it may be spurious, and it may come on any thread.
+struct Hint {
+  enum class Kind {
+    ready,   ///< Something may be ready in a watched queue, or may be due earlier than was said.
+    cancel,  ///< Someone asked to cancel the run of `task_id`, in whatever queue; extend() tells in
+             ///< which mode, if in any.
+  };
+  Kind kind = Kind::ready;
+  std::string task_id{};
+};
+
+/// A watch on queues. Destroying it ends it: no callback runs after that, and the destructor waits
+/// for one that is running (so it must not be called from the callback).
+class TASKMUX_API Watch {
+ public:
+  struct State {
+    bool ready = false;  ///< Something is ready now: exchange() will find it unless another server
+                         ///< is faster.
+    std::optional<Time> next_due{};  ///< As in ExchangeReply.
+    Time now{};                      ///< The broker's clock.
+  };
+
+  Watch() = default;
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+  virtual ~Watch() = default;
+
+  /// Tells how the watched queues stand and, if nothing is ready, promises one Hint::ready when
+  /// that may have changed. One round trip. To be called before going to sleep; while nobody calls
+  /// it, a busy queue costs no hints. Throws Error{unavailable}; hints of other kinds come whether
+  /// armed or not. Not thread-safe.
+  virtual State arm() = 0;
+};
+
+/// One bounded step of upkeep, which any server does for its queues, at any time, side by side with
+/// others.
+struct UpkeepRequest {
+  std::span<const std::string> queues{};
+  std::size_t limit = 100;  ///< At most so many tasks are moved in each role of each queue.
+  Duration lease = std::chrono::seconds{10};  ///< Of the lost runs that are taken over.
+  bool recover = true;                        ///< Look for lost runs at all.
+};
+
+struct UpkeepReply {
+  std::size_t forwarded = 0;  ///< Scheduled and retry tasks that were due and are pending now.
+  std::size_t expired = 0;    ///< Completed tasks whose retention was over, deleted.
+  std::size_t repaired = 0;   ///< Inconsistencies of the store that were healed (ids without task,
+                              ///< malformed messages, ...).
+  /// Runs whose worker was lost: the lease is over and nobody else has taken them. They are the
+  /// caller's now, with a token and a lease of their own, to be settled at once with `crash` set
+  /// (never to be run).
+  std::vector<Run> lost{};
+  std::optional<Time> next_due{};  ///< As in ExchangeReply.
+  Time now{};                      ///< The broker's clock.
+  bool more = false;               ///< A limit was reached: call again soon.
+};
+
+/// A task in progress, as an Inspector shows it.
+struct WorkerInfo {
+  std::string task_id{};
+  std::string queue{};
+  Task task{};
+  Time started_at{};
+  Time deadline{};  ///< Of this attempt; epoch = none.
+};
+
+/// A running server, as an Inspector shows it and a heartbeat writes it.
+struct ServerInfo {
+  std::string host{};
+  int pid = 0;
+  std::string id{};  ///< A UUID, of this start of this server.
+  int concurrency = 0;
+  std::map<std::string, int> queues{};  ///< Priority by name.
+  bool strict_priority = false;
+  std::string status{};  ///< "active", "stopped" (takes no more) or "closed" (shutting down).
+  Time started_at{};
+  std::vector<WorkerInfo> workers{};  ///< What it runs at the moment.
+};
+
+/// The port to a store of tasks. What an application needs of it are Client, Server and Inspector;
+/// it names an adapter only to make one. Whoever writes an adapter: the contract suite in
+/// tests/broker_contract.hpp is the reference reading.
+///
+/// The states, and who moves a task between them:
+///     enqueue -> pending | scheduled;  scheduled, retry -> pending when due (exchange, upkeep);
+///     pending -> active (exchange); active -> completed | gone | retry | archived | pending |
+///     scheduled (a settlement);  completed -> gone (upkeep)
+/// Each move is atomic: at any instant, a task is in one state.
+///
+/// Thread-safe. A broker belongs to the process that made it: after fork() its calls throw
+/// Error{forked}.
+class TASKMUX_API Broker {
+ public:
+  Broker() = default;
+  Broker(const Broker&) = delete;
+  Broker& operator=(const Broker&) = delete;
+  virtual ~Broker() = default;
+
+  /// Takes in a batch; replies are in its order. One item never fails another. Does not throw for
+  /// what happens to items: a broker that can't be reached answers `unavailable` for each item
+  /// whose fate it does not know. Wakes the servers that watch.
+  virtual std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) = 0;
+
+  /// Settles what is done, moves what is due to pending, and takes pending tasks as runs under a
+  /// lease: one round trip that never waits. A paused queue gives no runs. A run is settled iff its
+  /// token is the task's present one, in the same atomic step, even if its lease is over, as long
+  /// as nobody has taken it over. Throws Error when nothing was done or nothing is known; the same
+  /// request may be repeated then.
+  virtual ExchangeReply exchange(const ExchangeRequest& request) = 0;
+
+  /// Extends the leases of `runs` to `lease` from now. One reply for each, in order: `lost` if it
+  /// is no longer the caller's. Throws Error when it is not known whether any was extended.
+  virtual std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) = 0;
+
+  /// Watches `queues` (and, for cancellations, all tasks) until the handle is destroyed. `callback`
+  /// must not throw, must be quick, and must not call the broker. The broker must outlive the
+  /// handle. Throws Error{unavailable}.
+  virtual std::unique_ptr<Watch> watch(std::vector<std::string> queues,
+                                       std::function<void(const Hint&)> callback) = 0;
+
+  /// One bounded step of upkeep. Throws Error; may be repeated at any time.
+  virtual UpkeepReply upkeep(const UpkeepRequest& request) = 0;
+
+  /// Tells that a server lives; forgotten `lifetime` after the last call (rounded up to whole
+  /// seconds). Throws Error.
+  virtual void heartbeat(const ServerInfo& server, Duration lifetime) = 0;
+
+  /// Forgets a server that has ended. Throws Error.
+  virtual void retire(const ServerInfo& server) = 0;
+
+  /// Throws Error unless the broker answers.
+  virtual void ping() = 0;
+
+  /// The side for inspection and repair; lives as long as the broker. Throws Error{unsupported}
+  /// where there is none.
+  virtual QueueView& queue_view() {
+    throw Error{Errc::unsupported, "this broker has no queue view"};
+  }
+};
+
+}  // namespace v0
+}  // namespace taskmux

@@ -1,0 +1,151 @@
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <vector>
+
+#include "taskmux/detail/config.hpp"
+#include "taskmux/detail/mutex.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+/// An instant of a clock that is never set back; only for measuring lengths of time.
+using SteadyTime = std::chrono::steady_clock::time_point;
+
+/// What a thread sleeps on until something happens. A notification that comes while nobody waits is
+/// kept for the next wait; several of them count as one. Thread-safe; meant for one waiting thread.
+class Waker {
+ public:
+  /// Ends the present wait, or the next one at once.
+  void notify() {
+    {
+      detail::MutexLock lock{mutex_};
+      if (notified_) return;
+      notified_ = true;
+    }
+    condition_.notify_one();
+  }
+
+  /// Waits until notified, and takes the notification.
+  void wait() {
+    detail::MutexLock lock{mutex_};
+    while (!notified_) lock.wait(condition_);
+    notified_ = false;
+  }
+
+  /// Waits until notified or until `deadline` of the machine's steady clock.
+  void wait_until(SteadyTime deadline) {
+    detail::MutexLock lock{mutex_};
+    while (!notified_ && std::chrono::steady_clock::now() < deadline)
+      lock.wait_until(condition_, deadline);
+    notified_ = false;
+  }
+
+ private:
+  detail::Mutex mutex_;
+  std::condition_variable condition_;
+  bool notified_ TASKMUX_GUARDED_BY(mutex_) = false;
+};
+
+/// The only source of time: what the library knows of it, it asks here, and it sleeps here.
+/// Thread-safe.
+class TASKMUX_API Clock {
+ public:
+  Clock() = default;
+  Clock(const Clock&) = delete;
+  Clock& operator=(const Clock&) = delete;
+  virtual ~Clock() = default;
+
+  /// The wall clock.
+  virtual Time now() const = 0;
+
+  /// The clock for timeouts and leases.
+  virtual SteadyTime steady_now() const = 0;
+
+  /// Sleeps until `waker` is notified, or `steady_now()` is at or past `deadline` (none: only a
+  /// notification ends it). May return early.
+  virtual void wait(Waker& waker, std::optional<SteadyTime> deadline) = 0;
+};
+
+/// The machine's clocks.
+class TASKMUX_API SystemClock final : public Clock {
+ public:
+  Time now() const override {
+    return std::chrono::time_point_cast<std::chrono::microseconds>(
+        std::chrono::system_clock::now());
+  }
+  SteadyTime steady_now() const override { return std::chrono::steady_clock::now(); }
+  void wait(Waker& waker, std::optional<SteadyTime> deadline) override {
+    if (deadline) {
+      waker.wait_until(*deadline);
+    } else {
+      waker.wait();
+    }
+  }
+};
+
+/// A clock that stands still until a test moves it. Both its times move together; sleepers whose
+/// time has come wake.
+class TASKMUX_API ManualClock final : public Clock {
+ public:
+  /// Starts at `start`; 2026-01-01 00:00 UTC if not given.
+  explicit ManualClock(Time start = Time{std::chrono::seconds{1767225600}}) : now_{start} {}
+
+  Time now() const override {
+    detail::MutexLock lock{mutex_};
+    return now_;
+  }
+
+  SteadyTime steady_now() const override {
+    detail::MutexLock lock{mutex_};
+    return steady_now_;
+  }
+
+  void wait(Waker& waker, std::optional<SteadyTime> deadline) override {
+    {
+      detail::MutexLock lock{mutex_};
+      if (deadline && *deadline <= steady_now_) return;
+      sleepers_.push_back({&waker, deadline});
+    }
+    waker.wait();
+    detail::MutexLock lock{mutex_};
+    sleepers_.erase(std::find_if(sleepers_.begin(), sleepers_.end(),
+                                 [&](const Sleeper& s) { return s.waker == &waker; }));
+  }
+
+  /// Moves the time on by `step`, which must not be negative.
+  void advance(Duration step) {
+    detail::MutexLock lock{mutex_};
+    now_ += step;
+    steady_now_ += step;
+    for (const Sleeper& sleeper : sleepers_) {
+      if (sleeper.deadline && *sleeper.deadline <= steady_now_) sleeper.waker->notify();
+    }
+  }
+
+  /// Moves the time on to `instant`; does nothing if it has passed.
+  void advance_to(Time instant) {
+    const Time at = now();
+    if (instant > at) advance(instant - at);
+  }
+
+ private:
+  struct Sleeper {
+    Waker* waker;
+    std::optional<SteadyTime> deadline;
+  };
+
+  mutable detail::Mutex mutex_;
+  Time now_ TASKMUX_GUARDED_BY(mutex_);
+  SteadyTime steady_now_ TASKMUX_GUARDED_BY(mutex_){};
+  std::vector<Sleeper> sleepers_ TASKMUX_GUARDED_BY(mutex_);
+};
+
+}  // namespace v0
+}  // namespace taskmux

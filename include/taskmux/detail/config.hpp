@@ -1,0 +1,9 @@
+#pragma once
+
+/// Marks a type whose identity must survive `-fvisibility=hidden` and shared objects: what is
+/// thrown, and what is derived from.
+#if defined(__GNUC__)
+#define TASKMUX_API __attribute__((visibility("default")))
+#else
+#define TASKMUX_API
+#endif

@@ -1,0 +1,133 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/error.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+/// How a queue stands, at one instant.
+struct QueueInfo {
+  std::string queue{};
+  bool paused = false;
+  std::size_t pending = 0;
+  std::size_t active = 0;
+  std::size_t scheduled = 0;
+  std::size_t retry = 0;
+  std::size_t archived = 0;
+  std::size_t completed = 0;
+  std::size_t aggregating = 0;
+  /// How long the task that is next in line has been pending; 0 if none is, or if it is not known
+  /// since when.
+  Duration latency{};
+  std::uint64_t processed_today = 0;  ///< Attempts that ended since midnight UTC, failed ones too.
+  std::uint64_t failed_today = 0;
+  std::uint64_t processed_total = 0;
+  std::uint64_t failed_total = 0;
+
+  /// All tasks of the queue.
+  std::size_t size() const noexcept {
+    return pending + active + scheduled + retry + archived + completed + aggregating;
+  }
+};
+
+/// The attempts that ended on one day, UTC.
+struct DailyStats {
+  std::chrono::sys_days day{};
+  std::uint64_t processed = 0;  ///< Failed ones included.
+  std::uint64_t failed = 0;
+};
+
+/// A part of a listing.
+struct Page {
+  std::size_t offset = 0;
+  std::size_t limit = 30;
+};
+
+/// What an operator does to a task that is not running.
+enum class TaskAction {
+  run,      ///< Makes it pending now, last in line. From scheduled, retry, archived or completed.
+  archive,  ///< From pending, scheduled, retry or completed. Counts nothing; the message stays as
+            ///< it is.
+  remove,   ///< Deletes it for good and frees its lock. From any state but active.
+};
+
+/// The port to inspection and repair, beside Broker. Inspector and DeadLetterQueue are its users.
+///
+/// An operation that names a queue throws Error{queue_not_found} if nothing was ever enqueued to it
+/// (or if it was deleted), and any operation throws Error{unavailable} when the broker can't be
+/// reached. Thread-safe.
+class TASKMUX_API QueueView {
+ public:
+  QueueView() = default;
+  QueueView(const QueueView&) = delete;
+  QueueView& operator=(const QueueView&) = delete;
+  virtual ~QueueView() = default;
+
+  /// The broker's clock.
+  virtual Time now() = 0;
+
+  /// All queues that anything was ever enqueued to, sorted by name.
+  virtual std::vector<std::string> queues() = 0;
+
+  virtual QueueInfo queue_info(std::string_view queue) = 0;
+
+  /// The last `days` days (1 to 90, else Error{invalid_argument}), today first.
+  virtual std::vector<DailyStats> history(std::string_view queue, int days) = 0;
+
+  /// The tasks of a state. Pending: next to run first. Active: longest running first. Scheduled and
+  /// retry: by due time. Archived: oldest first. Completed: by the end of retention. Beyond the
+  /// end: empty. Other writers may shift what a page holds.
+  virtual std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) = 0;
+
+  /// One task, with its result; nullopt if there is none.
+  virtual std::optional<TaskInfo> find(std::string_view queue, std::string_view id) = 0;
+
+  /// Acts on each of `ids`, if it exists and (when `only` is given) is in that state at that
+  /// moment. For each, in order: unset if it was done, else task_not_found or wrong_state.
+  virtual std::vector<std::optional<Errc>> act(std::string_view queue, TaskAction action,
+                                               std::span<const std::string> ids,
+                                               std::optional<TaskState> only) = 0;
+
+  /// Acts on up to `limit` tasks of `state`, in the order of list(), in one atomic step; returns on
+  /// how many. Throws Error{wrong_state} where `action` is not possible from `state` (run from
+  /// pending, archive from archived, anything from active).
+  virtual std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
+                              std::size_t limit) = 0;
+
+  /// Replaces the payload of a task that is pending, scheduled, in retry or archived. A unique lock
+  /// that it holds stays the one of its first payload. Throws Error{task_not_found} or
+  /// {wrong_state}.
+  virtual void update_payload(std::string_view queue, std::string_view id, std::string payload) = 0;
+
+  /// Stops the taking of tasks; what runs goes on, enqueue works. Throws Error{wrong_state} if
+  /// already paused.
+  virtual void pause(std::string_view queue) = 0;
+
+  /// Throws Error{wrong_state} if not paused.
+  virtual void unpause(std::string_view queue) = 0;
+
+  /// Asks the worker that runs a task to stop it. Does not wait for that. Throws
+  /// Error{task_not_found}, or {wrong_state} if it is not active.
+  virtual void cancel(std::string_view queue, std::string_view id, CancelMode mode) = 0;
+
+  /// Deletes a queue with all that belongs to it. Throws Error{queue_not_empty} if it holds tasks
+  /// and `force` is not set, and Error{wrong_state} if tasks of it are active, forced or not.
+  virtual void delete_queue(std::string_view queue, bool force) = 0;
+
+  /// The servers that live, with what they run.
+  virtual std::vector<ServerInfo> servers() = 0;
+};
+
+}  // namespace v0
+}  // namespace taskmux

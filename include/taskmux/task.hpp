@@ -1,0 +1,153 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace taskmux {
+inline namespace v0 {
+
+/// An instant of the wall clock, UTC, to the microsecond.
+using Time = std::chrono::sys_time<std::chrono::microseconds>;
+
+/// A length of time, to the microsecond. Any coarser std::chrono duration converts to it: `10min`,
+/// `1h`.
+using Duration = std::chrono::microseconds;
+
+/// Metadata that travels with a task; keys and values are UTF-8 without a NUL.
+using Headers = std::map<std::string, std::string, std::less<>>;
+
+/// A piece of work: what kind it is, and the bytes its handler needs. A plain value.
+struct Task {
+  std::string type{};     ///< Chooses the handler, such as "email:welcome". UTF-8, not blank.
+  std::string payload{};  ///< Any bytes; taskmux never looks inside.
+  Headers headers{};      ///< Such as a trace id. Kept over retries.
+};
+
+/// Where a task stands.
+enum class TaskState {
+  pending,      ///< Ready to run.
+  active,       ///< Being run by a worker, under a lease.
+  scheduled,    ///< Waiting for its time.
+  retry,        ///< Failed, and waiting for its next attempt.
+  archived,     ///< Set aside: the dead-letter queue.
+  completed,    ///< Succeeded, and kept while its retention lasts.
+  aggregating,  ///< In a group of Go's asynq. taskmux shows such tasks and does not make them yet.
+};
+
+/// The state's name as asynq spells it, such as "pending".
+constexpr std::string_view to_string(TaskState state) noexcept {
+  switch (state) {
+    case TaskState::pending: return "pending";
+    case TaskState::active: return "active";
+    case TaskState::scheduled: return "scheduled";
+    case TaskState::retry: return "retry";
+    case TaskState::archived: return "archived";
+    case TaskState::completed: return "completed";
+    case TaskState::aggregating: return "aggregating";
+  }
+  return "unknown";
+}
+
+/// The limits that Client binds itself to. A worker runs whatever a peer could write.
+struct Limits {
+  static constexpr std::size_t name_bytes = 512;  ///< Task type, queue name, task id, header key.
+  static constexpr std::size_t header_bytes =
+      64 * 1024;  ///< All header keys and values of one task together.
+  static constexpr std::size_t payload_bytes =
+      16u << 20;  ///< Default of ClientConfig::max_payload_bytes.
+  static constexpr std::size_t error_text_bytes =
+      8 * 1024;  ///< An error text is cut to this, at a character's edge.
+  static constexpr Duration longest =
+      std::chrono::hours{24 * 365 * 100};  ///< No duration may be longer.
+};
+
+/// How one task is to be treated. Every field may be left out; the client's table of defaults for
+/// the type, and then the defaults named here, take its place. Made for designated initialisers:
+///     client.enqueue({.type = "email:welcome", .payload = "42"}, {.queue = "critical", .process_in
+///     = 10min});
+struct EnqueueOptions {
+  /// The queue; "default" when left out.
+  std::optional<std::string> queue{};
+  /// The id, unique in its queue over all states. A random UUID when left out.
+  std::optional<std::string> task_id{};
+  /// How often a failed task is tried again before it is archived; 0 or more, 25 when left out.
+  std::optional<int> max_retry{};
+  /// How long one attempt may take, rounded up to whole seconds. 30 min when neither this nor
+  /// `deadline` is given.
+  std::optional<Duration> timeout{};
+  /// The instant at which every attempt ends, rounded up to a whole second; must lie in the future.
+  std::optional<Time> deadline{};
+  /// Not to be run before this instant; at once if it has passed. Not together with `process_in`.
+  std::optional<Time> process_at{};
+  /// Not to be run before this much time has passed, by the broker's clock. Not together with
+  /// `process_at`.
+  std::optional<Duration> process_in{};
+  /// While this lasts, and until the task succeeds or is deleted, no other task of the same queue,
+  /// type and payload is accepted. At least 1 s; rounded up to whole seconds. Counted from the time
+  /// at which the task may run.
+  std::optional<Duration> unique_for{};
+  /// How long the task is kept, with its result, after it succeeded; rounded up to whole seconds.
+  /// It is deleted when left out.
+  std::optional<Duration> retention{};
+  /// A task that no worker has started by then is archived instead of run. Go workers do not honour
+  /// it. Not both.
+  std::optional<Time> expires_at{};
+  /// As `expires_at`, counted from now by the broker's clock.
+  std::optional<Duration> expires_in{};
+  /// An empty payload counts as one that is present in the unique lock, as in asynq's CLI; else as
+  /// none, as in most Go code.
+  bool unique_empty_payload = false;
+};
+
+/// A task as a broker keeps it and a worker gets it. An unset instant is the epoch, `Time{}`, as on
+/// asynq's wire. A plain value: the broker and the engine share it as const once it has been
+/// accepted.
+struct TaskMessage {
+  std::string id{};
+  std::string queue{};
+  Task task{};
+  int max_retry = 25;
+  int retried = 0;                    ///< Failures counted so far.
+  std::chrono::seconds timeout{0};    ///< Of one attempt; 0 = none.
+  std::chrono::seconds retention{0};  ///< To be kept after success; 0 = deleted.
+  Time deadline{};                    ///< Whole seconds.
+  Time last_failed_at{};              ///< Whole seconds on Redis.
+  Time completed_at{};                ///< Whole seconds on Redis.
+  Time enqueued_at{};                 ///< Set by the broker; unset if a Go client wrote it.
+  Time expires_at{};                  ///< Not to be started after this.
+  std::string last_error{};           ///< Of the last failure; UTF-8.
+  std::string unique_key{};  ///< The lock it holds, in the broker's own form; empty = none.
+};
+
+/// What can be told of a stored task. A copy: it does not follow the task.
+struct TaskInfo {
+  std::string id{};
+  std::string queue{};
+  Task task{};
+  TaskState state = TaskState::pending;
+  int max_retry = 0;
+  int retried = 0;
+  int crashes = 0;                    ///< Workers lost in a row while they ran it.
+  std::chrono::seconds timeout{0};    ///< 0 = none.
+  std::chrono::seconds retention{0};  ///< 0 = none.
+  std::optional<Time> deadline{};
+  std::optional<Time> enqueued_at{};      ///< None for a task that a Go client enqueued.
+  std::optional<Time> next_process_at{};  ///< Scheduled and retry: when it is due.
+  std::optional<Time> started_at{};       ///< Active: when this run was taken.
+  std::optional<Time> completed_at{};     ///< Completed: when it succeeded.
+  std::optional<Time> last_failed_at{};
+  std::optional<Time> archived_at{};  ///< Archived: since when.
+  std::optional<Time> expires_at{};
+  std::string last_error{};  ///< Of the last failure; empty if it never failed.
+  std::string result{};      ///< What the handler set; empty if nothing.
+  std::string group{};       ///< Of asynq's aggregation; empty = none.
+  bool orphaned = false;     ///< Active, but its lease is over: its worker is lost.
+};
+
+}  // namespace v0
+}  // namespace taskmux

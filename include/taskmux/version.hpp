@@ -1,0 +1,7 @@
+#pragma once
+
+// The only place where the version stands; CMake reads it from here.
+#define TASKMUX_VERSION_MAJOR 0
+#define TASKMUX_VERSION_MINOR 1
+#define TASKMUX_VERSION_PATCH 0
+#define TASKMUX_VERSION_STRING "0.1.0"

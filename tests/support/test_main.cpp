@@ -1,0 +1,8 @@
+#if defined(TASKMUX_TEST_CATCH2_V3)
+#include <catch2/catch_session.hpp>
+
+int main(int argc, char** argv) { return Catch::Session().run(argc, argv); }
+#else
+#define CATCH_CONFIG_MAIN
+#include "support/test.hpp"
+#endif
