@@ -1,0 +1,179 @@
+#pragma once
+
+#include <hiredis/hiredis.h>
+#include <sys/socket.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "redis/reply.hpp"
+#include "taskmux/clock.hpp"
+#include "taskmux/error.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux::redis {
+
+/// Commands, encoded as they go over the wire. Arguments may hold any bytes and are copied once,
+/// into this.
+class Commands {
+ public:
+  /// Adds one command: `commands.add({"LPUSH", key, id})`.
+  Commands& add(std::initializer_list<std::string_view> args) {
+    return add(std::span<const std::string_view>{args.begin(), args.size()});
+  }
+  Commands& add(std::span<const std::string_view> args) { return add_range(args); }
+  Commands& add(std::span<const std::string> args) { return add_range(args); }
+
+  /// Begins a command of `argument_count` arguments (its name included), each of which must follow
+  /// by arg().
+  Commands& begin(std::size_t argument_count);
+  Commands& arg(std::string_view bytes);
+
+  std::size_t size() const noexcept { return count_; }  ///< Commands.
+  bool empty() const noexcept { return count_ == 0; }
+  std::string_view bytes() const noexcept { return bytes_; }
+  /// Empties it, and keeps its memory unless that is large.
+  void clear();
+
+ private:
+  template <typename Args>
+  Commands& add_range(const Args& args) {
+    begin(args.size());
+    for (const auto& each : args) arg(each);
+    return *this;
+  }
+  void add_header(char kind, std::size_t number);
+
+  std::string bytes_;
+  std::size_t count_ = 0;
+};
+
+/// Where one server listens.
+struct Endpoint {
+  std::string host{};  ///< Name, IPv4 or IPv6.
+  std::uint16_t port = 0;
+  std::string socket_path{};  ///< Not empty: a Unix socket, and no host or port.
+
+  bool operator==(const Endpoint&) const = default;
+  /// For error texts: `host:port`, `[::1]:port`, or the path.
+  std::string to_string() const;
+};
+
+/// How to log in to a server.
+struct Login {
+  std::string user{};
+  std::string password{};
+  int database = 0;
+  std::string client_name{};  ///< Empty: none is set.
+};
+
+/// What a server says of itself at login.
+struct ServerFacts {
+  std::string version{};  ///< Such as "7.0.15"; empty if an ACL forbids INFO.
+  std::string run_id{};   ///< Changes with each start of the server; empty if not known.
+  std::string mode{};     ///< "standalone", "cluster" or "sentinel"; empty if not known.
+};
+
+/// The connection was found closed before a byte of a request left: nothing can have been executed,
+/// and the request may be repeated on another.
+class NothingSent : public Error {
+ public:
+  using Error::Error;
+};
+
+/// One connection to one server, made by its constructor: resolved, connected, logged in, the
+/// version checked. RESP2. Deadlines are of the machine's steady clock and bind a call as a whole.
+///
+/// A call that fails leaves it broken: what the server still sends can't be told apart any more, so
+/// that every later call throws Error{unavailable}. Writes never raise SIGPIPE.
+///
+/// Not thread-safe, but for wake().
+class Connection {
+ public:
+  /// Throws Error: unavailable (no such host, refused, not in time, loading), unauthorized,
+  /// protocol (not a Redis server), unsupported (older than 6.2), invalid_argument (no such
+  /// database).
+  Connection(Endpoint endpoint, const Login& login, SteadyTime deadline);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  /// Sends `commands` and appends one reply for each to `replies`, in order; error replies are
+  /// replies too. Reads while it writes, so that a pipeline of any length can't block itself.
+  /// Throws Error{unavailable} when the peer is gone or `deadline` passes, with the replies that
+  /// came until then appended; whether the others were executed is not known, except for
+  /// NothingSent. Throws Error{protocol} for bytes that are not RESP, or nest too deep.
+  void pipeline(const Commands& commands, std::vector<Reply>& replies, SteadyTime deadline);
+
+  /// As above, with all replies or none.
+  std::vector<Reply> pipeline(const Commands& commands, SteadyTime deadline);
+
+  /// One command; throws error_of(<name of the command>, reply) if the reply is an error.
+  Reply command(std::initializer_list<std::string_view> args, SteadyTime deadline);
+
+  /// Sends without reading: for SUBSCRIBE, whose replies come by receive().
+  void send(const Commands& commands, SteadyTime deadline);
+
+  /// The next reply that the server sends by itself or to send(); nullopt at `deadline`, and when
+  /// woken. Throws Error{unavailable} when the peer is gone. A reply that is already here is
+  /// returned even past the deadline.
+  std::optional<Reply> receive(SteadyTime deadline);
+
+  /// Ends the receive() that waits at the moment, or the next one. From any thread.
+  void wake() noexcept;
+
+  /// Whether it can take another request: nothing has failed, the peer has not closed, and nothing
+  /// unasked for has arrived. One system call, no round trip.
+  bool healthy() const noexcept;
+
+  /// The id for CLIENT TRACKING ... REDIRECT, as of login.
+  std::int64_t client_id() const noexcept { return client_id_; }
+  const Endpoint& endpoint() const noexcept { return endpoint_; }
+  const ServerFacts& server() const noexcept { return server_; }
+
+ private:
+  class Descriptor {
+   public:
+    Descriptor() noexcept = default;
+    explicit Descriptor(int fd) noexcept : fd_{fd} {}
+    Descriptor(Descriptor&& other) noexcept : fd_{std::exchange(other.fd_, -1)} {}
+    Descriptor& operator=(Descriptor&& other) noexcept;
+    ~Descriptor();
+    int get() const noexcept { return fd_; }
+
+   private:
+    int fd_ = -1;
+  };
+  struct FreeReader {
+    void operator()(redisReader* reader) const noexcept { redisReaderFree(reader); }
+  };
+  enum class Readiness { readable, writable, woken, timed_out };
+
+  void connect(SteadyTime deadline);
+  void connect_to(const sockaddr* address, socklen_t length, SteadyTime deadline);
+  void log_in(const Login& login, SteadyTime deadline);
+  void check_server(ReplyView info);
+  void require_usable() const;
+  Readiness wait(bool for_write, bool for_wake, SteadyTime deadline) const;
+  std::size_t write_some(std::string_view bytes);
+  void read_some();
+  std::optional<Reply> next_reply();
+  [[noreturn]] void fail(Errc errc, const std::string& cause);
+
+  Endpoint endpoint_;
+  ServerFacts server_;
+  std::int64_t client_id_ = 0;
+  bool broken_ = false;
+  std::unique_ptr<redisReader, FreeReader> reader_;
+  Descriptor wakeup_;
+  Descriptor socket_;
+};
+
+}  // namespace taskmux::redis

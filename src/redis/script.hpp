@@ -1,0 +1,24 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace taskmux::redis {
+
+/// The SHA-1 of `bytes` in lower-case hex, as EVALSHA wants it.
+std::string sha1_hex(std::string_view bytes);
+
+/// A Lua script. Made once (they are constants of the program) and never moved, since connections
+/// remember by address which scripts their server has; must outlive every Transport that ran it.
+struct Script {
+  Script(std::string_view script_name, std::string_view script_source)
+      : name{script_name}, source{script_source}, sha1{sha1_hex(source)} {}
+  Script(const Script&) = delete;
+  Script& operator=(const Script&) = delete;
+
+  const std::string name;  ///< For error texts.
+  const std::string source;
+  const std::string sha1;
+};
+
+}  // namespace taskmux::redis
