@@ -269,6 +269,9 @@ class TASKMUX_API Broker {
   /// Throws Error unless the broker answers.
   virtual void ping() = 0;
 
+  /// The least lease that makes sense here: one that a few slow calls in a row do not use up.
+  virtual Duration shortest_lease() const { return std::chrono::seconds{5}; }
+
   /// The side for inspection and repair; lives as long as the broker. Throws Error{unsupported}
   /// where there is none.
   virtual QueueView& queue_view() {

@@ -1,0 +1,224 @@
+#pragma once
+
+#include <unistd.h>
+
+#include <chrono>
+#include <iterator>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "taskmux/client.hpp"
+#include "taskmux/detail/utf8.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+[[noreturn]] inline void refuse(std::string_view what, std::string_view why) {
+  throw Error{Errc::invalid_argument, "enqueue: " + std::string{what} + ' ' + std::string{why}};
+}
+
+/// Throws Error{invalid_argument} unless `name` is fit for a queue, type, id or header key of ours.
+inline void check_name(std::string_view what, std::string_view name) {
+  if (name.find_first_not_of(' ') == std::string_view::npos) refuse(what, "is blank");
+  if (name.size() > Limits::name_bytes) {
+    refuse(what, "is longer than " + std::to_string(Limits::name_bytes) + " bytes");
+  }
+  for (const char c : name) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+      refuse(what, "holds a control character");
+  }
+  if (!is_valid_utf8(name)) refuse(what, "is not valid UTF-8");
+}
+
+inline void check_headers(const Headers& headers) {
+  std::size_t bytes = 0;
+  for (const auto& [key, value] : headers) {
+    check_name("a header key", key);
+    if (!is_valid_utf8(value)) refuse("header \"" + key + '"', "is not valid UTF-8");
+    bytes += key.size() + value.size();
+  }
+  if (bytes > Limits::header_bytes) {
+    refuse("headers",
+           "are longer than " + std::to_string(Limits::header_bytes) + " bytes together");
+  }
+}
+
+/// Throws unless `duration` lies in least ... Limits::longest.
+inline void check_duration(std::string_view what, Duration duration, Duration least) {
+  if (duration < Duration{0}) refuse(what, "is negative");
+  if (duration < least) refuse(what, "is too short");
+  if (duration > Limits::longest) refuse(what, "is longer than 100 years");
+}
+
+/// An instant that can be added to, rounded and written without overflow.
+inline void check_instant(std::string_view what, Time instant, Time now) {
+  if (instant > now + Limits::longest) refuse(what, "is more than 100 years away");
+}
+
+/// Up to whole seconds, since asynq's message has no finer ones. `duration` must have been checked.
+inline std::chrono::seconds whole_seconds(Duration duration) {
+  return std::chrono::ceil<std::chrono::seconds>(duration);
+}
+inline Time whole_seconds(Time instant) { return std::chrono::ceil<std::chrono::seconds>(instant); }
+
+inline std::shared_ptr<Clock> clock_or_system(std::shared_ptr<Clock> clock) {
+  return clock ? std::move(clock) : std::make_shared<SystemClock>();
+}
+
+constexpr int default_max_retry = 25;
+constexpr std::chrono::seconds default_timeout{1800};
+
+}  // namespace detail
+
+inline Client::Client(Broker& broker, ClientConfig config)
+    : broker_{broker},
+      config_{std::move(config)},
+      clock_{detail::clock_or_system(config_.clock)},
+      pid_{::getpid()} {
+  for (const auto& [type, defaults] : config_.defaults) {
+    try {
+      detail::check_name("the type", type);
+      if (defaults.queue) detail::check_name("the queue", *defaults.queue);
+      if (defaults.max_retry && *defaults.max_retry < 0) detail::refuse("max_retry", "is negative");
+      if (defaults.timeout) detail::check_duration("timeout", *defaults.timeout, Duration{1});
+      if (defaults.retention) detail::check_duration("retention", *defaults.retention, Duration{0});
+    } catch (const Error& e) {
+      throw std::invalid_argument{"ClientConfig::defaults for \"" + type + "\": " + e.what()};
+    }
+  }
+}
+
+inline void Client::check_usable() const {
+  if (::getpid() != pid_) throw Error{Errc::forked, "enqueue: this client was made before fork()"};
+  if (closed_) throw Error{Errc::wrong_state, "enqueue: the client is closed"};
+}
+
+inline EnqueueRequest Client::prepare(NewTask&& item) {
+  const EnqueueOptions& options = item.options;
+  const auto found = config_.defaults.find(item.task.type);
+  const TypeDefaults none;
+  const TypeDefaults& defaults = found != config_.defaults.end() ? found->second : none;
+  const auto pick = [](const auto& first, const auto& second) -> const auto& {
+    return first ? first : second;
+  };
+
+  EnqueueRequest request;
+  TaskMessage& message = request.message;
+  message.task = std::move(item.task);
+  if (const auto& queue = pick(options.queue, defaults.queue)) {
+    message.queue = *queue;
+  } else {
+    message.queue = "default";
+  }
+  message.max_retry =
+      pick(options.max_retry, defaults.max_retry).value_or(detail::default_max_retry);
+
+  detail::check_name("the type", message.task.type);
+  detail::check_name("the queue", message.queue);
+  if (options.task_id) detail::check_name("the task id", *options.task_id);
+  if (message.max_retry < 0) detail::refuse("max_retry", "is negative");
+  if (!message.task.headers.empty()) detail::check_headers(message.task.headers);
+  if (message.task.payload.size() > config_.max_payload_bytes) {
+    throw Error{Errc::payload_too_large,
+                "enqueue: the payload has " + std::to_string(message.task.payload.size()) +
+                    " bytes, more than " + std::to_string(config_.max_payload_bytes)};
+  }
+
+  if (options.process_at && options.process_in)
+    detail::refuse("process_at", "and process_in are both given");
+  if (options.expires_at && options.expires_in)
+    detail::refuse("expires_at", "and expires_in are both given");
+
+  const bool any_instant = options.deadline || options.process_at || options.expires_at;
+  const Time now = any_instant ? clock_->now() : Time{};
+  if (options.process_at) detail::check_instant("process_at", *options.process_at, now);
+  if (options.process_in) detail::check_duration("process_in", *options.process_in, Duration{0});
+  request.process_at = options.process_at;
+  request.process_in = options.process_in;
+
+  if (const auto& timeout = pick(options.timeout, defaults.timeout)) {
+    detail::check_duration("timeout", *timeout, Duration{1});
+    message.timeout = detail::whole_seconds(*timeout);
+  }
+  if (options.deadline) {
+    if (*options.deadline <= now) detail::refuse("deadline", "is in the past");
+    detail::check_instant("deadline", *options.deadline, now);
+    message.deadline = detail::whole_seconds(*options.deadline);
+  }
+  if (message.timeout.count() == 0 && message.deadline == Time{})
+    message.timeout = detail::default_timeout;
+  if (const auto& retention = pick(options.retention, defaults.retention)) {
+    detail::check_duration("retention", *retention, Duration{0});
+    message.retention = detail::whole_seconds(*retention);
+  }
+  if (options.unique_for) {
+    detail::check_duration("unique_for", *options.unique_for, std::chrono::seconds{1});
+    request.unique_for = detail::whole_seconds(*options.unique_for);
+    request.unique_empty_payload = options.unique_empty_payload;
+  }
+  if (options.expires_at) {
+    if (*options.expires_at <= now) detail::refuse("expires_at", "is in the past");
+    detail::check_instant("expires_at", *options.expires_at, now);
+    message.expires_at = *options.expires_at;
+  }
+  if (options.expires_in) {
+    detail::check_duration("expires_in", *options.expires_in, Duration{1});
+    request.expires_in = options.expires_in;
+  }
+  return request;
+}
+
+inline EnqueueResult Client::enqueue(Task task, EnqueueOptions options) {
+  std::vector<NewTask> batch;
+  batch.push_back({std::move(task), std::move(options)});
+  EnqueueResult result = std::move(enqueue_all(std::move(batch)).front());
+  if (result.error) throw *std::move(result.error);
+  return result;
+}
+
+inline std::vector<EnqueueResult> Client::enqueue_all(std::vector<NewTask> batch) {
+  check_usable();
+  std::vector<EnqueueResult> results(batch.size());
+  std::vector<EnqueueRequest> requests;
+  std::vector<std::size_t>
+      places;  // Of each request among the results: some items may be refused here.
+  requests.reserve(batch.size());
+  places.reserve(batch.size());
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    EnqueueResult& result = results[i];
+    result.id = batch[i].options.task_id ? *batch[i].options.task_id : ids_.next();
+    try {
+      requests.push_back(prepare(std::move(batch[i])));
+      requests.back().message.id = result.id;
+      result.queue = requests.back().message.queue;
+      places.push_back(i);
+    } catch (const Error& e) {
+      result.error.emplace(e.errc(), e.what(), result.id);
+    }
+  }
+  if (requests.empty()) return results;
+
+  const std::vector<EnqueueReply> replies = broker_.enqueue(std::move(requests));
+  for (std::size_t k = 0; k < places.size(); ++k) {
+    EnqueueResult& result = results[places[k]];
+    const EnqueueReply& reply = replies.at(k);
+    if (reply.error) {
+      std::string text = "enqueue \"" + result.queue + "\" task " + result.id + ": ";
+      text += reply.detail.empty() ? std::string{to_string(*reply.error)} : reply.detail;
+      result.error.emplace(*reply.error, text, result.id);
+    } else {
+      result.state = reply.state;
+      result.process_at = reply.process_at;
+      result.replicated = reply.replicated;
+    }
+  }
+  return results;
+}
+
+}  // namespace v0
+}  // namespace taskmux

@@ -1,0 +1,224 @@
+#pragma once
+
+#include <any>
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/clock.hpp"
+#include "taskmux/detail/mutex.hpp"
+#include "taskmux/handler.hpp"
+#include "taskmux/logger.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// The way from runs to the server's logger, which the server closes when it goes: a hung handler's
+/// thread may outlive it.
+class LogGate {
+ public:
+  explicit LogGate(Logger logger) : logger_{std::move(logger)} {}
+
+  void log(LogLevel level, std::string_view text) noexcept {
+    MutexLock lock{mutex_};
+    if (open_) logger_(level, text);
+  }
+
+  /// Returns when no line is being written any more; later ones go nowhere.
+  void close() noexcept {
+    MutexLock lock{mutex_};
+    open_ = false;
+  }
+
+ private:
+  Mutex mutex_;
+  Logger logger_ TASKMUX_GUARDED_BY(mutex_);
+  bool open_ TASKMUX_GUARDED_BY(mutex_) = true;
+};
+
+/// What all runs of one server share; owned by them too, so that it outlives the server if a
+/// handler hangs.
+struct RunEnvironment {
+  std::shared_ptr<Clock> clock;
+  LogGate log;
+
+  RunEnvironment(std::shared_ptr<Clock> c, Logger logger)
+      : clock{std::move(c)}, log{std::move(logger)} {}
+};
+
+/// One run and all that its handler can reach of it. Owned together by the worker's thread, which a
+/// hung handler may keep for ever, and by the server's tables. Points at no server and no broker.
+/// Thread-safe but for the members said to be set once.
+class RunState {
+ public:
+  enum class Phase : unsigned char {
+    ready,      ///< Taken from the broker, waiting for a worker.
+    running,    ///< In its handler.
+    ended,      ///< Its outcome is known, or it went back unstarted.
+    abandoned,  ///< Settled without its handler, which hangs; whatever that does is discarded.
+  };
+
+  RunState(Run run, std::shared_ptr<RunEnvironment> environment, SteadyTime taken_at,
+           Time taken_at_wall)
+      : run_{std::move(run)},
+        environment_{std::move(environment)},
+        taken_at_{taken_at},
+        taken_at_wall_{taken_at_wall} {}
+  RunState(const RunState&) = delete;
+  RunState& operator=(const RunState&) = delete;
+
+  const Run& run() const noexcept { return run_; }
+  const TaskMessage& message() const noexcept { return *run_.message; }
+  /// When the request that took it was sent, and the broker's time then.
+  SteadyTime taken_at() const noexcept { return taken_at_; }
+  Time taken_at_wall() const noexcept { return taken_at_wall_; }
+
+  Phase phase() const noexcept { return phase_.load(std::memory_order_acquire); }
+  /// Moves from one phase to another; false if it was in neither the expected one nor stayed there.
+  bool advance(Phase from, Phase to) noexcept {
+    return phase_.compare_exchange_strong(from, to, std::memory_order_acq_rel);
+  }
+
+  /// Notes the start of the attempt and its deadline; called once, by the worker, before it moves
+  /// to `running`.
+  void start(SteadyTime now, SteadyTime deadline, Time deadline_wall, std::size_t worker) noexcept {
+    started_at_ = now;
+    deadline_wall_ = deadline_wall;
+    worker_ = worker;
+    deadline_ = deadline;
+  }
+  /// The rest may be read once phase() is past `ready`.
+  SteadyTime started_at() const noexcept { return started_at_; }
+  SteadyTime deadline() const noexcept { return deadline_; }
+  Time deadline_wall() const noexcept { return deadline_wall_; }
+  std::size_t worker() const noexcept { return worker_; }
+
+  /// Fires the stop token, with `reason` if it is the first; true if so. The reason is there before
+  /// the token fires.
+  bool request_stop(StopReason reason) noexcept {
+    StopReason none = StopReason::none;
+    if (!stop_reason_.compare_exchange_strong(none, reason, std::memory_order_acq_rel))
+      return false;
+    stop_.request_stop();
+    return true;
+  }
+  StopReason stop_reason() const noexcept { return stop_reason_.load(std::memory_order_acquire); }
+  std::stop_token stop_token() const noexcept { return stop_.get_token(); }
+
+  /// An operator's wish, to be kept before request_stop(cancelled).
+  void set_cancel_mode(CancelMode mode) noexcept {
+    cancel_mode_.store(mode, std::memory_order_release);
+  }
+  CancelMode cancel_mode() const noexcept { return cancel_mode_.load(std::memory_order_acquire); }
+
+  bool wait_for(Duration duration) {
+    if (stop_reason() != StopReason::none) return false;
+    Waker waker;
+    const std::stop_callback wake{stop_.get_token(), [&waker] { waker.notify(); }};
+    const SteadyTime until = environment_->clock->steady_now() + duration;
+    while (stop_reason() == StopReason::none) {
+      if (environment_->clock->steady_now() >= until) return true;
+      environment_->clock->wait(waker, until);
+    }
+    return false;
+  }
+
+  void set_result(std::string result) {
+    MutexLock lock{mutex_};
+    result_ = std::move(result);
+  }
+  /// The result that was set, at most once.
+  std::optional<std::string> take_result() {
+    MutexLock lock{mutex_};
+    return std::exchange(result_, std::nullopt);
+  }
+
+  void set_value(std::string name, std::any value) {
+    MutexLock lock{mutex_};
+    for (auto& entry : values_) {
+      if (entry->first == name) {
+        entry->second = std::move(value);
+        return;
+      }
+    }
+    values_.push_back(std::make_unique<Value>(std::move(name), std::move(value)));
+  }
+  const std::any* find_value(std::string_view name) {
+    MutexLock lock{mutex_};
+    for (const auto& entry : values_) {
+      if (entry->first == name) return &entry->second;
+    }
+    return nullptr;
+  }
+
+  void log(LogLevel level, std::string_view text) noexcept {
+    if (phase() == Phase::abandoned) return;
+    try {
+      environment_->log.log(level, "task " + message().id + ": " + std::string{text});
+    } catch (...) {
+      // Out of memory while making a log line: the line is lost, the handler is not.
+    }
+  }
+
+  // The registry's list, guarded by its mutex.
+  RunState* previous = nullptr;
+  RunState* next = nullptr;
+  std::shared_ptr<RunState> self;  ///< Set while it is in the list.
+
+ private:
+  using Value = std::pair<std::string, std::any>;
+
+  const Run run_;
+  const std::shared_ptr<RunEnvironment> environment_;
+  const SteadyTime taken_at_;
+  const Time taken_at_wall_;
+
+  std::atomic<Phase> phase_{Phase::ready};
+  std::atomic<StopReason> stop_reason_{StopReason::none};
+  std::atomic<CancelMode> cancel_mode_{CancelMode::retry};
+  std::stop_source stop_;
+
+  SteadyTime started_at_{};
+  SteadyTime deadline_{};
+  Time deadline_wall_{};
+  std::size_t worker_ = 0;
+
+  Mutex mutex_;
+  std::optional<std::string> result_ TASKMUX_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<Value>> values_ TASKMUX_GUARDED_BY(mutex_);
+};
+
+}  // namespace detail
+
+inline std::string_view Context::task_id() const noexcept { return state_.message().id; }
+inline std::string_view Context::queue() const noexcept { return state_.message().queue; }
+inline std::string_view Context::type() const noexcept { return state_.message().task.type; }
+inline const Headers& Context::headers() const noexcept { return state_.message().task.headers; }
+inline int Context::retry_count() const noexcept { return state_.message().retried; }
+inline int Context::max_retry() const noexcept { return state_.message().max_retry; }
+inline Time Context::deadline() const noexcept { return state_.deadline_wall(); }
+inline std::stop_token Context::stop_token() const noexcept { return state_.stop_token(); }
+inline bool Context::stop_requested() const noexcept { return stop_reason() != StopReason::none; }
+inline StopReason Context::stop_reason() const noexcept { return state_.stop_reason(); }
+inline bool Context::wait_for(Duration duration) const { return state_.wait_for(duration); }
+inline void Context::set_result(std::string result) { state_.set_result(std::move(result)); }
+inline void Context::set_value(std::string name, std::any value) {
+  state_.set_value(std::move(name), std::move(value));
+}
+inline void Context::log(LogLevel level, std::string_view text) const noexcept {
+  state_.log(level, text);
+}
+inline const std::any* Context::find_value(std::string_view name) const {
+  return state_.find_value(name);
+}
+
+}  // namespace v0
+}  // namespace taskmux

@@ -1,0 +1,114 @@
+#pragma once
+
+#include <algorithm>
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "taskmux/serve_mux.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// The one place where exceptions of user code turn into outcomes. Never throws.
+template <typename Call>
+Outcome outcome_of(Call&& call) noexcept {
+  try {
+    try {
+      return call();
+    } catch (const SkipRetry& e) {
+      return Outcome::skip_retry(e.what());
+    } catch (const RevokeTask&) {
+      return Outcome::revoke();
+    } catch (const RetryAfter& e) {
+      return Outcome::retry_after(e.delay(), e.what());
+    } catch (const std::exception& e) {
+      return Outcome::fail(e.what());
+    } catch (...) {
+      return Outcome::fail("the handler threw something that is not a std::exception");
+    }
+  } catch (...) {
+    return Outcome::fail("out of memory");  // Short enough to need none.
+  }
+}
+
+/// Blank as asynq means it, for ASCII: empty, or only white space.
+constexpr bool is_blank(std::string_view text) noexcept {
+  return text.find_first_not_of(" \t\n\v\f\r") == std::string_view::npos;
+}
+
+}  // namespace detail
+
+inline Outcome Next::operator()(Context& context, const Task& task) const noexcept {
+  return detail::outcome_of([&] {
+    if (index_ == chain_.size()) return handler_.handle(context, task);
+    return chain_[index_](context, task, Next{chain_, index_ + 1, handler_});
+  });
+}
+
+inline void ServeMux::handle(std::string pattern, std::unique_ptr<TaskHandler> handler,
+                             HandleOptions options) {
+  if (detail::is_blank(pattern))
+    throw std::invalid_argument{"ServeMux::handle: the pattern is blank"};
+  if (!handler) throw std::invalid_argument{"ServeMux::handle: no handler for \"" + pattern + '"'};
+  if (options.timeout && *options.timeout <= Duration{0}) {
+    throw std::invalid_argument{"ServeMux::handle: the timeout for \"" + pattern +
+                                "\" is not positive"};
+  }
+  if (routes_.contains(pattern)) {
+    throw std::invalid_argument{"ServeMux::handle: \"" + pattern + "\" is registered already"};
+  }
+  routes_.emplace(std::move(pattern), Route{std::move(handler), std::move(options)});
+}
+
+inline void ServeMux::use(Middleware middleware) {
+  if (!middleware) throw std::invalid_argument{"ServeMux::use: the middleware is empty"};
+  middleware_.push_back(std::move(middleware));
+}
+
+inline void ServeMux::not_found(std::unique_ptr<TaskHandler> handler) {
+  if (!handler) throw std::invalid_argument{"ServeMux::not_found: no handler"};
+  not_found_ = std::move(handler);
+}
+
+inline Outcome ServeMux::handle(Context& context, const Task& task) noexcept {
+  TaskHandler* handler = default_not_found_.get();
+  if (const Route* route = find(task.type)) {
+    handler = route->handler.get();
+  } else if (not_found_) {
+    handler = not_found_.get();
+  }
+  return Next{middleware_, 0, *handler}(context, task);
+}
+
+inline const HandleOptions* ServeMux::options_of(std::string_view type) const noexcept {
+  const Route* route = find(type);
+  return route ? &route->options : nullptr;
+}
+
+inline Outcome ServeMux::DefaultNotFound::handle(Context&, const Task& task) {
+  return Outcome::fail("handler not found for task \"" + task.type + '"');
+}
+
+inline const ServeMux::Route* ServeMux::find(std::string_view type) const noexcept {
+  // The greatest pattern <= the text is either a prefix of it, or shares a shorter prefix with it
+  // than which no match can be.
+  std::string_view text = type;
+  while (!text.empty()) {
+    const auto it = routes_.lower_bound(text);
+    if (it == routes_.end()) return nullptr;
+    const std::string& pattern = it->first;
+    if (text.starts_with(pattern)) return &it->second;
+    std::size_t shared = 0;
+    while (shared < pattern.size() && shared < text.size() && pattern[shared] == text[shared])
+      ++shared;
+    text = text.substr(0, shared);
+  }
+  return nullptr;
+}
+
+}  // namespace v0
+}  // namespace taskmux

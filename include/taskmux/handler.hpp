@@ -1,0 +1,195 @@
+#pragma once
+
+#include <any>
+#include <concepts>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include "taskmux/detail/config.hpp"
+#include "taskmux/logger.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+namespace detail {
+class RunState;
+}  // namespace detail
+
+/// How a handler's attempt ended. The default is success.
+class Outcome {
+ public:
+  enum class Kind { success, failure, skip_retry, revoke, retry_after, snooze };
+
+  /// Success.
+  Outcome() = default;
+
+  static Outcome success() { return {}; }
+  /// Failed: tried again after the policy's delay, or archived when the retries are spent. `error`
+  /// is kept with the task; bytes that are not UTF-8 are replaced and long texts cut.
+  static Outcome fail(std::string error) { return {Kind::failure, std::move(error), {}}; }
+  /// Failed for good: archived at once, whatever retries are left.
+  static Outcome skip_retry(std::string error) { return {Kind::skip_retry, std::move(error), {}}; }
+  /// Not needed any more: the task is deleted, even with a retention. Counts as a success.
+  static Outcome revoke() { return {Kind::revoke, {}, {}}; }
+  /// Failed, and tried again after `delay` instead of the policy's. Negative counts as 0.
+  static Outcome retry_after(Duration delay, std::string error = "retry asked for by the handler") {
+    return {Kind::retry_after, std::move(error), delay};
+  }
+  /// Not now: scheduled again after `delay`; uses no retry and counts as nothing. Negative counts
+  /// as 0.
+  static Outcome snooze(Duration delay) { return {Kind::snooze, {}, delay}; }
+
+  Kind kind() const noexcept { return kind_; }
+  /// Whether the attempt failed in some way (failure, skip_retry, retry_after).
+  bool failed() const noexcept {
+    return kind_ == Kind::failure || kind_ == Kind::skip_retry || kind_ == Kind::retry_after;
+  }
+  /// Empty unless failed().
+  const std::string& error() const noexcept { return error_; }
+  /// Of retry_after and snooze.
+  Duration delay() const noexcept { return delay_; }
+
+ private:
+  Outcome(Kind kind, std::string error, Duration delay)
+      : kind_{kind}, error_{std::move(error)}, delay_{delay} {}
+
+  Kind kind_ = Kind::success;
+  std::string error_;
+  Duration delay_{};
+};
+
+/// Thrown by a handler: the same as returning Outcome::skip_retry.
+class TASKMUX_API SkipRetry : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Thrown by a handler: the same as returning Outcome::revoke.
+class TASKMUX_API RevokeTask : public std::exception {
+ public:
+  const char* what() const noexcept override { return "revoke task"; }
+};
+
+/// Thrown by a handler: the same as returning Outcome::retry_after.
+class TASKMUX_API RetryAfter : public std::runtime_error {
+ public:
+  explicit RetryAfter(Duration delay, const std::string& error = "retry asked for by the handler")
+      : std::runtime_error{error}, delay_{delay} {}
+  Duration delay() const noexcept { return delay_; }
+
+ private:
+  Duration delay_;
+};
+
+/// Why a run was asked to stop.
+enum class StopReason {
+  none,        ///< It was not.
+  timeout,     ///< Its timeout or deadline is over.
+  cancelled,   ///< An operator cancelled it.
+  lease_lost,  ///< Another worker may have it now; nothing that this run does will be recorded.
+  shutdown,    ///< The server is ending; the task goes back to the queue.
+};
+
+constexpr std::string_view to_string(StopReason reason) noexcept {
+  switch (reason) {
+    case StopReason::none: return "none";
+    case StopReason::timeout: return "timeout";
+    case StopReason::cancelled: return "cancelled";
+    case StopReason::lease_lost: return "lease lost";
+    case StopReason::shutdown: return "shutdown";
+  }
+  return "unknown";
+}
+
+/// What a handler knows of the run it is in. Lives as long as the call of the handler, on which it
+/// must not be kept; a stop token or a copy of a string may be. Thread-safe, so that a handler can
+/// hand it to threads that it joins before it returns.
+///
+/// A handler that has to be given up (it did not stop in time) may go on calling: waits end at
+/// once, the stop token stays requested, results and log lines go nowhere.
+class Context {
+ public:
+  explicit Context(detail::RunState& state) noexcept : state_{state} {}
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  std::string_view task_id() const noexcept;
+  std::string_view queue() const noexcept;
+  std::string_view type() const noexcept;
+  const Headers& headers() const noexcept;
+  /// How often this task has failed before; 0 on the first attempt.
+  int retry_count() const noexcept;
+  int max_retry() const noexcept;
+  /// When this attempt's time is over, by the wall clock.
+  Time deadline() const noexcept;
+
+  /// Requested when the attempt should end. A handler that takes long must look at it, or use
+  /// wait_for(); one that goes on for ServerConfig::abandon_after longer is given up.
+  std::stop_token stop_token() const noexcept;
+  bool stop_requested() const noexcept;
+  /// Why; none unless stop_requested().
+  StopReason stop_reason() const noexcept;
+
+  /// Waits for `duration`; false if the run was asked to stop before that was over (at once if it
+  /// had been already).
+  bool wait_for(Duration duration) const;
+
+  /// Sets what is kept with the task (see EnqueueOptions::retention); the last call counts. Written
+  /// when the run is settled.
+  void set_result(std::string result);
+
+  /// Keeps a value for the handlers and middleware further in; replaces one of the same name.
+  void set_value(std::string name, std::any value);
+  /// The value of that name and type, or nullptr. Valid until it is replaced or the run ends.
+  template <typename T>
+  const T* value(std::string_view name) const {
+    return std::any_cast<T>(find_value(name));
+  }
+
+  /// Writes a line to the server's logger, after the task's id.
+  void log(LogLevel level, std::string_view text) const noexcept;
+
+ private:
+  const std::any* find_value(std::string_view name) const;
+
+  detail::RunState& state_;
+};
+
+/// Runs tasks of some type. Called from many threads at once; must outlive no one: a ServeMux owns
+/// it.
+class TASKMUX_API TaskHandler {
+ public:
+  TaskHandler() = default;
+  TaskHandler(const TaskHandler&) = delete;
+  TaskHandler& operator=(const TaskHandler&) = delete;
+  virtual ~TaskHandler() = default;
+
+  /// Runs one attempt. What it throws becomes an Outcome: SkipRetry, RevokeTask and RetryAfter what
+  /// their names say, any other exception a failure with its what(). `task` is valid for the call.
+  virtual Outcome handle(Context& context, const Task& task) = 0;
+
+ protected:
+  TaskHandler(TaskHandler&&) = default;
+  TaskHandler& operator=(TaskHandler&&) = default;
+};
+
+/// A callable that can stand in for a TaskHandler: takes (Context&, const Task&), returns an
+/// Outcome or nothing.
+template <typename F>
+concept HandlerFunction = std::invocable<F&, Context&, const Task&> &&
+    (std::same_as<std::invoke_result_t<F&, Context&, const Task&>, Outcome> ||
+     std::is_void_v<std::invoke_result_t<F&, Context&, const Task&>>);
+
+}  // namespace v0
+}  // namespace taskmux
+
+#include "taskmux/detail/run_state.hpp"

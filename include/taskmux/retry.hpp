@@ -1,0 +1,75 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <stdexcept>
+#include <string_view>
+
+#include "taskmux/task.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+/// A failed attempt, as a RetryPolicy sees it. The views last for the call.
+struct FailedAttempt {
+  const Task& task;
+  std::string_view error;
+  int retried = 0;  ///< How often the task had failed before; any number from 0 on.
+  double random =
+      0.0;  ///< Uniform in [0, 1), drawn for this attempt, so that a policy can be a pure function.
+};
+
+/// How long a failed task waits for its next attempt. Any callable will do; a negative or absurdly
+/// long delay is brought into 0 ... Limits::longest, and one that throws gives way to asynq's
+/// default. Called from many threads at once.
+using RetryPolicy = std::function<Duration(const FailedAttempt&)>;
+
+/// asynq's default: n^4 + 15 + r * (n + 1) seconds, n = retried, r a whole number from 0 to 29
+/// (hibiken/asynq, DefaultRetryDelayFunc). The first waits 15 to 44 s, the fourth 96 to 212 s, the
+/// eleventh about 2.8 h.
+struct AsynqRetryDelay {
+  Duration operator()(const FailedAttempt& attempt) const noexcept {
+    const double n = attempt.retried > 0 ? attempt.retried : 0;
+    const double r = static_cast<double>(static_cast<int>(attempt.random * 30.0));
+    return bounded(n * n * n * n + 15.0 + r * (n + 1.0));
+  }
+
+  /// `seconds` as a Duration, at most Limits::longest; what is not a number, or negative, is 0.
+  static constexpr Duration bounded(double seconds) noexcept {
+    constexpr double longest = std::chrono::duration<double>{Limits::longest}.count();
+    if (!(seconds > 0.0)) return Duration{0};
+    if (seconds >= longest) return Limits::longest;
+    return std::chrono::duration_cast<Duration>(std::chrono::duration<double>{seconds});
+  }
+};
+
+/// Waits `initial`, then `multiplier` times longer after each failure, up to `max`; each delay is
+/// then spread evenly over
+/// +- `jitter` of itself (and stays at most `max`), so that tasks which failed together do not come
+/// back together.
+struct ExponentialBackoff {
+  Duration initial = std::chrono::seconds{1};
+  Duration max = std::chrono::hours{1};
+  double multiplier = 2.0;
+  double jitter = 0.2;  ///< From 0 (none) to 1.
+
+  Duration operator()(const FailedAttempt& attempt) const noexcept {
+    const double ceiling = std::chrono::duration<double>{max}.count();
+    double delay = std::chrono::duration<double>{initial}.count();
+    for (int n = 0; n < attempt.retried && delay < ceiling && multiplier > 1.0; ++n)
+      delay *= multiplier;
+    if (delay > ceiling) delay = ceiling;
+    delay *= 1.0 + jitter * (2.0 * attempt.random - 1.0);
+    return AsynqRetryDelay::bounded(delay < ceiling ? delay : ceiling);
+  }
+};
+
+/// Always the same delay.
+struct FixedDelay {
+  Duration delay = std::chrono::seconds{1};
+
+  Duration operator()(const FailedAttempt&) const noexcept { return delay; }
+};
+
+}  // namespace v0
+}  // namespace taskmux

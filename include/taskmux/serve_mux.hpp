@@ -1,0 +1,144 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "taskmux/handler.hpp"
+#include "taskmux/retry.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+/// What a registration says of its type's tasks, beside how to run them.
+struct HandleOptions {
+  RetryPolicy retry_policy{};  ///< Instead of the server's.
+  std::optional<Duration>
+      timeout{};  ///< An attempt takes at most this; can only lower what the task itself says.
+};
+
+/// The rest of the chain, as a Middleware sees it: the middleware further in, and the handler.
+/// Valid for the call.
+class Next {
+ public:
+  /// Runs the rest. Never throws: what the handler throws is an Outcome already.
+  Outcome operator()(Context& context, const Task& task) const noexcept;
+
+ private:
+  friend class ServeMux;
+  using Chain = std::vector<std::function<Outcome(Context&, const Task&, const Next&)>>;
+  Next(const Chain& chain, std::size_t index, TaskHandler& handler) noexcept
+      : chain_{chain}, index_{index}, handler_{handler} {}
+
+  const Chain& chain_;
+  std::size_t index_;
+  TaskHandler& handler_;
+};
+
+/// Wraps every handler of a mux: called with the task and the rest of the chain, which it may run
+/// or not.
+using Middleware = std::function<Outcome(Context&, const Task&, const Next&)>;
+
+/// Routes tasks to handlers by their type, as asynq's ServeMux does: the pattern that equals the
+/// type, else the longest pattern that is a prefix of it ("email:" matches "email:welcome"), else
+/// the not-found handler. No wildcards.
+///
+/// Register before Server takes it; read-only afterwards, and then thread-safe. A mux is a handler
+/// itself, so muxes nest.
+class TASKMUX_API ServeMux final : public TaskHandler {
+ public:
+  ServeMux() = default;
+  ServeMux(ServeMux&&) = default;
+  ServeMux& operator=(ServeMux&&) = default;
+
+  /// Throws std::invalid_argument for a blank pattern, a null handler, a pattern that is registered
+  /// already, or a timeout that is not positive.
+  void handle(std::string pattern, std::unique_ptr<TaskHandler> handler,
+              HandleOptions options = {});
+
+  /// The same for a callable that takes (Context&, const Task&) and returns an Outcome or nothing.
+  /// It is called from many threads at once.
+  template <HandlerFunction F>
+  void handle(std::string pattern, F function, HandleOptions options = {}) {
+    handle(std::move(pattern), std::make_unique<FunctionHandler<F>>(std::move(function)),
+           std::move(options));
+  }
+
+  /// Adds a middleware; the first one is the outermost. All apply to all patterns, and to the
+  /// not-found handler, whatever the order of registration. Throws std::invalid_argument for an
+  /// empty function.
+  void use(Middleware middleware);
+
+  /// Replaces the handler for types that match no pattern. The default fails with `handler not
+  /// found for task "<type>"`, which is retried like any failure: another server may know the type.
+  /// Throws std::invalid_argument for null.
+  void not_found(std::unique_ptr<TaskHandler> handler);
+  template <HandlerFunction F>
+  void not_found(F function) {
+    not_found(std::make_unique<FunctionHandler<F>>(std::move(function)));
+  }
+
+  /// Routes and runs; never throws.
+  Outcome handle(Context& context, const Task& task) noexcept override;
+
+  /// Whether a pattern matches.
+  bool knows(std::string_view type) const noexcept { return find(type) != nullptr; }
+
+  /// The options of the registration that `type` is routed to; nullptr if none matches. Valid as
+  /// long as the mux.
+  const HandleOptions* options_of(std::string_view type) const noexcept;
+
+  /// Whether anything is registered at all, the not-found handler included.
+  bool empty() const noexcept { return routes_.empty() && !not_found_; }
+
+ private:
+  struct Route {
+    std::unique_ptr<TaskHandler> handler;
+    HandleOptions options;
+  };
+
+  template <typename F>
+  class FunctionHandler final : public TaskHandler {
+   public:
+    explicit FunctionHandler(F function) : function_{std::move(function)} {}
+    Outcome handle(Context& context, const Task& task) override {
+      if constexpr (std::is_void_v<std::invoke_result_t<F&, Context&, const Task&>>) {
+        std::invoke(function_, context, task);
+        return Outcome::success();
+      } else {
+        return std::invoke(function_, context, task);
+      }
+    }
+
+   private:
+    F function_;
+  };
+
+  struct DefaultNotFound final : TaskHandler {
+    Outcome handle(Context& context, const Task& task) override;
+  };
+
+  const Route* find(std::string_view type) const noexcept;
+
+  // Ordered downwards, so that among the patterns that are prefixes of a type the longest comes
+  // first.
+  std::map<std::string, Route, std::greater<>> routes_;
+  std::vector<Middleware> middleware_;
+  std::unique_ptr<TaskHandler> not_found_;
+  std::unique_ptr<DefaultNotFound> default_not_found_ = std::make_unique<DefaultNotFound>();
+};
+
+}  // namespace v0
+}  // namespace taskmux
+
+#include "taskmux/detail/serve_mux.hpp"
