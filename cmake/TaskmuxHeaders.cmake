@@ -4,6 +4,7 @@ set(taskmux_headers
     include/taskmux/clock.hpp
     include/taskmux/detail/config.hpp
     include/taskmux/detail/mutex.hpp
+    include/taskmux/detail/utf8.hpp
     include/taskmux/error.hpp
     include/taskmux/logger.hpp
     include/taskmux/queue_view.hpp
