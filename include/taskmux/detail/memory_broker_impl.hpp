@@ -1,0 +1,547 @@
+#pragma once
+
+// The bodies of MemoryBroker; included by its header alone.
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <iterator>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "taskmux/memory/memory_broker.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+class MemoryBroker::WatchHandle final : public Watch {
+ public:
+  WatchHandle(MemoryBroker& broker, std::shared_ptr<detail::MemoryWatcher> watcher)
+      : broker_{broker}, watcher_{std::move(watcher)} {}
+  ~WatchHandle() override { broker_.end(*watcher_); }
+
+  State arm() override { return broker_.arm(*watcher_); }
+
+ private:
+  MemoryBroker& broker_;
+  const std::shared_ptr<detail::MemoryWatcher> watcher_;
+};
+
+inline std::vector<EnqueueReply> MemoryBroker::enqueue(std::vector<EnqueueRequest> batch) {
+  check_process();
+  const Time now = clock_->now();
+  std::vector<Arrival> arrivals = receive(batch, now);
+  std::vector<EnqueueReply> replies;
+  replies.reserve(arrivals.size());
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    QueueFinder finder{queues_};
+    std::size_t room = max_tasks_ == 0 ? std::numeric_limits<std::size_t>::max()
+                                       : max_tasks_ - std::min(max_tasks_, stored());
+    for (Arrival& arrival : arrivals) replies.push_back(admit(arrival, now, finder, room));
+    tell_watches(hints);
+  }
+  hints.give();
+  return replies;
+}
+
+/// Makes the tasks of a batch, as far as that needs no lock.
+inline std::vector<MemoryBroker::Arrival> MemoryBroker::receive(std::vector<EnqueueRequest>& batch,
+                                                                Time now) const {
+  std::vector<Arrival> arrivals;
+  arrivals.reserve(batch.size());
+  for (EnqueueRequest& request : batch) {
+    TaskMessage& message = request.message;
+    message.enqueued_at = now;
+    if (request.expires_in) message.expires_at = detail::later(now, *request.expires_in);
+    message.unique_key.clear();
+    if (request.unique_for.count() > 0) {
+      message.unique_key = unique_keys_.key(message.task, request.unique_empty_payload);
+    }
+    Time due = request.process_at.value_or(now);
+    if (request.process_in) due = detail::later(now, *request.process_in);
+    arrivals.push_back({std::make_shared<detail::MemoryTask>(std::move(message)), due,
+                        detail::later(std::max(now, due), request.unique_for)});
+  }
+  return arrivals;
+}
+
+inline EnqueueReply MemoryBroker::admit(Arrival& arrival, Time now, QueueFinder& finder,
+                                        std::size_t& room) {
+  const TaskMessage& message = arrival.task->message;
+  if (room == 0) {
+    const detail::MemoryQueue* known = finder.find(message.queue);
+    if (!known || !known->find(message.id)) {
+      return {.error = Errc::queue_full,
+              .detail = "the memory broker holds its bound of " + std::to_string(max_tasks_)};
+    }
+  }
+  detail::MemoryQueue& queue = finder.find_or_make(message.queue);
+  const std::optional<Errc> refused =
+      queue.add(arrival.task, now, arrival.due, arrival.locked_until);
+  if (refused == Errc::duplicate_task) {
+    return {.error = refused,
+            .detail = "a task of the same queue, type and payload holds the lock"};
+  }
+  if (refused) return {.error = refused, .detail = "the queue holds a task of this id"};
+  --room;
+  if (arrival.due > now) return {.state = TaskState::scheduled, .process_at = arrival.due};
+  return {};
+}
+
+inline ExchangeReply MemoryBroker::exchange(const ExchangeRequest& request) {
+  check_process();
+  ExchangeReply reply;
+  reply.now = clock_->now();
+  Copies copies = copy_rewritten(request.settlements);
+  detail::MemoryGraveyard dead;
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    reply.settled = settle(request.settlements, copies, reply.now, dead);
+    take(request, reply);
+    tell_watches(hints);
+  }
+  hints.give();
+  return reply;
+}
+
+/// Copies, before the lock is taken, the tasks whose messages the settlements will change.
+inline MemoryBroker::Copies MemoryBroker::copy_rewritten(std::span<const Settlement> settlements) {
+  Copies copies;
+  for (std::size_t i = 0; i < settlements.size(); ++i) {
+    const TaskMessage* message = settlements[i].run.message.get();
+    if (!message || !detail::MemoryQueue::rewrites(settlements[i].action, *message)) continue;
+    copies.resize(settlements.size());
+    copies[i] = std::make_shared<detail::MemoryTask>(*message);
+  }
+  return copies;
+}
+
+inline std::vector<SettleStatus> MemoryBroker::settle(std::span<const Settlement> settlements,
+                                                      Copies& copies, Time now,
+                                                      detail::MemoryGraveyard& dead) {
+  std::vector<SettleStatus> statuses;
+  statuses.reserve(settlements.size());
+  QueueFinder finder{queues_};
+  for (std::size_t i = 0; i < settlements.size(); ++i) {
+    const TaskMessage* message = settlements[i].run.message.get();
+    detail::MemoryQueue* queue = message ? finder.find(message->queue) : nullptr;
+    auto copy = copies.empty() ? nullptr : std::move(copies[i]);
+    const bool applied = queue && queue->settle(settlements[i], std::move(copy), now, dead);
+    statuses.push_back(applied ? SettleStatus::applied : SettleStatus::stale);
+  }
+  return statuses;
+}
+
+inline void MemoryBroker::take(const ExchangeRequest& request, ExchangeReply& reply) {
+  constexpr std::size_t forward_at_least = 1000;
+  std::size_t wanted = 0;
+  for (const QueueQuota& quota : request.quotas) wanted += quota.count;
+
+  std::vector<Share> shares;
+  shares.reserve(request.quotas.size());
+  for (const QueueQuota& quota : request.quotas) {
+    const auto found = queues_.find(quota.queue);
+    if (found == queues_.end()) continue;
+    found->second.forward(reply.now, std::max(wanted, forward_at_least));
+    shares.push_back({.queue = &found->second, .quota = quota.count});
+  }
+
+  std::size_t left = wanted;
+  std::size_t free_workers = request.free_workers;
+  const auto give = [&](Share& share, std::size_t count) TASKMUX_REQUIRES(mutex_) {
+    if (share.blocked || share.queue->paused()) return;
+    const std::size_t before = share.runs.size();
+    share.blocked =
+        !share.queue->take(count, free_workers, reply.now, request.lease, token_, share.runs);
+    const std::size_t taken = share.runs.size() - before;
+    left -= taken;
+    free_workers -= std::min(free_workers, taken);
+  };
+  for (Share& share : shares) give(share, share.quota);
+  for (Share& share : shares) give(share, left);
+
+  for (Share& share : shares) {
+    if (reply.runs.empty()) {
+      reply.runs = std::move(share.runs);
+    } else {
+      std::move(share.runs.begin(), share.runs.end(), std::back_inserter(reply.runs));
+    }
+    reply.next_due = earlier(reply.next_due, share.queue->next_due());
+    reply.more = reply.more || share.queue->ready(reply.now);
+  }
+}
+
+inline std::optional<Time> MemoryBroker::earlier(std::optional<Time> one,
+                                                 std::optional<Time> other) {
+  if (!one || (other && *other < *one)) return other;
+  return one;
+}
+
+inline std::vector<ExtendReply> MemoryBroker::extend(std::span<const Run> runs, Duration lease) {
+  check_process();
+  const Time lease_end = detail::later(clock_->now(), lease);
+  std::vector<ExtendReply> replies;
+  replies.reserve(runs.size());
+  detail::MutexLock lock{mutex_};
+  QueueFinder finder{queues_};
+  for (const Run& run : runs) {
+    detail::MemoryQueue* queue = run.message ? finder.find(run.message->queue) : nullptr;
+    replies.push_back(queue ? queue->extend(run, lease_end)
+                            : ExtendReply{.status = LeaseStatus::lost});
+  }
+  return replies;
+}
+
+inline std::unique_ptr<Watch> MemoryBroker::watch(std::vector<std::string> queues,
+                                                  std::function<void(const Hint&)> callback) {
+  check_process();
+  auto watcher = std::make_shared<detail::MemoryWatcher>(std::move(queues), std::move(callback));
+  auto handle = std::make_unique<WatchHandle>(*this, watcher);
+  detail::MutexLock lock{mutex_};
+  watches_.add(std::move(watcher));
+  return handle;
+}
+
+inline Watch::State MemoryBroker::arm(detail::MemoryWatcher& watcher) {
+  check_process();
+  Watch::State state;
+  state.now = clock_->now();
+  detail::MutexLock lock{mutex_};
+  for (const std::string& name : watcher.queues()) {
+    const auto found = queues_.find(name);
+    if (found == queues_.end()) continue;
+    found->second.take_news();  // old: whoever was armed has been told
+    state.ready = state.ready || found->second.ready(state.now);
+    state.next_due = earlier(state.next_due, found->second.next_due());
+  }
+  watcher.armed = !state.ready;
+  watcher.told = state.next_due;
+  return state;
+}
+
+inline void MemoryBroker::end(detail::MemoryWatcher& watcher) {
+  if (::getpid() != pid_) return;  // after fork(), the lock may be held for ever
+  {
+    detail::MutexLock lock{mutex_};
+    watches_.remove(watcher);
+  }
+  watcher.end();
+}
+
+/// Collects hints for the watches that await what has just changed.
+inline void MemoryBroker::tell_watches(detail::MemoryHints& hints) {
+  if (!watches_.any_armed()) return;
+  for (auto& [name, queue] : queues_) {
+    if (const std::optional<Time> news = queue.take_news()) watches_.ready(name, *news, hints);
+  }
+}
+
+inline UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
+  check_process();
+  UpkeepReply reply;
+  reply.now = clock_->now();
+  detail::MemoryGraveyard dead;
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    for (const std::string& name : request.queues) {
+      const auto found = queues_.find(name);
+      if (found == queues_.end()) continue;
+      detail::MemoryQueue& queue = found->second;
+      reply.forwarded += queue.forward(reply.now, request.limit);
+      reply.expired += queue.expire(reply.now, request.limit, dead);
+      if (request.recover) {
+        reply.more |= queue.recover(reply.now, request.lease, request.limit, token_, reply.lost);
+      }
+      reply.more |= queue.has_due(reply.now) || queue.has_expired(reply.now);
+      reply.next_due = earlier(reply.next_due, queue.next_due());
+    }
+    tell_watches(hints);
+  }
+  hints.give();
+  return reply;
+}
+
+inline void MemoryBroker::heartbeat(const ServerInfo& server, Duration lifetime) {
+  check_process();
+  const Time now = clock_->now();
+  LiveServer live{server, detail::later(now, std::chrono::ceil<std::chrono::seconds>(lifetime))};
+  detail::MutexLock lock{mutex_};
+  std::erase_if(servers_, [&](const auto& entry) { return entry.second.until <= now; });
+  servers_.insert_or_assign(server.id, std::move(live));
+}
+
+inline void MemoryBroker::retire(const ServerInfo& server) {
+  check_process();
+  detail::MutexLock lock{mutex_};
+  servers_.erase(server.id);
+}
+
+inline std::vector<ServerInfo> MemoryBroker::servers() {
+  check_process();
+  const Time now = clock_->now();
+  std::vector<ServerInfo> alive;
+  detail::MutexLock lock{mutex_};
+  for (const auto& [id, server] : servers_) {
+    if (server.until > now) alive.push_back(server.info);
+  }
+  return alive;
+}
+
+inline detail::MemoryQueue& MemoryBroker::known(std::string_view queue) {
+  const auto found = queues_.find(queue);
+  if (found == queues_.end()) {
+    throw Error{Errc::queue_not_found, text("queue", queue, "nothing was ever enqueued to it")};
+  }
+  return found->second;
+}
+
+inline detail::MemoryTask& MemoryBroker::known(std::string_view queue, std::string_view id) {
+  detail::MemoryTask* task = known(queue).find(id);
+  if (!task) {
+    throw Error{Errc::task_not_found, text("task", id, "not in the queue"), std::string{id}};
+  }
+  return *task;
+}
+
+inline std::size_t MemoryBroker::stored() const {
+  std::size_t sum = 0;
+  for (const auto& [name, queue] : queues_) sum += queue.size();
+  return sum;
+}
+
+inline std::string MemoryBroker::text(std::string_view kind, std::string_view name,
+                                      std::string_view cause) {
+  std::string text{kind};
+  text.append(" \"").append(name).append("\": ").append(cause);
+  return text;
+}
+
+inline std::vector<std::string> MemoryBroker::queues() {
+  check_process();
+  std::vector<std::string> names;
+  detail::MutexLock lock{mutex_};
+  for (const auto& [name, queue] : queues_) names.push_back(name);
+  return names;
+}
+
+inline QueueInfo MemoryBroker::queue_info(std::string_view queue) {
+  check_process();
+  const Time now = clock_->now();
+  detail::MutexLock lock{mutex_};
+  QueueInfo info = known(queue).info(now);
+  info.queue = queue;
+  return info;
+}
+
+inline std::vector<DailyStats> MemoryBroker::history(std::string_view queue, int days) {
+  check_process();
+  if (days < 1 || days > 90) {
+    throw Error{Errc::invalid_argument, text("history of queue", queue, "1 to 90 days are kept")};
+  }
+  const auto today = std::chrono::floor<std::chrono::days>(clock_->now());
+  std::vector<DailyStats> stats;
+  detail::MutexLock lock{mutex_};
+  const detail::MemoryQueue& found = known(queue);
+  for (int back = 0; back < days; ++back) {
+    stats.push_back(found.statistics().on(today - std::chrono::days{back}));
+  }
+  return stats;
+}
+
+inline std::vector<TaskInfo> MemoryBroker::list(std::string_view queue, TaskState state,
+                                                Page page) {
+  check_process();
+  const Time now = clock_->now();
+  std::vector<TaskInfo> infos;
+  std::vector<std::shared_ptr<const TaskMessage>> messages;  // copied once the lock is free
+  {
+    detail::MutexLock lock{mutex_};
+    known(queue).for_page(state, page, [&](const detail::MemoryTask& task) {
+      infos.push_back(describe(task, now));
+      messages.push_back(task.share());
+    });
+  }
+  for (std::size_t i = 0; i < infos.size(); ++i) add_message(infos[i], *messages[i]);
+  return infos;
+}
+
+inline std::optional<TaskInfo> MemoryBroker::find(std::string_view queue, std::string_view id) {
+  check_process();
+  const Time now = clock_->now();
+  TaskInfo info;
+  std::shared_ptr<const TaskMessage> message;
+  {
+    detail::MutexLock lock{mutex_};
+    const detail::MemoryTask* task = known(queue).find(id);
+    if (!task) return std::nullopt;
+    info = describe(*task, now);
+    message = task->share();
+  }
+  add_message(info, *message);
+  return info;
+}
+
+/// What is told of a task beside its message.
+inline TaskInfo MemoryBroker::describe(const detail::MemoryTask& task, Time now) {
+  TaskInfo info;
+  info.state = task.state;
+  info.crashes = task.crashes;
+  if (task.result) info.result = *task.result;
+  switch (task.state) {
+    case TaskState::active:
+      info.started_at = task.at;
+      info.orphaned = task.lease_end <= now;
+      break;
+    case TaskState::scheduled:
+    case TaskState::retry: info.next_process_at = task.at; break;
+    case TaskState::archived: info.archived_at = task.at; break;
+    case TaskState::completed: info.completed_at = task.message.completed_at; break;
+    case TaskState::pending:
+    case TaskState::aggregating: break;
+  }
+  return info;
+}
+
+inline void MemoryBroker::add_message(TaskInfo& info, const TaskMessage& message) {
+  const auto if_set = [](Time time) { return time == Time{} ? std::nullopt : std::optional{time}; };
+  info.id = message.id;
+  info.queue = message.queue;
+  info.task = message.task;
+  info.max_retry = message.max_retry;
+  info.retried = message.retried;
+  info.timeout = message.timeout;
+  info.retention = message.retention;
+  info.deadline = if_set(message.deadline);
+  info.enqueued_at = if_set(message.enqueued_at);
+  info.last_failed_at = if_set(message.last_failed_at);
+  info.expires_at = if_set(message.expires_at);
+  info.last_error = message.last_error;
+}
+
+inline std::vector<std::optional<Errc>> MemoryBroker::act(std::string_view queue, TaskAction action,
+                                                          std::span<const std::string> ids,
+                                                          std::optional<TaskState> only) {
+  check_process();
+  const Time now = clock_->now();
+  std::vector<std::optional<Errc>> refusals;
+  refusals.reserve(ids.size());
+  detail::MemoryGraveyard dead;
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    detail::MemoryQueue& found = known(queue);
+    for (const std::string& id : ids) {
+      detail::MemoryTask* task = found.find(id);
+      if (!task) {
+        refusals.push_back(Errc::task_not_found);
+      } else if ((only && task->state != *only) ||
+                 !detail::MemoryQueue::allows(action, task->state)) {
+        refusals.push_back(Errc::wrong_state);
+      } else {
+        found.act(action, *task, now, dead);
+        refusals.push_back(std::nullopt);
+      }
+    }
+    tell_watches(hints);
+  }
+  hints.give();
+  return refusals;
+}
+
+inline std::size_t MemoryBroker::act_all(std::string_view queue, TaskAction action, TaskState state,
+                                         std::size_t limit) {
+  check_process();
+  if (!detail::MemoryQueue::allows(action, state)) {
+    throw Error{Errc::wrong_state,
+                text("tasks of state", to_string(state), "can't be acted on so")};
+  }
+  const Time now = clock_->now();
+  std::size_t done = 0;
+  detail::MemoryGraveyard dead;
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    done = known(queue).act_all(action, state, limit, now, dead);
+    tell_watches(hints);
+  }
+  hints.give();
+  return done;
+}
+
+inline void MemoryBroker::update_payload(std::string_view queue, std::string_view id,
+                                         std::string payload) {
+  check_process();
+  detail::MemoryGraveyard dead;
+  detail::MutexLock lock{mutex_};
+  detail::MemoryTask& task = known(queue, id);
+  if (task.state == TaskState::active || task.state == TaskState::completed) {
+    throw Error{Errc::wrong_state, text("task", id, "active or completed"), std::string{id}};
+  }
+  auto rewritten = std::make_shared<detail::MemoryTask>(task.message);
+  rewritten->message.task.payload = std::move(payload);
+  known(queue).rewrite(task, std::move(rewritten), dead);
+}
+
+inline void MemoryBroker::pause(std::string_view queue) {
+  check_process();
+  detail::MutexLock lock{mutex_};
+  detail::MemoryQueue& found = known(queue);
+  if (found.paused()) throw Error{Errc::wrong_state, text("queue", queue, "already paused")};
+  found.pause();
+}
+
+inline void MemoryBroker::unpause(std::string_view queue) {
+  check_process();
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    detail::MemoryQueue& found = known(queue);
+    if (!found.paused()) throw Error{Errc::wrong_state, text("queue", queue, "not paused")};
+    found.unpause();
+    tell_watches(hints);
+  }
+  hints.give();
+}
+
+inline void MemoryBroker::cancel(std::string_view queue, std::string_view id, CancelMode mode) {
+  check_process();
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    detail::MemoryTask& task = known(queue, id);
+    if (task.state != TaskState::active) {
+      throw Error{Errc::wrong_state, text("task", id, "not active"), std::string{id}};
+    }
+    task.cancel_requested = true;
+    task.cancel_mode = mode;
+    watches_.cancel(id, hints);
+  }
+  hints.give();
+}
+
+inline void MemoryBroker::delete_queue(std::string_view queue, bool force) {
+  check_process();
+  Queues::node_type dead;  // freed once the lock is free
+  detail::MutexLock lock{mutex_};
+  const detail::MemoryQueue& found = known(queue);
+  if (found.has_active()) {
+    throw Error{Errc::wrong_state, text("queue", queue, "tasks of it are active")};
+  }
+  if (!force && found.size() > 0) {
+    throw Error{Errc::queue_not_empty, text("queue", queue, "holds tasks")};
+  }
+  dead = queues_.extract(queues_.find(queue));
+}
+
+}  // namespace v0
+}  // namespace taskmux

@@ -1,0 +1,513 @@
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/detail/memory_task.hpp"
+#include "taskmux/error.hpp"
+#include "taskmux/queue_view.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// `instant` + `length`, or the end of time where that lies beyond.
+inline Time later(Time instant, Duration length) noexcept {
+  if (length > Duration{0} && instant > Time::max() - length) return Time::max();
+  return instant + length;
+}
+
+/// A run whose lease is over is taken from its worker this much later, so that a worker that is
+/// merely late comes first.
+inline constexpr Duration memory_recovery_delay = std::chrono::seconds{1};
+
+/// The attempts that ended in one queue.
+class MemoryStatistics {
+ public:
+  void count(Time now, bool failed) {
+    DailyStats& day = of_day(now);
+    ++day.processed;
+    ++processed_;
+    if (!failed) return;
+    ++day.failed;
+    ++failed_;
+  }
+
+  std::uint64_t processed() const noexcept { return processed_; }
+  std::uint64_t failed() const noexcept { return failed_; }
+
+  DailyStats on(std::chrono::sys_days day) const {
+    for (const DailyStats& stats : days_) {
+      if (stats.day == day) return stats;
+    }
+    return {.day = day};
+  }
+
+ private:
+  DailyStats& of_day(Time now) {
+    const auto today = std::chrono::floor<std::chrono::days>(now);
+    if (!days_.empty() && days_.back().day == today) return days_.back();
+    for (DailyStats& stats : days_) {
+      if (stats.day == today) return stats;
+    }
+    std::erase_if(
+        days_, [&](const DailyStats& stats) { return stats.day <= today - std::chrono::days{90}; });
+    days_.push_back({.day = today});
+    return days_.back();
+  }
+
+  std::vector<DailyStats> days_;
+  std::uint64_t processed_ = 0;
+  std::uint64_t failed_ = 0;
+};
+
+/// One queue of the memory broker: its tasks, and every move they can make. Knows no clock, no lock
+/// and no other queue; not thread-safe.
+class MemoryQueue {
+ public:
+  MemoryQueue() = default;
+  MemoryQueue(const MemoryQueue&) = delete;
+  MemoryQueue& operator=(const MemoryQueue&) = delete;
+  ~MemoryQueue() {
+    MemoryGraveyard dead;
+    tasks_.for_each([&dead](MemoryTask& task) { dead.bury(task); });
+  }
+
+  std::size_t size() const noexcept { return tasks_.size(); }
+  bool paused() const noexcept { return paused_; }
+  bool has_active() const noexcept { return !active_.empty(); }
+
+  void pause() noexcept { paused_ = true; }
+  void unpause() noexcept {
+    paused_ = false;
+    tell(Time::min());
+  }
+
+  /// The earliest instant at which something may be ready since this was last asked; forgets it.
+  std::optional<Time> take_news() noexcept { return std::exchange(news_, std::nullopt); }
+
+  /// The earliest time in scheduled and retry; none while paused.
+  std::optional<Time> next_due() const {
+    std::optional<Time> due;
+    if (paused_) return due;
+    for (const MemoryTimeline* line : {&scheduled_, &retry_}) {
+      if (!line->empty() && (!due || line->begin()->first < *due)) due = line->begin()->first;
+    }
+    return due;
+  }
+
+  /// Takes in a task that may run at `due`, with a unique lock until `locked_until` if its message
+  /// has a key. Returns why not, if not; `task` is moved from only if it was taken in.
+  std::optional<Errc> add(std::shared_ptr<MemoryTask>& task, Time now, Time due,
+                          Time locked_until) {
+    const TaskMessage& message = task->message;
+    if (tasks_.find(message.id, task->id_hash)) return Errc::task_id_conflict;
+    tasks_.reserve_one();
+    const bool lock = !message.unique_key.empty();
+    if (lock && !take_lock(message, now, locked_until)) return Errc::duplicate_task;
+    try {
+      due > now ? put(*task, TaskState::scheduled, due) : put(*task, TaskState::pending, now);
+    } catch (...) {
+      if (lock) free_lock(message);
+      throw;
+    }
+    tasks_.insert(*task);
+    task->self = task;
+    task.reset();
+    return std::nullopt;
+  }
+
+  /// Ends a run. False if it is not the task's present one; nothing is changed then. `rewritten` is
+  /// a copy of the run's task, for the actions that change the message; made here if null.
+  bool settle(const Settlement& settlement, std::shared_ptr<MemoryTask> rewritten, Time now,
+              MemoryGraveyard& dead) {
+    MemoryTask* task = find_run(settlement.run);
+    if (!task) return false;
+    if (rewrites(settlement.action, task->message)) {
+      if (!rewritten || settlement.run.message.get() != &task->message) {
+        rewritten = std::make_shared<MemoryTask>(task->message);
+      }
+      task = &rewrite(*task, std::move(rewritten), dead);
+    }
+    if (settlement.result) task->result = std::make_unique<std::string>(*settlement.result);
+    task->cancel_requested = false;
+    if (settlement.action != SettleAction::requeue) {
+      task->crashes = settlement.crash ? task->crashes + 1 : 0;
+    }
+    apply(settlement, *task, now, dead);
+    return true;
+  }
+
+  /// Whether `action` changes the message, so that a copy is needed.
+  static bool rewrites(SettleAction action, const TaskMessage& message) noexcept {
+    switch (action) {
+      case SettleAction::retry:
+      case SettleAction::archive: return true;
+      case SettleAction::complete: return message.retention.count() > 0;
+      case SettleAction::drop:
+      case SettleAction::requeue:
+      case SettleAction::snooze: break;
+    }
+    return false;
+  }
+
+  /// Moves up to `limit` due tasks to pending; returns how many.
+  std::size_t forward(Time now, std::size_t limit) {
+    std::size_t moved = 0;
+    for (MemoryTimeline* line : {&scheduled_, &retry_}) {
+      for (; moved < limit && !line->empty() && line->begin()->first <= now; ++moved) {
+        move(*line->begin()->second, TaskState::pending, now);
+      }
+    }
+    return moved;
+  }
+
+  bool has_due(Time now) const {
+    for (const MemoryTimeline* line : {&scheduled_, &retry_}) {
+      if (!line->empty() && line->begin()->first <= now) return true;
+    }
+    return false;
+  }
+
+  /// Whether take() would give a task, once those that are due are pending.
+  bool ready(Time now) const { return !paused_ && (!pending_.empty() || has_due(now)); }
+
+  /// Takes up to `count` tasks as runs, of which `free_workers` may be tasks that must not wait.
+  /// Numbers the runs on from `token`. Returns false if such a task ended it.
+  bool take(std::size_t count, std::size_t free_workers, Time now, Duration lease,
+            std::uint64_t& token, std::vector<Run>& runs) {
+    runs.reserve(runs.size() + std::min(count, pending_.size()));
+    for (; count > 0 && !pending_.empty(); --count) {
+      MemoryTask& task = *pending_.front();
+      if (free_workers == 0 && task.message.max_retry == 0) return false;
+      if (free_workers > 0) --free_workers;
+      pending_.remove(task);
+      active_.push_back(task);
+      task.state = TaskState::active;
+      task.at = now;
+      runs.push_back(start(task, now, lease, ++token));
+    }
+    return true;
+  }
+
+  /// Extends the lease of a run to `lease_end`.
+  ExtendReply extend(const Run& run, Time lease_end) noexcept {
+    MemoryTask* task = find_run(run);
+    if (!task) return {.status = LeaseStatus::lost};
+    task->lease_end = lease_end;
+    ExtendReply reply;
+    if (task->cancel_requested) reply.cancel = CancelMode{task->cancel_mode};
+    return reply;
+  }
+
+  /// Takes over up to `limit` runs whose workers are lost. Returns whether there are more.
+  bool recover(Time now, Duration lease, std::size_t limit, std::uint64_t& token,
+               std::vector<Run>& lost) {
+    for (MemoryTask* task = active_.front(); task; task = MemoryTaskList::after(*task)) {
+      if (later(task->lease_end, memory_recovery_delay) > now) continue;
+      if (limit-- == 0) return true;
+      lost.emplace_back();
+      lost.back() = start(*task, now, lease, ++token);
+    }
+    return false;
+  }
+
+  /// Deletes up to `limit` completed tasks whose retention is over; returns how many.
+  std::size_t expire(Time now, std::size_t limit, MemoryGraveyard& dead) {
+    std::size_t deleted = 0;
+    for (; deleted < limit && has_expired(now); ++deleted) {
+      erase(*completed_.begin()->second, dead);
+    }
+    return deleted;
+  }
+
+  bool has_expired(Time now) const {
+    return !completed_.empty() && completed_.begin()->first <= now;
+  }
+
+  MemoryTask* find(std::string_view id) const noexcept { return tasks_.find(id); }
+
+  /// Whether `action` is possible from `state`.
+  static bool allows(TaskAction action, TaskState state) noexcept {
+    if (state == TaskState::active) return false;
+    switch (action) {
+      case TaskAction::run: return state != TaskState::pending;
+      case TaskAction::archive: return state != TaskState::archived;
+      case TaskAction::remove: return true;
+    }
+    return false;
+  }
+
+  void act(TaskAction action, MemoryTask& task, Time now, MemoryGraveyard& dead) {
+    switch (action) {
+      case TaskAction::run: return move(task, TaskState::pending, now);
+      case TaskAction::archive: return move(task, TaskState::archived, now);
+      case TaskAction::remove: return erase(task, dead);
+    }
+  }
+
+  /// Acts on up to `limit` tasks of `state`, which must allow it; returns on how many.
+  std::size_t act_all(TaskAction action, TaskState state, std::size_t limit, Time now,
+                      MemoryGraveyard& dead) {
+    std::size_t done = 0;
+    for (; done < limit; ++done) {
+      MemoryTask* task = first(state);
+      if (!task) break;
+      act(action, *task, now, dead);
+    }
+    return done;
+  }
+
+  /// Puts `fresh`, a copy of `old`'s message, in the place of `old`.
+  MemoryTask& rewrite(MemoryTask& old, std::shared_ptr<MemoryTask> fresh, MemoryGraveyard& dead) {
+    MemoryTask& task = *fresh;
+    tasks_.replace(old, task);
+    if (MemoryTaskList* list = list_of(old.state)) {
+      list->replace(old, task);
+    } else {
+      std::construct_at(&task.place.entry, old.place.entry);
+      task.place.entry->second = &task;
+    }
+    task.result = std::move(old.result);
+    task.at = old.at;
+    task.lease_end = old.lease_end;
+    task.token = old.token;
+    task.crashes = old.crashes;
+    task.state = old.state;
+    dead.bury(old);
+    task.self = std::move(fresh);
+    return task;
+  }
+
+  QueueInfo info(Time now) const {
+    const DailyStats today = statistics_.on(std::chrono::floor<std::chrono::days>(now));
+    QueueInfo info;
+    info.paused = paused_;
+    info.pending = pending_.size();
+    info.active = active_.size();
+    info.scheduled = scheduled_.size();
+    info.retry = retry_.size();
+    info.archived = archived_.size();
+    info.completed = completed_.size();
+    if (!pending_.empty()) info.latency = std::max(Duration{0}, now - pending_.front()->at);
+    info.processed_today = today.processed;
+    info.failed_today = today.failed;
+    info.processed_total = statistics_.processed();
+    info.failed_total = statistics_.failed();
+    return info;
+  }
+
+  const MemoryStatistics& statistics() const noexcept { return statistics_; }
+
+  /// Calls `function` with the tasks of a page of list().
+  template <typename Function>
+  void for_page(TaskState state, Page page, Function function) const {
+    if (const MemoryTaskList* list = list_of(state)) {
+      MemoryTask* task = list->front();
+      for (; task && page.offset > 0; --page.offset) task = MemoryTaskList::after(*task);
+      for (; task && page.limit > 0; --page.limit, task = MemoryTaskList::after(*task)) {
+        function(*task);
+      }
+    } else if (const MemoryTimeline* line = timeline_of(state)) {
+      auto entry = line->begin();
+      for (; entry != line->end() && page.offset > 0; --page.offset) ++entry;
+      for (; entry != line->end() && page.limit > 0; --page.limit, ++entry) {
+        function(*entry->second);
+      }
+    }
+  }
+
+ private:
+  struct Lock {
+    std::string holder;  ///< A task id.
+    Time until;
+  };
+
+  using Slot = std::optional<MemoryTimeline::iterator>;  // none in a list
+
+  const MemoryTaskList* list_of(TaskState state) const noexcept {
+    if (state == TaskState::pending) return &pending_;
+    if (state == TaskState::active) return &active_;
+    return nullptr;
+  }
+  MemoryTaskList* list_of(TaskState state) noexcept {
+    return const_cast<MemoryTaskList*>(std::as_const(*this).list_of(state));
+  }
+
+  const MemoryTimeline* timeline_of(TaskState state) const noexcept {
+    switch (state) {
+      case TaskState::scheduled: return &scheduled_;
+      case TaskState::retry: return &retry_;
+      case TaskState::archived: return &archived_;
+      case TaskState::completed: return &completed_;
+      case TaskState::pending:
+      case TaskState::active:
+      case TaskState::aggregating: break;
+    }
+    return nullptr;
+  }
+  MemoryTimeline* timeline_of(TaskState state) noexcept {
+    return const_cast<MemoryTimeline*>(std::as_const(*this).timeline_of(state));
+  }
+
+  MemoryTask* first(TaskState state) noexcept {
+    if (MemoryTaskList* list = list_of(state)) return list->front();
+    MemoryTimeline* line = timeline_of(state);
+    return line && !line->empty() ? line->begin()->second : nullptr;
+  }
+
+  MemoryTask* find_run(const Run& run) const noexcept {
+    if (!run.message) return nullptr;
+    MemoryTask* task = tasks_.find(run.message->id);
+    if (!task || task->state != TaskState::active || task->token != run.token) return nullptr;
+    return task;
+  }
+
+  /// Makes `task` the run `token`.
+  static Run start(MemoryTask& task, Time now, Duration lease, std::uint64_t token) {
+    task.token = token;
+    task.lease_end = later(now, lease);
+    return {.message = task.share(), .token = token, .crashes = task.crashes};
+  }
+
+  /// Something may be ready at `instant`.
+  void tell(Time instant) noexcept {
+    if (!paused_ && (!news_ || instant < *news_)) news_ = instant;
+  }
+
+  /// Links a task that is linked nowhere yet, last among those of `state`.
+  void put(MemoryTask& task, TaskState state, Time at) {
+    const Slot slot = reserve(task, state, at);
+    link(task, slot, state, at);
+  }
+
+  void move(MemoryTask& task, TaskState to, Time at) {
+    const Slot slot = reserve(task, to, at);
+    unlink(task);
+    link(task, slot, to, at);
+  }
+
+  /// The part of a move that can fail, done before anything is changed.
+  Slot reserve(MemoryTask& task, TaskState state, Time at) {
+    MemoryTimeline* line = timeline_of(state);
+    if (!line) return std::nullopt;
+    return line->emplace(at, &task);
+  }
+
+  void link(MemoryTask& task, Slot slot, TaskState state, Time at) noexcept {
+    if (slot) {
+      std::construct_at(&task.place.entry, *slot);
+    } else {
+      list_of(state)->push_back(task);
+    }
+    task.state = state;
+    task.at = at;
+    if (state == TaskState::pending) tell(Time::min());
+    if (state == TaskState::scheduled || state == TaskState::retry) tell(at);
+  }
+
+  void unlink(MemoryTask& task) noexcept {
+    if (MemoryTaskList* list = list_of(task.state)) {
+      list->remove(task);
+    } else {
+      timeline_of(task.state)->erase(task.place.entry);
+    }
+  }
+
+  void move_to_front(MemoryTask& task, Time now) noexcept {
+    unlink(task);
+    pending_.push_front(task);
+    task.state = TaskState::pending;
+    task.at = now;
+    tell(Time::min());
+  }
+
+  void erase(MemoryTask& task, MemoryGraveyard& dead) noexcept {
+    free_lock(task.message);
+    unlink(task);
+    tasks_.erase(task);
+    dead.bury(task);
+  }
+
+  void apply(const Settlement& settlement, MemoryTask& task, Time now, MemoryGraveyard& dead) {
+    switch (settlement.action) {
+      case SettleAction::complete:
+        statistics_.count(now, false);
+        return task.message.retention.count() > 0 ? complete(task, now) : erase(task, dead);
+      case SettleAction::drop: statistics_.count(now, false); return erase(task, dead);
+      case SettleAction::retry: return fail(settlement, task, now);
+      case SettleAction::archive:
+        statistics_.count(now, true);
+        note_failure(settlement, task.message, now);
+        return move(task, TaskState::archived, now);
+      case SettleAction::requeue: return move_to_front(task, now);
+      case SettleAction::snooze:
+        return move(task, TaskState::scheduled, later(now, settlement.delay));
+    }
+  }
+
+  void complete(MemoryTask& task, Time now) {
+    task.message.completed_at = now;
+    free_lock(task.message);
+    move(task, TaskState::completed, later(now, task.message.retention));
+  }
+
+  void fail(const Settlement& settlement, MemoryTask& task, Time now) {
+    note_failure(settlement, task.message, now);
+    if (settlement.failure) {
+      ++task.message.retried;
+      statistics_.count(now, true);
+    }
+    if (settlement.delay > Duration{0}) {
+      move(task, TaskState::retry, later(now, settlement.delay));
+    } else {
+      move(task, TaskState::pending, now);
+    }
+  }
+
+  static void note_failure(const Settlement& settlement, TaskMessage& message, Time now) {
+    message.last_error = settlement.error;
+    message.last_failed_at = now;
+  }
+
+  bool take_lock(const TaskMessage& message, Time now, Time until) {
+    Lock& lock = locks_[message.unique_key];
+    if (!lock.holder.empty() && lock.until > now) return false;
+    lock = {message.id, until};
+    return true;
+  }
+
+  void free_lock(const TaskMessage& message) noexcept {
+    if (message.unique_key.empty()) return;
+    const auto lock = locks_.find(message.unique_key);
+    if (lock != locks_.end() && lock->second.holder == message.id) locks_.erase(lock);
+  }
+
+  MemoryTaskTable tasks_;
+  MemoryTaskList pending_;
+  MemoryTaskList active_;
+  MemoryTimeline scheduled_;
+  MemoryTimeline retry_;
+  MemoryTimeline archived_;
+  MemoryTimeline completed_;  // by the end of retention
+  std::unordered_map<std::string, Lock> locks_;
+  MemoryStatistics statistics_;
+  std::optional<Time> news_;
+  bool paused_ = false;
+};
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux

@@ -1,0 +1,208 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+struct MemoryTask;
+
+/// Tasks in the order of an instant; those of the same instant in the order they came.
+using MemoryTimeline = std::multimap<Time, MemoryTask*>;
+
+/// A task as the memory broker stores it: one allocation, of which the message is shared with those
+/// who run it. Every byte here is paid for each pending task.
+struct MemoryTask {
+  /// Where a task is linked: in a MemoryTaskList (pending, active) or a MemoryTimeline (the rest).
+  union Place {
+    struct Links {
+      MemoryTask* previous;
+      MemoryTask* next;
+    } links{nullptr, nullptr};
+    MemoryTimeline::iterator entry;
+  };
+
+  explicit MemoryTask(TaskMessage&& task_message)
+      : message{std::move(task_message)},
+        id_hash{static_cast<std::uint32_t>(std::hash<std::string_view>{}(message.id))} {}
+  explicit MemoryTask(const TaskMessage& task_message) : MemoryTask{TaskMessage{task_message}} {}
+  MemoryTask(const MemoryTask&) = delete;
+  MemoryTask& operator=(const MemoryTask&) = delete;
+
+  std::shared_ptr<const TaskMessage> share() const {
+    return std::shared_ptr<const TaskMessage>{self, &message};
+  }
+
+  /// Not changed any more once the task is stored, since runs share it: a change makes a new task
+  /// that takes this one's place.
+  TaskMessage message;
+  std::shared_ptr<MemoryTask> self{};     ///< The broker's own share, while the task is stored.
+  std::unique_ptr<std::string> result{};  ///< Null: none.
+  MemoryTask* next_in_bucket = nullptr;
+  Place place{};
+  Time at{};  ///< Pending, active, archived: since when. Scheduled, retry: due. Completed: its end.
+  Time lease_end{};         ///< Active.
+  std::uint64_t token = 0;  ///< Active: of the present run.
+  std::uint32_t id_hash;
+  int crashes = 0;
+  TaskState state : 8 = TaskState::pending;
+  CancelMode cancel_mode : 8 = CancelMode::retry;  ///< Means something if `cancel_requested`.
+  bool cancel_requested : 1 = false;               ///< Active.
+};
+
+/// Tasks in a line. Owns nothing. Not thread-safe.
+class MemoryTaskList {
+ public:
+  bool empty() const noexcept { return size_ == 0; }
+  std::size_t size() const noexcept { return size_; }
+  MemoryTask* front() const noexcept { return front_; }
+  static MemoryTask* after(const MemoryTask& task) noexcept { return task.place.links.next; }
+
+  void push_back(MemoryTask& task) noexcept { link(task, back_, nullptr); }
+  void push_front(MemoryTask& task) noexcept { link(task, nullptr, front_); }
+
+  void remove(MemoryTask& task) noexcept {
+    const auto [previous, next] = task.place.links;
+    (previous ? previous->place.links.next : front_) = next;
+    (next ? next->place.links.previous : back_) = previous;
+    --size_;
+  }
+
+  /// Puts `fresh` where `old` is.
+  void replace(MemoryTask& old, MemoryTask& fresh) noexcept {
+    const auto [previous, next] = old.place.links;
+    remove(old);
+    link(fresh, previous, next);
+  }
+
+ private:
+  void link(MemoryTask& task, MemoryTask* previous, MemoryTask* next) noexcept {
+    std::construct_at(&task.place.links, MemoryTask::Place::Links{previous, next});
+    (previous ? previous->place.links.next : front_) = &task;
+    (next ? next->place.links.previous : back_) = &task;
+    ++size_;
+  }
+
+  MemoryTask* front_ = nullptr;
+  MemoryTask* back_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// Tasks by id. Owns nothing. Not thread-safe.
+class MemoryTaskTable {
+ public:
+  std::size_t size() const noexcept { return size_; }
+
+  MemoryTask* find(std::string_view id) const noexcept {
+    if (size_ == 0) return nullptr;
+    return find(id, static_cast<std::uint32_t>(std::hash<std::string_view>{}(id)));
+  }
+
+  MemoryTask* find(std::string_view id, std::uint32_t id_hash) const noexcept {
+    if (size_ == 0) return nullptr;
+    for (MemoryTask* task = buckets_[slot(id_hash)]; task; task = task->next_in_bucket) {
+      if (task->id_hash == id_hash && task->message.id == id) return task;
+    }
+    return nullptr;
+  }
+
+  /// Makes room, so that the next insert() can't fail.
+  void reserve_one() {
+    if (size_ == buckets_.size()) grow();
+  }
+
+  void insert(MemoryTask& task) noexcept {
+    MemoryTask*& bucket = buckets_[slot(task.id_hash)];
+    task.next_in_bucket = bucket;
+    bucket = &task;
+    ++size_;
+  }
+
+  void erase(MemoryTask& task) noexcept {
+    *link_to(task) = task.next_in_bucket;
+    --size_;
+  }
+
+  /// Puts `fresh`, of the same id, where `old` is.
+  void replace(MemoryTask& old, MemoryTask& fresh) noexcept {
+    fresh.next_in_bucket = old.next_in_bucket;
+    *link_to(old) = &fresh;
+  }
+
+  template <typename Function>
+  void for_each(Function function) {
+    for (MemoryTask* task : buckets_) {
+      while (task) {
+        MemoryTask* next = task->next_in_bucket;
+        function(*task);
+        task = next;
+      }
+    }
+  }
+
+ private:
+  std::size_t slot(std::uint32_t id_hash) const noexcept { return id_hash & (buckets_.size() - 1); }
+
+  MemoryTask** link_to(MemoryTask& task) noexcept {
+    MemoryTask** link = &buckets_[slot(task.id_hash)];
+    while (*link != &task) link = &(*link)->next_in_bucket;
+    return link;
+  }
+
+  void grow() {
+    std::vector<MemoryTask*> old(buckets_.empty() ? 64 : buckets_.size() * 2);
+    old.swap(buckets_);
+    for (MemoryTask* task : old) {
+      while (task) {
+        MemoryTask* next = task->next_in_bucket;
+        MemoryTask*& bucket = buckets_[slot(task->id_hash)];
+        task->next_in_bucket = bucket;
+        bucket = task;
+        task = next;
+      }
+    }
+  }
+
+  std::vector<MemoryTask*> buckets_;  // a power of two
+  std::size_t size_ = 0;
+};
+
+/// Tasks that are stored no more. Frees them when it goes, so that it can be made to go after the
+/// lock. Not thread-safe.
+class MemoryGraveyard {
+ public:
+  MemoryGraveyard() = default;
+  MemoryGraveyard(const MemoryGraveyard&) = delete;
+  MemoryGraveyard& operator=(const MemoryGraveyard&) = delete;
+  ~MemoryGraveyard() {
+    while (top_) {
+      MemoryTask* task = top_;
+      top_ = task->next_in_bucket;
+      const std::shared_ptr<MemoryTask> last = std::move(task->self);
+    }
+  }
+
+  void bury(MemoryTask& task) noexcept {
+    task.next_in_bucket = top_;
+    top_ = &task;
+  }
+
+ private:
+  MemoryTask* top_ = nullptr;
+};
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux

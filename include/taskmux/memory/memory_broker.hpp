@@ -1,0 +1,163 @@
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/clock.hpp"
+#include "taskmux/detail/memory_queue.hpp"
+#include "taskmux/detail/memory_task.hpp"
+#include "taskmux/detail/memory_unique_key.hpp"
+#include "taskmux/detail/memory_watches.hpp"
+#include "taskmux/detail/mutex.hpp"
+#include "taskmux/error.hpp"
+#include "taskmux/queue_view.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+struct MemoryBrokerOptions {
+  /// The source of time; the machine's clock if null.
+  std::shared_ptr<Clock> clock{};
+  /// So many tasks are stored at most, of all queues and states together; further ones are refused
+  /// as queue_full. 0 = no bound.
+  std::size_t max_tasks = 0;
+};
+
+/// A broker inside the process: nothing to install, and nothing outlives the process. The whole
+/// contract of Broker and QueueView, exact to the microsecond. A lost run is taken over 1 s after
+/// its lease ended. The archive never evicts by itself. Thread-safe.
+class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
+ public:
+  explicit MemoryBroker(MemoryBrokerOptions options = {})
+      : clock_{options.clock ? std::move(options.clock) : std::make_shared<SystemClock>()},
+        max_tasks_{options.max_tasks} {}
+
+  std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override;
+  ExchangeReply exchange(const ExchangeRequest& request) override;
+  std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) override;
+  std::unique_ptr<Watch> watch(std::vector<std::string> queues,
+                               std::function<void(const Hint&)> callback) override;
+  UpkeepReply upkeep(const UpkeepRequest& request) override;
+  void heartbeat(const ServerInfo& server, Duration lifetime) override;
+  void retire(const ServerInfo& server) override;
+  void ping() override { check_process(); }
+  QueueView& queue_view() override { return *this; }
+
+  Time now() override { return clock_->now(); }
+  std::vector<std::string> queues() override;
+  QueueInfo queue_info(std::string_view queue) override;
+  std::vector<DailyStats> history(std::string_view queue, int days) override;
+  std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) override;
+  std::optional<TaskInfo> find(std::string_view queue, std::string_view id) override;
+  std::vector<std::optional<Errc>> act(std::string_view queue, TaskAction action,
+                                       std::span<const std::string> ids,
+                                       std::optional<TaskState> only) override;
+  std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
+                      std::size_t limit) override;
+  void update_payload(std::string_view queue, std::string_view id, std::string payload) override;
+  void pause(std::string_view queue) override;
+  void unpause(std::string_view queue) override;
+  void cancel(std::string_view queue, std::string_view id, CancelMode mode) override;
+  void delete_queue(std::string_view queue, bool force) override;
+  std::vector<ServerInfo> servers() override;
+
+ private:
+  using Queues = std::map<std::string, detail::MemoryQueue, std::less<>>;
+  using Copies = std::vector<std::shared_ptr<detail::MemoryTask>>;
+  class WatchHandle;
+
+  /// A task on its way in, made before the lock is taken.
+  struct Arrival {
+    std::shared_ptr<detail::MemoryTask> task;
+    Time due;
+    Time locked_until;
+  };
+
+  /// What one quota of an exchange gave.
+  struct Share {
+    detail::MemoryQueue* queue;
+    std::size_t quota;
+    std::vector<Run> runs{};
+    bool blocked = false;
+  };
+
+  struct LiveServer {
+    ServerInfo info;
+    Time until;
+  };
+
+  /// Remembers the queue that was looked up last: most batches are of one queue.
+  class QueueFinder {
+   public:
+    explicit QueueFinder(Queues& queues) : queues_{queues}, found_{queues.end()} {}
+
+    detail::MemoryQueue* find(std::string_view name) {
+      if (found_ == queues_.end() || found_->first != name) found_ = queues_.find(name);
+      return found_ == queues_.end() ? nullptr : &found_->second;
+    }
+    detail::MemoryQueue& find_or_make(const std::string& name) {
+      if (!find(name)) found_ = queues_.try_emplace(name).first;
+      return found_->second;
+    }
+
+   private:
+    Queues& queues_;
+    Queues::iterator found_;
+  };
+
+  void check_process() const {
+    if (::getpid() != pid_) {
+      throw Error{Errc::forked, "memory broker: made in another process, before fork()"};
+    }
+  }
+
+  detail::MemoryQueue& known(std::string_view queue) TASKMUX_REQUIRES(mutex_);
+  detail::MemoryTask& known(std::string_view queue, std::string_view id) TASKMUX_REQUIRES(mutex_);
+  std::size_t stored() const TASKMUX_REQUIRES(mutex_);
+  std::vector<Arrival> receive(std::vector<EnqueueRequest>& batch, Time now) const;
+  EnqueueReply admit(Arrival& arrival, Time now, QueueFinder& finder, std::size_t& room)
+      TASKMUX_REQUIRES(mutex_);
+  static Copies copy_rewritten(std::span<const Settlement> settlements);
+  std::vector<SettleStatus> settle(std::span<const Settlement> settlements, Copies& copies,
+                                   Time now, detail::MemoryGraveyard& dead)
+      TASKMUX_REQUIRES(mutex_);
+  void take(const ExchangeRequest& request, ExchangeReply& reply) TASKMUX_REQUIRES(mutex_);
+  void tell_watches(detail::MemoryHints& hints) TASKMUX_REQUIRES(mutex_);
+  Watch::State arm(detail::MemoryWatcher& watcher);
+  void end(detail::MemoryWatcher& watcher);
+  static TaskInfo describe(const detail::MemoryTask& task, Time now);
+  static void add_message(TaskInfo& info, const TaskMessage& message);
+  static std::string text(std::string_view kind, std::string_view name, std::string_view cause);
+  static std::optional<Time> earlier(std::optional<Time> one, std::optional<Time> other);
+
+  const std::shared_ptr<Clock> clock_;
+  const std::size_t max_tasks_;
+  const pid_t pid_ = ::getpid();
+  const detail::MemoryUniqueKeys unique_keys_;
+
+  detail::Mutex mutex_;
+  Queues queues_ TASKMUX_GUARDED_BY(mutex_);
+  detail::MemoryWatches watches_ TASKMUX_GUARDED_BY(mutex_);
+  std::map<std::string, LiveServer> servers_ TASKMUX_GUARDED_BY(mutex_);  // by id
+  std::uint64_t token_ TASKMUX_GUARDED_BY(mutex_) = 0;                    // the last one given
+};
+
+}  // namespace v0
+}  // namespace taskmux
+
+#include "taskmux/detail/memory_broker_impl.hpp"
