@@ -1,0 +1,1121 @@
+#include "redis/scripts.hpp"
+
+#include <initializer_list>
+#include <string>
+#include <string_view>
+
+// What all scripts have in common:
+//
+// KEYS[1] of a script about a queue is its pending list; all other keys are built from that, and so
+// lie in its slot. ARGV[1] and ARGV[2] are now, as whole seconds and the microseconds beyond; empty
+// for the time of Redis itself. Times and lengths of time are microseconds unless called seconds.
+//
+// Redis does not roll a script back, so each looks before it writes: a key of the wrong type stops
+// it while nothing has changed. And a full Redis refuses a script whose *first* write needs memory,
+// so each but `enqueue` begins with one that frees some (if only a ZREM of nothing).
+//
+// Lua's numbers are doubles. Redis passes them on to commands with 17 digits, enough for
+// microseconds; `..` prints 14, so longer ones go through text().
+namespace taskmux::redis {
+namespace {
+
+// Works on all keys of one queue.
+constexpr std::string_view one_queue = R"lua(
+local P = string.sub(KEYS[1], 1, -8)
+local T = P .. 't:'
+)lua";
+
+constexpr std::string_view clock = R"lua(
+local now_s, now_micros
+if ARGV[1] == '' then
+  local time = redis.call('TIME')
+  now_s, now_micros = tonumber(time[1]), tonumber(time[2])
+else
+  now_s, now_micros = tonumber(ARGV[1]), tonumber(ARGV[2])
+end
+local now = now_s * 1000000 + now_micros
+
+local function text(number) return string.format('%.0f', number) end
+
+local now_text = text(now)
+local now_ns = now_text .. '000'
+
+-- Seconds, rounded up.
+local function seconds_up(micros)
+  local rest = micros % 1000000
+  if rest == 0 then return micros / 1000000 end
+  return (micros - rest) / 1000000 + 1
+end
+)lua";
+
+// A command with many members, in pieces that Lua can unpack. `items` of even length where they are
+// pairs.
+constexpr std::string_view many = R"lua(
+local function many(command, key, items)
+  for first = 1, #items, 500 do
+    redis.call(command, key, unpack(items, first, math.min(first + 499, #items)))
+  end
+end
+
+local function remove_tasks(keys)
+  for first = 1, #keys, 500 do
+    redis.call('UNLINK', unpack(keys, first, math.min(first + 499, #keys)))
+  end
+end
+)lua";
+
+// Looks into a protobuf message.
+constexpr std::string_view protobuf = R"lua(
+local function varint(bytes, at)
+  local value, factor = 0, 1
+  while true do
+    local byte = string.byte(bytes, at)
+    if not byte then return nil, at end
+    at = at + 1
+    value = value + byte % 128 * factor
+    if byte < 128 then return value, at end
+    factor = factor * 128
+  end
+end
+
+-- The last value of a field, by its tag: a number, or a string. Nil if there is none.
+local function last_field(bytes, wanted)
+  local at, found, tag, value = 1, nil, nil, nil
+  while at <= #bytes do
+    tag, at = varint(bytes, at)
+    if not tag then return found end
+    local wire = tag % 8
+    if wire == 0 then
+      value, at = varint(bytes, at)
+    elseif wire == 2 then
+      local length
+      length, at = varint(bytes, at)
+      if not length then return found end
+      value = tag == wanted and string.sub(bytes, at, at + length - 1)
+      at = at + length
+    elseif wire == 1 then
+      at = at + 8
+    elseif wire == 5 then
+      at = at + 4
+    else
+      return found
+    end
+    if tag == wanted then found = value end
+  end
+  return found
+end
+)lua";
+
+// `head` and `tail` of a message, with `now` in seconds as a varint in between: for a field that
+// only the time of the script can fill.
+constexpr std::string_view splice = R"lua(
+local stamp = ''
+do
+  local rest = now_s
+  repeat
+    local low = rest % 128
+    rest = (rest - low) / 128
+    stamp = stamp .. string.char(rest > 0 and low + 128 or low)
+  until rest == 0
+end
+)lua";
+
+// forward(P, limit) moves what is due of scheduled and then of retry, `limit` tasks at most,
+// earliest first, to pending (or back to the group). An entry of tmx:due counts iff, rounded up to
+// a second, it is the public score; one that is due and does not count is removed. Returns how many
+// tasks were moved, how many ids without task were removed, when the next one is due (or nil), and
+// whether that has passed, since the limit was reached.
+constexpr std::string_view forward = R"lua(
+local function source_of(P, id, micros)
+  local score = text(seconds_up(micros))
+  if redis.call('ZSCORE', P .. 'scheduled', id) == score then return 'scheduled' end
+  if redis.call('ZSCORE', P .. 'retry', id) == score then return 'retry' end
+end
+
+local function next_due(P)
+  local due = nil
+  for _, name in ipairs({'scheduled', 'retry'}) do
+    local head = redis.call('ZRANGE', P .. name, 0, 0, 'WITHSCORES')
+    if head[1] then
+      local at = math.floor(tonumber(head[2])) * 1000000
+      if not due or at < due then due = at end
+    end
+  end
+  if not due then return nil end
+  for _ = 1, 100 do
+    local head = redis.call('ZRANGE', P .. 'tmx:due', 0, 0, 'WITHSCORES')
+    if not head[1] then break end
+    local at = tonumber(head[2])
+    if at >= due then break end
+    if source_of(P, head[1], at) then
+      due = at
+      break
+    end
+    redis.call('ZREM', P .. 'tmx:due', head[1])
+  end
+  return due
+end
+
+local function due_tasks(P, limit)
+  local tasks, seen = {}, {}
+  for _, name in ipairs({'scheduled', 'retry'}) do
+    local found = redis.call('ZRANGEBYSCORE', P .. name, '-inf', now_s, 'WITHSCORES', 'LIMIT', 0, limit)
+    for i = 1, #found, 2 do
+      local id, due = found[i], tonumber(found[i + 1]) * 1000000
+      local exact = tonumber(redis.call('ZSCORE', P .. 'tmx:due', id) or '')
+      if exact and text(seconds_up(exact)) == found[i + 1] then due = exact end
+      if not seen[id] then tasks[#tasks + 1] = {id, name, due} end
+      seen[id] = true
+    end
+  end
+  local unmatched = {}
+  local found = redis.call('ZRANGEBYSCORE', P .. 'tmx:due', '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, limit)
+  for i = 1, #found, 2 do
+    local id, due = found[i], tonumber(found[i + 1])
+    if not seen[id] then
+      local name = source_of(P, id, due)
+      if name then
+        tasks[#tasks + 1] = {id, name, due}
+      else
+        unmatched[#unmatched + 1] = id
+      end
+    end
+  end
+  table.sort(tasks, function(a, b)
+    if a[2] ~= b[2] then return a[2] == 'scheduled' end
+    if a[3] ~= b[3] then return a[3] < b[3] end
+    return a[1] < b[1]
+  end)
+  while #tasks > limit do table.remove(tasks) end
+  return tasks, unmatched
+end
+
+local function forward(P, limit)
+  local due = next_due(P)
+  if not due or due > now then return 0, 0, due, false end
+  redis.call('LLEN', P .. 'pending')
+  local tasks, unmatched = due_tasks(P, limit)
+  local from, pending, dangling = {scheduled = {}, retry = {}}, {}, {}
+  for _, task in ipairs(tasks) do
+    local ids = from[task[2]]
+    ids[#ids + 1] = task[1]
+    unmatched[#unmatched + 1] = task[1]
+  end
+  many('ZREM', P .. 'scheduled', from.scheduled)
+  many('ZREM', P .. 'retry', from.retry)
+  many('ZREM', P .. 'tmx:due', unmatched)
+  for _, task in ipairs(tasks) do
+    local id = task[1]
+    local key = P .. 't:' .. id
+    local length = redis.pcall('HSTRLEN', key, 'msg')
+    if type(length) ~= 'number' then
+      dangling[#dangling + 1] = id
+    elseif length == 0 then
+      dangling[#dangling + 1] = id
+      redis.call('UNLINK', key)
+    else
+      local group = redis.call('HGET', key, 'group')
+      if group and group ~= '' then
+        redis.call('ZADD', P .. 'g:' .. group, now_s, id)
+        redis.call('SADD', P .. 'groups', group)
+        redis.call('HSET', key, 'state', 'aggregating')
+      else
+        pending[#pending + 1] = id
+        redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
+      end
+    end
+  end
+  many('LPUSH', P .. 'pending', pending)
+  due = next_due(P)
+  return #tasks - #dangling, #dangling, due, due ~= nil and due <= now
+end
+)lua";
+
+// Counts attempts that ended. A counter that does not count is told of and stops nothing.
+constexpr std::string_view statistics = R"lua(
+local function day()
+  local shifted = math.floor(now_s / 86400) + 719468
+  local era = math.floor(shifted / 146097)
+  local of_era = shifted - era * 146097
+  local year_of_era = math.floor(
+      (of_era - math.floor(of_era / 1460) + math.floor(of_era / 36524) - math.floor(of_era / 146096)) / 365)
+  local of_year =
+      of_era - (365 * year_of_era + math.floor(year_of_era / 4) - math.floor(year_of_era / 100))
+  local month = math.floor((5 * of_year + 2) / 153)
+  local of_month = of_year - math.floor((153 * month + 2) / 5) + 1
+  month = month < 10 and month + 3 or month - 9
+  local year = year_of_era + era * 400 + (month <= 2 and 1 or 0)
+  return string.format('%04d-%02d-%02d', year, month, of_month)
+end
+
+local fault = ''
+
+local function checked(reply)
+  if type(reply) == 'table' and reply.err then fault = reply.err end
+  return reply
+end
+
+local function count(processed, failed)
+  if processed == 0 then return end
+  local today = day()
+  for name, number in pairs({processed = processed, failed = failed}) do
+    if number > 0 then
+      local key = P .. name .. ':' .. today
+      if checked(redis.pcall('INCRBY', key, number)) == number then
+        redis.call('EXPIRE', key, 7776000)
+      end
+    end
+  end
+  if checked(redis.pcall('GET', P .. 'processed')) == '9223372036854775807' then
+    redis.call('SET', P .. 'processed', processed)
+    if failed > 0 then redis.call('SET', P .. 'failed', failed) end
+  else
+    checked(redis.pcall('INCRBY', P .. 'processed', processed))
+    if failed > 0 then checked(redis.pcall('INCRBY', P .. 'failed', failed)) end
+  end
+end
+)lua";
+
+constexpr std::string_view release_lock = R"lua(
+local function release(lock, id)
+  if lock and lock ~= '' and redis.pcall('GET', lock) == id then redis.call('DEL', lock) end
+end
+)lua";
+
+// Takes in tasks of one queue.
+// KEYS: the queue's. ARGV: now, then for each task id, message, lock key ('' = none), seconds of
+// the lock beyond the due time, due instant ('' = now), delay in its place ('' = none), expiry
+// instant, expiry delay (each '' = none). Returns for each: 0 it is pending; -1 the lock is held;
+// -2 the id is taken; else it is scheduled, and this is when it is due. asynq takes the lock before
+// it looks for the id, and so leaks it.
+constexpr std::string_view enqueue = R"lua(
+redis.call('LLEN', P .. 'pending')
+redis.call('ZCARD', P .. 'scheduled')
+redis.call('ZCARD', P .. 'tmx:due')
+local replies, pending = {}, {}
+for at = 3, #ARGV, 8 do
+  local id, lock = ARGV[at], ARGV[at + 2]
+  local key = T .. id
+  local due = now
+  if ARGV[at + 4] ~= '' then
+    due = tonumber(ARGV[at + 4])
+  elseif ARGV[at + 5] ~= '' then
+    due = now + tonumber(ARGV[at + 5])
+  end
+  local expires = ''
+  if ARGV[at + 6] ~= '' then
+    expires = ARGV[at + 6]
+  elseif ARGV[at + 7] ~= '' then
+    expires = text(now + tonumber(ARGV[at + 7]))
+  end
+  if redis.call('EXISTS', key) == 1 then
+    replies[#replies + 1] = -2
+  elseif lock ~= '' and redis.call('EXISTS', lock) == 1 then
+    replies[#replies + 1] = -1
+  else
+    local fields = {'msg', ARGV[at + 1], 'tmx_enqueued', now_text}
+    if due > now then
+      local score = seconds_up(due)
+      redis.call('HSET', key, 'state', 'scheduled', unpack(fields))
+      redis.call('ZADD', P .. 'scheduled', score, id)
+      if score * 1000000 ~= due then redis.call('ZADD', P .. 'tmx:due', due, id) end
+      replies[#replies + 1] = due
+    else
+      redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns, unpack(fields))
+      pending[#pending + 1] = id
+      replies[#replies + 1] = 0
+    end
+    if expires ~= '' then redis.call('HSET', key, 'tmx_expires', expires) end
+    if lock ~= '' then
+      local ttl = tonumber(ARGV[at + 3])
+      if due > now then ttl = ttl + seconds_up(due - now) end
+      redis.call('SET', lock, id, 'EX', ttl)
+      redis.call('HSET', key, 'unique_key', lock)
+    end
+  end
+end
+many('LPUSH', P .. 'pending', pending)
+return replies
+)lua";
+
+// Moves what is due to pending, and takes pending tasks under a lease; of several queues unless in
+// a cluster. KEYS: the queues'. ARGV: now, length of the lease, first 12 of the 16 hex digits of
+// the tokens, number of free workers, bytes of messages at most, due tasks to move at most in each
+// queue, then for each queue how many to take. Returns now and, for each queue, {error or '', ids,
+// {message, crashes, expiry, time of enqueue} of each, next due time or nil, whether it may hold
+// more, ids that had no task}. The n-th id of all queues together, from 0, counted in the order in
+// which they were taken, has a token that ends in n as 4 hex digits; its number is the fifth of its
+// fields.
+constexpr std::string_view acquire = R"lua(
+local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
+local token, free, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local taken = 0
+
+local function never_retried(message)
+  local retries = last_field(message, 40)
+  return not retries or retries == 0 or retries >= 2147483648
+end
+
+-- Hands the tasks in `good` to the caller.
+local function lease(P, ids, queue)
+  local leases = {}
+  for n, id in ipairs(ids) do
+    leases[2 * n - 1] = lease_end
+    leases[2 * n] = id
+  end
+  many('LPUSH', P .. 'active', ids)
+  many('ZADD', P .. 'lease', leases)
+  for _, id in ipairs(ids) do
+    local key = P .. 't:' .. id
+    redis.call('HSET', key, 'state', 'active', 'tmx_run',
+        token .. string.format('%04x', taken) .. ' ' .. lease_end, 'tmx_started', now_text)
+    redis.call('HDEL', key, 'pending_since')
+    queue.ids[#queue.ids + 1] = id
+    queue.tasks[#queue.ids][5] = taken
+    taken = taken + 1
+  end
+end
+
+local function take(queue, count)
+  local P = queue.P
+  while count > 0 and not queue.stopped do
+    local ids = redis.call('LRANGE', P .. 'pending', -math.min(count, 200), -1)
+    if #ids == 0 then return end
+    redis.call('LLEN', P .. 'active')
+    redis.call('ZCARD', P .. 'lease')
+    local good, popped, seen = {}, 0, {}
+    for i = #ids, 1, -1 do
+      local id = ids[i]
+      local task = redis.pcall('HMGET', P .. 't:' .. id, 'msg', 'tmx_crashes', 'tmx_expires', 'tmx_enqueued')
+      local message = task[1]
+      if not message or seen[id] then
+        if not seen[id] then queue.dangling[#queue.dangling + 1] = id end
+      elseif taken + #good >= free and never_retried(message) then
+        queue.stopped = true
+        break
+      elseif taken + #good > 0 and #message > bytes then
+        queue.stopped = true
+        break
+      else
+        bytes = bytes - #message
+        good[#good + 1] = id
+        queue.tasks[#queue.tasks + 1] = task
+      end
+      seen[id] = true
+      popped = popped + 1
+    end
+    if popped > 0 then
+      redis.call('RPOP', P .. 'pending', popped)
+      lease(P, good, queue)
+    end
+    count = count - #good
+  end
+end
+
+local function serve(queue, count)
+  if queue.error ~= '' or queue.paused or queue.stopped then return end
+  local ok, problem = pcall(take, queue, count)
+  if not ok then queue.error = type(problem) == 'table' and problem.err or tostring(problem) end
+end
+
+local queues, wanted = {}, 0
+for n = 1, #KEYS do
+  local P = string.sub(KEYS[n], 1, -8)
+  local queue = {P = P, error = '', ids = {}, tasks = {}, dangling = {}, more = false}
+  local count = tonumber(ARGV[7 + n])
+  queues[n] = queue
+  local ok, problem = pcall(function()
+    queue.paused = redis.call('EXISTS', P .. 'paused') == 1
+    if not queue.paused then
+      local _, due
+      _, _, due, queue.more = forward(P, tonumber(ARGV[7]))
+      queue.due = due
+    end
+  end)
+  if not ok then queue.error = type(problem) == 'table' and problem.err or tostring(problem) end
+  wanted = wanted + count
+  serve(queue, count)
+end
+for _, queue in ipairs(queues) do
+  if taken >= wanted then break end
+  serve(queue, wanted - taken)
+end
+
+local reply = {now}
+for n, queue in ipairs(queues) do
+  if queue.error == '' and not queue.paused and redis.call('LLEN', KEYS[n]) > 0 then queue.more = true end
+  for _, id in ipairs(queue.dangling) do
+    if redis.pcall('HLEN', queue.P .. 't:' .. id) ~= 0 and redis.pcall('HEXISTS', queue.P .. 't:' .. id, 'msg') == 0 then
+      redis.call('UNLINK', queue.P .. 't:' .. id)
+    end
+  end
+  reply[n + 1] = {queue.error, queue.ids, queue.tasks, queue.due or false, queue.more and 1 or 0, queue.dangling}
+end
+return reply
+)lua";
+
+// Ends runs of one queue, each iff its token is the present one.
+// KEYS: the queue's. ARGV: now, then for each run one of
+//     d id token lock                             deletes it; counts as processed
+//     c id token lock head tail retention         keeps it as completed, so many seconds
+//     r id token head tail delay failed crash     to retry; failed and crash are 0 or 1
+//     a id token head tail crash                  archives it
+//     s id token delay crash                      schedules it again
+//     q id token                                  back to pending, first in line
+// each of which `= result` may precede. Head and tail are the message round its time in seconds.
+// Returns {1 or 0 (it was not the caller's) for each run, error of the counters or ''}.
+constexpr std::string_view settle = R"lua(
+local width = {d = 4, c = 7, r = 8, a = 6, s = 5, q = 3}
+local goal = {c = 'completed', r = 'retry', a = 'archived', s = 'scheduled'}
+local starts, ids, results, checked_goal = {}, {}, {}, {}
+do
+  local at = 3
+  while at <= #ARGV do
+    if ARGV[at] == '=' then
+      results[#starts + 1] = ARGV[at + 1]
+      at = at + 2
+    end
+    local action = ARGV[at]
+    starts[#starts + 1] = at
+    ids[#ids + 1] = ARGV[at + 1]
+    if goal[action] and not checked_goal[action] then
+      redis.call('ZCARD', P .. goal[action])
+      checked_goal[action] = true
+    end
+    at = at + width[action]
+  end
+end
+redis.call('LLEN', P .. 'active')
+redis.call('LLEN', P .. 'pending')
+redis.call('ZCARD', P .. 'tmx:due')
+local leases = redis.call('ZMSCORE', P .. 'lease', unpack(ids))
+
+-- Puts the id into a zset by time, rounded up to a second, and the precise time beside it.
+local function wait_in(name, id, delay)
+  local due = now + delay
+  local score = seconds_up(due)
+  redis.call('ZADD', P .. name, score, id)
+  if score * 1000000 ~= due then redis.call('ZADD', P .. 'tmx:due', due, id) end
+end
+
+local replies, ended, gone, done = {}, {}, {}, {}
+local processed, failed = 0, 0
+for n, at in ipairs(starts) do
+  local action, id, token = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local key = T .. id
+  if leases[n] and not done[id] and redis.pcall('HGET', key, 'tmx_run') == token .. ' ' .. leases[n] then
+    replies[n] = 1
+    done[id] = true
+    ended[#ended + 1] = id
+    redis.call('LREM', P .. 'active', -1, id)
+    if action == 'd' then
+      gone[#gone + 1] = key
+      processed = processed + 1
+      release(ARGV[at + 3], id)
+    else
+      local crash, state, head, tail = '0', nil, nil, nil
+      if action == 'c' then
+        state, head, tail = 'completed', ARGV[at + 4], ARGV[at + 5]
+        redis.call('ZADD', P .. 'completed', seconds_up(now) + tonumber(ARGV[at + 6]), id)
+        processed = processed + 1
+        release(ARGV[at + 3], id)
+      elseif action == 'r' then
+        state, head, tail, crash = 'retry', ARGV[at + 3], ARGV[at + 4], ARGV[at + 7]
+        local delay = tonumber(ARGV[at + 5])
+        if delay > 0 then
+          wait_in('retry', id, delay)
+        else
+          state = 'pending'
+          redis.call('LPUSH', P .. 'pending', id)
+        end
+        if ARGV[at + 6] == '1' then
+          processed = processed + 1
+          failed = failed + 1
+        end
+      elseif action == 'a' then
+        state, head, tail, crash = 'archived', ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+        redis.call('ZADD', P .. 'archived', now_s, id)
+        processed = processed + 1
+        failed = failed + 1
+      elseif action == 's' then
+        state, crash = 'scheduled', ARGV[at + 4]
+        wait_in('scheduled', id, tonumber(ARGV[at + 3]))
+      else
+        state = 'pending'
+        redis.call('RPUSH', P .. 'pending', id)
+      end
+      local fields = {'state', state}
+      if head then
+        fields[#fields + 1] = 'msg'
+        fields[#fields + 1] = head .. stamp .. tail
+      end
+      if results[n] then
+        fields[#fields + 1] = 'result'
+        fields[#fields + 1] = results[n]
+      end
+      if state == 'pending' then
+        fields[#fields + 1] = 'pending_since'
+        fields[#fields + 1] = now_ns
+      end
+      redis.call('HSET', key, unpack(fields))
+      if action == 'q' then
+        redis.call('HDEL', key, 'tmx_run', 'tmx_started', 'tmx_cancel')
+      elseif crash == '1' then
+        redis.call('HDEL', key, 'tmx_run', 'tmx_started', 'tmx_cancel')
+        if type(redis.pcall('HINCRBY', key, 'tmx_crashes', 1)) ~= 'number' then
+          redis.call('HSET', key, 'tmx_crashes', 1)
+        end
+      else
+        redis.call('HDEL', key, 'tmx_run', 'tmx_started', 'tmx_cancel', 'tmx_crashes')
+      end
+    end
+  else
+    replies[n] = 0
+  end
+end
+many('ZREM', P .. 'lease', ended)
+remove_tasks(gone)
+count(processed, failed)
+return {replies, fault}
+)lua";
+
+// Extends leases of one queue.
+// KEYS: the queue's. ARGV: now, length of the lease, then id and token of each run.
+// Returns for each: 0 it is not the caller's; 1 it is extended; or the mode in which an operator
+// asked to cancel it, extended too.
+constexpr std::string_view extend = R"lua(
+local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
+local ids, leases, replies = {}, {}, {}
+for at = 4, #ARGV, 2 do ids[#ids + 1] = ARGV[at] end
+local scores = redis.call('ZMSCORE', P .. 'lease', unpack(ids))
+redis.call('ZREM', P .. 'lease', '')
+for n, id in ipairs(ids) do
+  local token = ARGV[3 + 2 * n]
+  local task = redis.pcall('HMGET', T .. id, 'tmx_run', 'tmx_cancel')
+  if scores[n] and task[1] == token .. ' ' .. scores[n] then
+    replies[n] = task[2] or 1
+    if scores[n] ~= lease_end then
+      leases[#leases + 1] = lease_end
+      leases[#leases + 1] = id
+      redis.call('HSET', T .. id, 'tmx_run', token .. ' ' .. lease_end)
+    end
+  else
+    replies[n] = 0
+  end
+end
+many('ZADD', P .. 'lease', leases)
+return replies
+)lua";
+
+// Sets runs aside whose message is not valid: archives each, with a message in place of the
+// original, which it keeps as tmx_raw.
+// KEYS: the queue's. ARGV: now, then id, token, head, tail of each (see settle).
+// Returns for each: 1 done; 0 it is not the caller's.
+constexpr std::string_view quarantine = R"lua(
+redis.call('ZCARD', P .. 'archived')
+local replies = {}
+for at = 3, #ARGV, 4 do
+  local id = ARGV[at]
+  local score = redis.call('ZSCORE', P .. 'lease', id)
+  if score and redis.pcall('HGET', T .. id, 'tmx_run') == ARGV[at + 1] .. ' ' .. score then
+    redis.call('LREM', P .. 'active', -1, id)
+    redis.call('ZREM', P .. 'lease', id)
+    redis.call('HSETNX', T .. id, 'tmx_raw', redis.call('HGET', T .. id, 'msg'))
+    redis.call('HSET', T .. id, 'msg', ARGV[at + 2] .. stamp .. ARGV[at + 3], 'state', 'archived')
+    redis.call('HDEL', T .. id, 'tmx_run', 'tmx_started', 'tmx_cancel', 'tmx_crashes')
+    redis.call('ZADD', P .. 'archived', now_s, id)
+    replies[#replies + 1] = 1
+  else
+    replies[#replies + 1] = 0
+  end
+end
+return replies
+)lua";
+
+// One step of upkeep of one queue.
+// KEYS: the queue's. ARGV: now, how much to do in each role at most, length of the lease of lost
+// runs that are taken over, first 12 hex digits of their tokens, whether to look for them (0 or 1),
+// bytes of their messages at most, and the ranks at which to go on checking tmx:due and active.
+// Returns {now, forwarded, expired, repaired, next due time or nil, whether there is more to do,
+// ids of lost runs, {message, crashes, expiry, time of enqueue} of each, next rank in tmx:due, in
+// active, errors of roles}. The n-th lost run, from 0, has a token that ends in n as 4 hex digits.
+constexpr std::string_view upkeep = R"lua(
+local limit, bytes = tonumber(ARGV[3]), tonumber(ARGV[7])
+local lease_end = text(seconds_up(now + tonumber(ARGV[4])))
+local forwarded, expired, repaired, more, due = 0, 0, 0, false, nil
+local lost_ids, lost_tasks, errors = {}, {}, {}
+local due_rank, active_rank = tonumber(ARGV[8]), tonumber(ARGV[9])
+
+local function expire_completed()
+  local ids = redis.call('ZRANGEBYSCORE', P .. 'completed', '-inf', now_s, 'LIMIT', 0, limit)
+  local keys = {}
+  for n, id in ipairs(ids) do keys[n] = T .. id end
+  many('ZREM', P .. 'completed', ids)
+  remove_tasks(keys)
+  expired = #ids
+  if redis.call('ZCOUNT', P .. 'completed', '-inf', now_s) > 0 then more = true end
+end
+
+-- Entries that no public score bears out: tasks that others have moved.
+local function check_due()
+  local found = redis.call('ZRANGE', P .. 'tmx:due', due_rank, due_rank + limit - 1, 'WITHSCORES')
+  local unmatched = {}
+  for i = 1, #found, 2 do
+    if not source_of(P, found[i], tonumber(found[i + 1])) then unmatched[#unmatched + 1] = found[i] end
+  end
+  many('ZREM', P .. 'tmx:due', unmatched)
+  due_rank = #found == 2 * limit and due_rank + limit - #unmatched or 0
+end
+
+-- Forgets an id in active that is no task's.
+local function forget(id)
+  redis.call('LREM', P .. 'active', -1, id)
+  redis.call('ZREM', P .. 'lease', id)
+  if redis.pcall('HEXISTS', T .. id, 'msg') == 0 then redis.call('UNLINK', T .. id) end
+  repaired = repaired + 1
+end
+
+local function take_over(id, task)
+  bytes = bytes - #task[1]
+  redis.call('ZREM', P .. 'lease', id)
+  redis.call('ZADD', P .. 'lease', lease_end, id)
+  redis.call('HSET', T .. id, 'state', 'active', 'tmx_run',
+      ARGV[5] .. string.format('%04x', #lost_ids) .. ' ' .. lease_end, 'tmx_started', now_text)
+  lost_ids[#lost_ids + 1] = id
+  lost_tasks[#lost_tasks + 1] = task
+end
+
+-- Whether there is room for one more lost run.
+local function room_for(message)
+  if #lost_ids < limit and (#lost_ids == 0 or #message <= bytes) then return true end
+  more = true
+  return false
+end
+
+local function task_of(id)
+  return redis.pcall('HMGET', T .. id, 'msg', 'tmx_crashes', 'tmx_expires', 'tmx_enqueued', 'state')
+end
+
+-- Ours a second after the lease has ended, others' after 30, as asynq does.
+local function recover()
+  local found = redis.call('ZRANGEBYSCORE', P .. 'lease', '-inf', now_s - 1, 'WITHSCORES', 'LIMIT', 0, 1000)
+  for i = 1, #found, 2 do
+    local id, score = found[i], found[i + 1]
+    local run = redis.pcall('HGET', T .. id, 'tmx_run')
+    local ours = type(run) == 'string' and string.match(run, ' (.*)') == score
+    if ours or tonumber(score) <= now_s - 30 then
+      local task = task_of(id)
+      if not task[1] then
+        forget(id)
+      elseif task[5] ~= 'active' then
+        redis.call('LREM', P .. 'active', -1, id)
+        redis.call('ZREM', P .. 'lease', id)
+        repaired = repaired + 1
+      elseif room_for(task[1]) then
+        take_over(id, task)
+      else
+        return
+      end
+    end
+  end
+end
+
+-- What no lease covers.
+local function check_active()
+  local ids = redis.call('LRANGE', P .. 'active', -(active_rank + limit), -(active_rank + 1))
+  if #ids == 0 then
+    active_rank = 0
+    return
+  end
+  local leases, removed = redis.call('ZMSCORE', P .. 'lease', unpack(ids)), 0
+  for n, id in ipairs(ids) do
+    if not leases[n] then
+      local task = task_of(id)
+      if not task[1] then
+        forget(id)
+        removed = removed + 1
+      elseif task[5] ~= 'active' then
+        redis.call('LREM', P .. 'active', -1, id)
+        repaired = repaired + 1
+        removed = removed + 1
+      elseif room_for(task[1]) then
+        take_over(id, task)
+        repaired = repaired + 1
+      end
+    end
+  end
+  active_rank = #ids == limit and active_rank + limit - removed or 0
+end
+
+-- Sets whose aggregation did not end in time go back to their group.
+local function reclaim_groups()
+  local sets = redis.call('ZRANGEBYSCORE', P .. 'aggregation_sets', '-inf', now_s, 'LIMIT', 0, 10)
+  for _, set in ipairs(sets) do
+    redis.call('ZREM', P .. 'aggregation_sets', set)
+    local group = string.match(set, '^(.*):[^:]*$')
+    local stem = P .. 'g:'
+    if group and #group > #stem and string.sub(group, 1, #stem) == stem then
+      if redis.call('EXISTS', set) == 1 then
+        redis.call('ZUNIONSTORE', group, 2, group, set, 'AGGREGATE', 'MIN')
+        redis.call('SADD', P .. 'groups', string.sub(group, #stem + 1))
+        redis.call('DEL', set)
+        repaired = repaired + 1
+      end
+    end
+  end
+end
+
+local function role(work)
+  local ok, problem = pcall(work)
+  if not ok then errors[#errors + 1] = type(problem) == 'table' and problem.err or tostring(problem) end
+end
+
+role(expire_completed)
+role(check_due)
+if ARGV[6] == '1' then
+  role(recover)
+  role(check_active)
+end
+role(reclaim_groups)
+role(function()
+  local dangling, unfinished
+  forwarded, dangling, due, unfinished = forward(P, limit)
+  repaired = repaired + dangling
+  if unfinished then more = true end
+end)
+if redis.call('EXISTS', P .. 'paused') == 1 then due = nil end
+return {now, forwarded, expired, repaired, due or false, more and 1 or 0, lost_ids, lost_tasks, due_rank,
+    active_rank, errors}
+)lua";
+
+// Lists a server, or its table of workers.
+// KEYS: the list. ARGV: now, seconds to live, the member.
+constexpr std::string_view register_server = R"lua(
+redis.call('ZREM', KEYS[1], ARGV[4])
+return redis.call('ZADD', KEYS[1], now_s + tonumber(ARGV[3]), ARGV[4])
+)lua";
+
+// Writes what a server tells of itself.
+// KEYS: its record, its table of workers. ARGV: seconds to live, the record, then task id and
+// record of each worker.
+constexpr std::string_view write_server = R"lua(
+redis.call('DEL', KEYS[2])
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[1])
+for at = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1]) end
+redis.call('EXPIRE', KEYS[2], ARGV[1])
+return 1
+)lua";
+
+// KEYS: a list of servers or of tables of workers. ARGV: now. Returns its members that live, and
+// removes the others.
+constexpr std::string_view live_servers = R"lua(
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now_s - 1)
+return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now_s, '+inf')
+)lua";
+
+// KEYS: the queue's. ARGV: now. Returns {now, paused, pending, active, scheduled, retry, archived,
+// completed, aggregating, time since which the next task is pending in ns or nil, processed today,
+// failed today, processed, failed (each nil for none)}.
+constexpr std::string_view queue_info = R"lua(
+local aggregating = 0
+for _, group in ipairs(redis.call('SMEMBERS', P .. 'groups')) do
+  aggregating = aggregating + redis.call('ZCARD', P .. 'g:' .. group)
+end
+local oldest = redis.call('LINDEX', P .. 'pending', -1)
+local since = oldest and redis.pcall('HGET', T .. oldest, 'pending_since')
+if type(since) ~= 'string' then since = false end
+local today = day()
+return {now, redis.call('EXISTS', P .. 'paused'), redis.call('LLEN', P .. 'pending'),
+    redis.call('LLEN', P .. 'active'), redis.call('ZCARD', P .. 'scheduled'),
+    redis.call('ZCARD', P .. 'retry'), redis.call('ZCARD', P .. 'archived'),
+    redis.call('ZCARD', P .. 'completed'), aggregating, since,
+    redis.call('GET', P .. 'processed:' .. today), redis.call('GET', P .. 'failed:' .. today),
+    redis.call('GET', P .. 'processed'), redis.call('GET', P .. 'failed')}
+)lua";
+
+// describe(id, score) -> {id, score or nil, precise due time or nil, state, message, result,
+// crashes, expiry, time of enqueue, time of start, group (each nil for none)}.
+constexpr std::string_view describe = R"lua(
+local function describe(id, state, score)
+  local task = redis.pcall('HMGET', T .. id, 'state', 'msg', 'result', 'tmx_crashes', 'tmx_expires',
+      'tmx_enqueued', 'tmx_started', 'group')
+  local row = {id, score or false, false}
+  for n = 1, 8 do row[n + 3] = task[n] or false end
+  if state == 'scheduled' or state == 'retry' then
+    row[3] = redis.call('ZSCORE', P .. 'tmx:due', id)
+  end
+  return row
+end
+)lua";
+
+// KEYS: the queue's. ARGV: now, state, offset, how many. Returns now, then describe() of each.
+constexpr std::string_view list = R"lua(
+local state, offset, limit = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local rows = {now}
+if state == 'pending' or state == 'active' then
+  local ids = redis.call('LRANGE', P .. state, -(offset + limit), -(offset + 1))
+  for n = #ids, 1, -1 do
+    local score = state == 'active' and redis.call('ZSCORE', P .. 'lease', ids[n])
+    rows[#rows + 1] = describe(ids[n], state, score)
+  end
+elseif state == 'aggregating' then
+  local groups = redis.call('SMEMBERS', P .. 'groups')
+  table.sort(groups)
+  for _, group in ipairs(groups) do
+    local key = P .. 'g:' .. group
+    local found = redis.call('ZRANGE', key, offset, offset + limit - 1, 'WITHSCORES')
+    for i = 1, #found, 2 do rows[#rows + 1] = describe(found[i], state, found[i + 1]) end
+    offset = math.max(0, offset - redis.call('ZCARD', key))
+    limit = limit - #found / 2
+    if limit <= 0 then break end
+  end
+else
+  local found = redis.call('ZRANGE', P .. state, offset, offset + limit - 1, 'WITHSCORES')
+  for i = 1, #found, 2 do rows[#rows + 1] = describe(found[i], state, found[i + 1]) end
+end
+return rows
+)lua";
+
+// KEYS: the queue's. ARGV: now, id. Returns {now, describe()}, or {now} if there is no such task.
+constexpr std::string_view find = R"lua(
+local id = ARGV[3]
+local state = redis.pcall('HGET', T .. id, 'state')
+if type(state) ~= 'string' then return {now} end
+local score = false
+if state == 'active' then
+  score = redis.call('ZSCORE', P .. 'lease', id)
+elseif state == 'scheduled' or state == 'retry' or state == 'archived' or state == 'completed' then
+  score = redis.call('ZSCORE', P .. state, id)
+end
+return {now, describe(id, state, score)}
+)lua";
+
+// act(id, action) on a task that is in no container any more; detach(id, state, group) takes it out
+// of its own, and tells whether it could.
+constexpr std::string_view act_on = R"lua(
+local allowed = {
+  run = {scheduled = true, retry = true, archived = true, completed = true},
+  archive = {pending = true, scheduled = true, retry = true, completed = true},
+  remove = {pending = true, scheduled = true, retry = true, archived = true, completed = true, aggregating = true},
+}
+
+local function detach(id, state, group)
+  if state == 'pending' then
+    redis.call('LREM', P .. 'pending', 0, id)
+  elseif state == 'aggregating' then
+    local key = P .. 'g:' .. (group or '')
+    if redis.call('ZREM', key, id) == 0 then return false end
+    if redis.call('EXISTS', key) == 0 then redis.call('SREM', P .. 'groups', group) end
+  else
+    redis.call('ZREM', P .. state, id)
+    redis.call('ZREM', P .. 'tmx:due', id)
+  end
+  return true
+end
+
+local function act(id, action)
+  local key = T .. id
+  if action == 'run' then
+    redis.call('LPUSH', P .. 'pending', id)
+    redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
+  elseif action == 'archive' then
+    redis.call('ZADD', P .. 'archived', now_s, id)
+    redis.call('HSET', key, 'state', 'archived')
+    redis.call('HDEL', key, 'pending_since')
+  else
+    local lock = redis.pcall('HGET', key, 'unique_key')
+    if not lock then
+      -- asynq writes no such field for a task in a group.
+      local message = redis.call('HGET', key, 'msg')
+      lock = message and last_field(message, 82)
+    end
+    if type(lock) == 'string' and string.sub(lock, 1, #P + 7) == P .. 'unique:' then release(lock, id) end
+    redis.call('UNLINK', key)
+  end
+end
+
+redis.call('LLEN', P .. 'pending')
+redis.call('ZCARD', P .. 'archived')
+redis.call('ZCARD', P .. 'tmx:due')
+)lua";
+
+// KEYS: the queue's. ARGV: now, action, the only state to act on ('' = any), ids.
+// Returns for each: 0 done; 1 there is no such task; 2 it is in a state that does not allow it.
+constexpr std::string_view act = R"lua(
+local action, only = ARGV[3], ARGV[4]
+local replies = {}
+for at = 5, #ARGV do
+  local id = ARGV[at]
+  local task = redis.pcall('HMGET', T .. id, 'state', 'group')
+  local state = task[1]
+  if not state then
+    replies[#replies + 1] = 1
+  elseif (only ~= '' and state ~= only) or not allowed[action][state] then
+    replies[#replies + 1] = 2
+  elseif action ~= 'remove' and redis.call('HEXISTS', T .. id, 'msg') == 0 then
+    replies[#replies + 1] = 1
+  elseif not detach(id, state, task[2]) then
+    replies[#replies + 1] = 2
+  else
+    act(id, action)
+    replies[#replies + 1] = 0
+  end
+end
+return replies
+)lua";
+
+// KEYS: the queue's. ARGV: now, action, state, how many. Returns {tasks acted on, ids taken up
+// (some may have had no task)}.
+constexpr std::string_view act_all = R"lua(
+local action, state, limit = ARGV[3], ARGV[4], tonumber(ARGV[5])
+local ids = {}
+if state == 'pending' then
+  ids = redis.call('RPOP', P .. 'pending', limit) or {}
+elseif state == 'aggregating' then
+  local groups = redis.call('SMEMBERS', P .. 'groups')
+  table.sort(groups)
+  for _, group in ipairs(groups) do
+    local found = redis.call('ZRANGE', P .. 'g:' .. group, 0, limit - #ids - 1)
+    for _, id in ipairs(found) do
+      detach(id, state, group)
+      ids[#ids + 1] = id
+    end
+    if #ids >= limit then break end
+  end
+else
+  local found = redis.call('ZPOPMIN', P .. state, limit)
+  for i = 1, #found, 2 do ids[#ids + 1] = found[i] end
+  many('ZREM', P .. 'tmx:due', ids)
+end
+local done = 0
+for _, id in ipairs(ids) do
+  local length = redis.pcall('HSTRLEN', T .. id, 'msg')
+  if type(length) == 'number' and (length > 0 or action == 'remove') then
+    act(id, action)
+    done = done + 1
+  end
+end
+return {done, #ids}
+)lua";
+
+// Replaces a message if it still is the one that was read.
+// KEYS: the queue's. ARGV: now, id, old message, new message.
+// Returns 0 done; 1 there is no such task; 2 its state does not allow it; 3 it has changed.
+constexpr std::string_view update_message = R"lua(
+local task = redis.pcall('HMGET', T .. ARGV[3], 'state', 'msg')
+if not task[2] then return 1 end
+local state = task[1]
+if state ~= 'pending' and state ~= 'scheduled' and state ~= 'retry' and state ~= 'archived' then return 2 end
+if task[2] ~= ARGV[4] then return 3 end
+redis.call('ZREM', P .. 'tmx:due', '')
+redis.call('HSET', T .. ARGV[3], 'msg', ARGV[5])
+return 0
+)lua";
+
+// KEYS: the queue's. ARGV: now. Returns 1, or 0 if the queue is paused already.
+constexpr std::string_view pause = R"lua(
+if redis.call('EXISTS', P .. 'paused') == 1 then return 0 end
+redis.call('ZREM', P .. 'tmx:due', '')
+redis.call('SET', P .. 'paused', now_s)
+return 1
+)lua";
+
+// KEYS: the queue's. ARGV: now, id, mode, channel.
+// Returns 0 done; 1 there is no such task; 2 it is not active.
+constexpr std::string_view cancel = R"lua(
+local state = redis.pcall('HGET', T .. ARGV[3], 'state')
+if type(state) ~= 'string' then return 1 end
+if state ~= 'active' then return 2 end
+redis.call('ZREM', P .. 'tmx:due', '')
+redis.call('HSET', T .. ARGV[3], 'tmx_cancel', ARGV[4])
+redis.call('PUBLISH', ARGV[5], ARGV[3])
+return 0
+)lua";
+
+// One step of the deletion of a queue.
+// KEYS: the queue's. ARGV: now, 1 to delete tasks too, how many tasks at most.
+// Returns 0 nothing is left; 1 there is more to do, and the queue is paused until then; 2 tasks are
+// active; 3 there are tasks.
+constexpr std::string_view empty_queue = R"lua(
+if redis.call('LLEN', P .. 'active') > 0 then return 2 end
+local limit = tonumber(ARGV[4])
+local zsets = {'scheduled', 'retry', 'archived', 'completed'}
+local groups, sets = {}, redis.call('ZRANGE', P .. 'aggregation_sets', 0, -1)
+for n, name in ipairs(redis.call('SMEMBERS', P .. 'groups')) do groups[n] = P .. 'g:' .. name end
+local tasks = redis.call('LLEN', P .. 'pending')
+for _, name in ipairs(zsets) do tasks = tasks + redis.call('ZCARD', P .. name) end
+for _, keys in ipairs({groups, sets}) do
+  for _, key in ipairs(keys) do
+    if string.sub(key, 1, #P) == P then tasks = tasks + redis.call('ZCARD', key) end
+  end
+end
+if tasks > 0 and ARGV[3] ~= '1' then return 3 end
+if tasks > 0 then
+  redis.call('ZREM', P .. 'tmx:due', '')
+  redis.call('SET', P .. 'paused', now_s)
+  local ids = redis.call('RPOP', P .. 'pending', limit) or {}
+  local function drain(key)
+    if #ids >= limit then return end
+    local found = redis.call('ZPOPMIN', key, limit - #ids)
+    for i = 1, #found, 2 do ids[#ids + 1] = found[i] end
+  end
+  for _, name in ipairs(zsets) do drain(P .. name) end
+  for _, keys in ipairs({groups, sets}) do
+    for _, key in ipairs(keys) do
+      if string.sub(key, 1, #P) == P then drain(key) end
+    end
+  end
+  for _, id in ipairs(ids) do
+    if type(redis.pcall('HLEN', T .. id)) == 'number' then act(id, 'remove') end
+  end
+  if tasks > #ids then return 1 end
+end
+local names = {'pending', 'active', 'lease', 'scheduled', 'retry', 'archived', 'completed', 'groups',
+    'aggregation_sets', 'tmx:due', 'paused', 'processed', 'failed'}
+for _ = 0, 91 do
+  names[#names + 1] = 'processed:' .. day()
+  names[#names + 1] = 'failed:' .. day()
+  now_s = now_s - 86400
+end
+for n, name in ipairs(names) do names[n] = P .. name end
+redis.call('UNLINK', unpack(names))
+return 0
+)lua";
+
+std::string join(std::initializer_list<std::string_view> parts) {
+  std::string text;
+  for (const std::string_view part : parts) text.append(part);
+  return text;
+}
+
+}  // namespace
+
+Scripts::Scripts()
+    : enqueue{"enqueue", join({one_queue, clock, many, redis::enqueue})},
+      acquire{"acquire", join({clock, many, protobuf, forward, redis::acquire})},
+      settle{"settle",
+             join({one_queue, clock, many, splice, statistics, release_lock, redis::settle})},
+      extend{"extend", join({one_queue, clock, many, redis::extend})},
+      quarantine{"quarantine", join({one_queue, clock, splice, redis::quarantine})},
+      upkeep{"upkeep", join({one_queue, clock, many, forward, redis::upkeep})},
+      register_server{"register_server", join({clock, redis::register_server})},
+      write_server{"write_server", redis::write_server},
+      live_servers{"live_servers", join({clock, redis::live_servers})},
+      queue_info{"queue_info", join({one_queue, clock, statistics, redis::queue_info})},
+      list{"list", join({one_queue, clock, describe, redis::list})},
+      find{"find", join({one_queue, clock, describe, redis::find})},
+      act{"act", join({one_queue, clock, many, protobuf, release_lock, act_on, redis::act})},
+      act_all{"act_all",
+              join({one_queue, clock, many, protobuf, release_lock, act_on, redis::act_all})},
+      update_message{"update_message", join({one_queue, clock, redis::update_message})},
+      pause{"pause", join({one_queue, clock, redis::pause})},
+      cancel{"cancel", join({one_queue, clock, redis::cancel})},
+      empty_queue{"empty_queue", join({one_queue, clock, statistics, many, protobuf, release_lock,
+                                       act_on, redis::empty_queue})} {}
+
+const Scripts& scripts() {
+  static const Scripts instance;
+  return instance;
+}
+
+}  // namespace taskmux::redis
