@@ -1,18 +1,44 @@
 # Every header of the core: installed, and each compiled on its own by the target all_verify_interface_header_sets.
 set(taskmux_headers
     include/taskmux/broker.hpp
+    include/taskmux/client.hpp
     include/taskmux/clock.hpp
+    include/taskmux/detail/archive_trimmer.hpp
+    include/taskmux/detail/client.hpp
     include/taskmux/detail/config.hpp
+    include/taskmux/detail/fetcher.hpp
+    include/taskmux/detail/health_monitor.hpp
+    include/taskmux/detail/judge.hpp
+    include/taskmux/detail/lease_keeper.hpp
+    include/taskmux/detail/loop_thread.hpp
     include/taskmux/detail/memory_broker_impl.hpp
     include/taskmux/detail/memory_queue.hpp
     include/taskmux/detail/memory_task.hpp
     include/taskmux/detail/memory_unique_key.hpp
     include/taskmux/detail/memory_watches.hpp
     include/taskmux/detail/mutex.hpp
+    include/taskmux/detail/notifier.hpp
+    include/taskmux/detail/queue_picker.hpp
+    include/taskmux/detail/ready_queue.hpp
+    include/taskmux/detail/run_registry.hpp
+    include/taskmux/detail/run_state.hpp
+    include/taskmux/detail/serve_mux.hpp
+    include/taskmux/detail/server.hpp
+    include/taskmux/detail/settler.hpp
+    include/taskmux/detail/thread.hpp
+    include/taskmux/detail/upkeep.hpp
     include/taskmux/detail/utf8.hpp
+    include/taskmux/detail/uuid.hpp
+    include/taskmux/detail/watchdog.hpp
+    include/taskmux/detail/worker_pool.hpp
     include/taskmux/error.hpp
+    include/taskmux/handler.hpp
     include/taskmux/logger.hpp
     include/taskmux/memory/memory_broker.hpp
     include/taskmux/queue_view.hpp
+    include/taskmux/retry.hpp
+    include/taskmux/serve_mux.hpp
+    include/taskmux/server.hpp
     include/taskmux/task.hpp
+    include/taskmux/taskmux.hpp
     include/taskmux/version.hpp)

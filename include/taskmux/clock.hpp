@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <memory>
@@ -22,35 +23,35 @@ using SteadyTime = std::chrono::steady_clock::time_point;
 /// kept for the next wait; several of them count as one. Thread-safe; meant for one waiting thread.
 class Waker {
  public:
-  /// Ends the present wait, or the next one at once.
+  /// Ends the present wait, or the next one at once. Cheap if that has been done already.
   void notify() {
-    {
-      detail::MutexLock lock{mutex_};
-      if (notified_) return;
-      notified_ = true;
-    }
+    if (notified_.exchange(true, std::memory_order_acq_rel)) return;
+    // Whoever has just found it unset holds the mutex until it waits.
+    { detail::MutexLock lock{mutex_}; }
     condition_.notify_one();
   }
 
   /// Waits until notified, and takes the notification.
   void wait() {
     detail::MutexLock lock{mutex_};
-    while (!notified_) lock.wait(condition_);
-    notified_ = false;
+    while (!notified_.load(std::memory_order_acquire)) lock.wait(condition_);
+    notified_.exchange(false, std::memory_order_acq_rel);
   }
 
   /// Waits until notified or until `deadline` of the machine's steady clock.
   void wait_until(SteadyTime deadline) {
     detail::MutexLock lock{mutex_};
-    while (!notified_ && std::chrono::steady_clock::now() < deadline)
+    while (!notified_.load(std::memory_order_acquire) &&
+           std::chrono::steady_clock::now() < deadline) {
       lock.wait_until(condition_, deadline);
-    notified_ = false;
+    }
+    notified_.exchange(false, std::memory_order_acq_rel);
   }
 
  private:
   detail::Mutex mutex_;
   std::condition_variable condition_;
-  bool notified_ TASKMUX_GUARDED_BY(mutex_) = false;
+  std::atomic<bool> notified_{false};
 };
 
 /// The only source of time: what the library knows of it, it asks here, and it sleeps here.
@@ -143,7 +144,7 @@ class TASKMUX_API ManualClock final : public Clock {
 
   mutable detail::Mutex mutex_;
   Time now_ TASKMUX_GUARDED_BY(mutex_);
-  SteadyTime steady_now_ TASKMUX_GUARDED_BY(mutex_){};
+  SteadyTime steady_now_ TASKMUX_GUARDED_BY(mutex_){std::chrono::hours{1}};
   std::vector<Sleeper> sleepers_ TASKMUX_GUARDED_BY(mutex_);
 };
 

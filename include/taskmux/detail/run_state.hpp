@@ -101,14 +101,19 @@ class RunState {
   Time deadline_wall() const noexcept { return deadline_wall_; }
   std::size_t worker() const noexcept { return worker_; }
 
-  /// Fires the stop token, with `reason` if it is the first; true if so. The reason is there before
-  /// the token fires.
-  bool request_stop(StopReason reason) noexcept {
+  /// Fires the stop token, with `reason` if it is the first; true if so. Reason and time are there
+  /// before the token fires.
+  bool request_stop(StopReason reason, SteadyTime now) noexcept {
     StopReason none = StopReason::none;
     if (!stop_reason_.compare_exchange_strong(none, reason, std::memory_order_acq_rel))
       return false;
+    stop_asked_at_.store(now.time_since_epoch().count(), std::memory_order_release);
     stop_.request_stop();
     return true;
+  }
+  /// When the stop token fired; the end of time if it has not (or not quite).
+  SteadyTime stop_asked_at() const noexcept {
+    return SteadyTime{SteadyTime::duration{stop_asked_at_.load(std::memory_order_acquire)}};
   }
   StopReason stop_reason() const noexcept { return stop_reason_.load(std::memory_order_acquire); }
   std::stop_token stop_token() const noexcept { return stop_.get_token(); }
@@ -184,6 +189,7 @@ class RunState {
   std::atomic<Phase> phase_{Phase::ready};
   std::atomic<StopReason> stop_reason_{StopReason::none};
   std::atomic<CancelMode> cancel_mode_{CancelMode::retry};
+  std::atomic<SteadyTime::rep> stop_asked_at_{SteadyTime::max().time_since_epoch().count()};
   std::stop_source stop_;
 
   SteadyTime started_at_{};

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <cstddef>
+#include <exception>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/logger.hpp"
+#include "taskmux/queue_view.hpp"
+#include "taskmux/server.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// Keeps a dead-letter queue within its limits: deletes the oldest tasks, in chunks, each after the
+/// host's hook has seen it.
+class ArchiveTrimmer {
+ public:
+  ArchiveTrimmer(Broker& broker, ArchiveLimits limits,
+                 std::function<void(const TaskInfo&)> before_evict, const Logger& logger)
+      : broker_{broker}, limits_{limits}, before_evict_{std::move(before_evict)}, logger_{logger} {}
+
+  /// Looks through the archive of `queue` once; returns how many tasks were deleted. Throws Error.
+  std::size_t trim(const std::string& queue) {
+    QueueView& view = broker_.queue_view();
+    std::size_t left = 0;
+    try {
+      left = view.queue_info(queue).archived;
+    } catch (const Error& e) {
+      if (e.errc() == Errc::queue_not_found) return 0;
+      throw;
+    }
+    const Time oldest_allowed = view.now() - limits_.max_age;
+    std::size_t deleted = 0;
+    std::size_t kept = 0;  // By the hook; they stay at the front of the listing.
+    while (true) {
+      std::vector<std::string> victims;
+      const std::vector<TaskInfo> page = view.list(queue, TaskState::archived, {kept, chunk});
+      std::size_t looked_at = 0;
+      for (const TaskInfo& task : page) {
+        const bool too_old = task.archived_at && *task.archived_at < oldest_allowed;
+        if (!too_old && left <= limits_.max_tasks) break;
+        ++looked_at;
+        if (left > 0) --left;
+        if (may_go(task)) {
+          victims.push_back(task.id);
+        } else {
+          ++kept;
+        }
+      }
+      // Only while archived: one that an operator runs again meanwhile is not touched.
+      for (const auto& error : view.act(queue, TaskAction::remove, victims, TaskState::archived))
+        deleted += error ? 0 : 1;
+      if (looked_at < chunk) return deleted;
+    }
+  }
+
+ private:
+  static constexpr std::size_t chunk = 100;
+
+  bool may_go(const TaskInfo& task) const {
+    if (!before_evict_) return true;
+    try {
+      before_evict_(task);
+      return true;
+    } catch (const std::exception& e) {
+      logger_(LogLevel::warning,
+              "task " + task.id + " stays in the archive: the hook threw: " + e.what());
+    } catch (...) {
+      logger_(LogLevel::warning, "task " + task.id + " stays in the archive: the hook threw");
+    }
+    return false;
+  }
+
+  Broker& broker_;
+  const ArchiveLimits limits_;
+  const std::function<void(const TaskInfo&)> before_evict_;
+  const Logger& logger_;
+};
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux

@@ -1,0 +1,229 @@
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/clock.hpp"
+#include "taskmux/detail/health_monitor.hpp"
+#include "taskmux/detail/queue_picker.hpp"
+#include "taskmux/detail/run_registry.hpp"
+#include "taskmux/detail/settler.hpp"
+#include "taskmux/detail/uuid.hpp"
+#include "taskmux/detail/worker_pool.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// Waits longer after each failure, from 50 ms to 5 s, spread at random so that a fleet does not
+/// come back at one instant.
+class Backoff {
+ public:
+  explicit Backoff(Random& random) : random_{random} {}
+
+  Duration next() noexcept {
+    const Duration step = current_;
+    current_ = std::min<Duration>(current_ * 2, std::chrono::seconds{5});
+    return std::chrono::duration_cast<Duration>(step * (0.5 + random_.unit()));
+  }
+  void reset() noexcept { current_ = first; }
+
+ private:
+  static constexpr Duration first = std::chrono::milliseconds{50};
+  Random& random_;
+  Duration current_ = first;
+};
+
+/// The exchanging role: carries outcomes to the broker and runs back, in one call, whenever there
+/// is something to carry or room for more. While one call is under way, outcomes and free workers
+/// pile up; the next carries them all. Asks only when something may be ready, and otherwise sleeps
+/// on the watch's hint or until the next task is due.
+class Fetcher {
+ public:
+  using RunPtr = std::shared_ptr<RunState>;
+
+  struct Parts {
+    Broker& broker;
+    Settler& settler;
+    RunRegistry& registry;
+    WorkerPool& pool;
+    HealthMonitor& health;
+    std::shared_ptr<RunEnvironment> environment;
+    std::function<void()> runs_arrived;  ///< For the watchdog.
+  };
+
+  Fetcher(Parts parts, QueuePicker picker, Duration lease)
+      : parts_{std::move(parts)}, picker_{std::move(picker)}, lease_{lease} {}
+
+  /// Before the first turn. The watch must be one whose hints reach hint().
+  void set_watch(std::unique_ptr<Watch> watch) { watch_ = std::move(watch); }
+  /// After the last turn: no hint comes after this.
+  void drop_watch() { watch_.reset(); }
+
+  // From any thread; the fetcher must be woken afterwards.
+  void hint() noexcept { hinted_.store(true, std::memory_order_release); }
+  void stop_taking() noexcept { taking_.store(false); }
+  /// Also gives back what waits for a worker, and what a call under way still brings. Any thread;
+  /// no waking needed.
+  void close() {
+    taking_.store(false);
+    closed_.store(true);
+    give_back_ready();
+  }
+
+  std::uint64_t taken() const noexcept { return taken_.load(std::memory_order_relaxed); }
+  std::uint64_t exchanges() const noexcept { return exchanges_.load(std::memory_order_relaxed); }
+
+  /// One turn: at most one exchange. Returns when the next one is due.
+  std::optional<SteadyTime> run_once() {
+    const SteadyTime now = clock().steady_now();
+    if (now < not_before_) return not_before_;
+    if (hinted_.exchange(false, std::memory_order_acq_rel)) {
+      maybe_ready_ = true;
+      armed_ = false;
+    }
+    if (due_ && now >= *due_) {
+      maybe_ready_ = true;
+      due_.reset();
+    }
+    try {
+      return turn(now);
+    } catch (const std::exception& e) {
+      parts_.health.broker_failed(e.what());
+      maybe_ready_ = true;
+      armed_ = false;
+      return wait_for(now, backoff_.next());
+    }
+  }
+
+ private:
+  static constexpr std::size_t most_settlements = 1024;
+  static constexpr std::size_t most_runs = 1024;
+
+  const Clock& clock() const noexcept { return *parts_.environment->clock; }
+
+  std::optional<SteadyTime> wait_for(SteadyTime now, Duration pause) {
+    not_before_ = now + pause;
+    return not_before_;
+  }
+
+  std::optional<SteadyTime> turn(SteadyTime now) {
+    parts_.settler.collect();
+    const std::span<const Settlement> settlements = parts_.settler.batch(most_settlements);
+    const WorkerPool::Room room = taking_.load() ? parts_.pool.room() : WorkerPool::Room{};
+    const bool take = room.total > 0 && (maybe_ready_ || !settlements.empty());
+    if (take || !settlements.empty())
+      return exchange(now, settlements, take ? room : WorkerPool::Room{});
+    if (room.total == 0) return std::nullopt;  // Until a worker is free again.
+    return armed_ ? due_ : arm(now);
+  }
+
+  std::optional<SteadyTime> exchange(SteadyTime now, std::span<const Settlement> settlements,
+                                     WorkerPool::Room room) {
+    std::vector<QueueQuota> quotas;
+    const std::size_t wanted = std::min(room.total, most_runs);
+    if (wanted > 0) quotas = picker_.share(wanted);
+    ExchangeReply reply = parts_.broker.exchange({settlements, quotas, room.workers, lease_});
+    exchanges_.fetch_add(1, std::memory_order_relaxed);
+    parts_.health.broker_answered();
+    accept(reply, now);
+    const bool unknown = parts_.settler.report(reply.settled);
+    if (wanted > 0) {
+      note_due(now, reply.now, reply.next_due);
+      const bool vain = maybe_ready_ && reply.runs.empty() && !reply.more;
+      maybe_ready_ = reply.more || reply.runs.size() >= wanted;
+      // Another server was faster. A fleet that is woken by one task must not rush back all at
+      // once.
+      if (vain && woken_) {
+        woken_ = false;
+        return wait_for(now, stampede_pause());
+      }
+    }
+    woken_ = false;
+    if (unknown) return wait_for(now, backoff_.next());
+    backoff_.reset();
+    return now;  // Look again: more may have piled up.
+  }
+
+  std::optional<SteadyTime> arm(SteadyTime now) {
+    const Watch::State state = watch_->arm();
+    parts_.health.broker_answered();
+    backoff_.reset();
+    note_due(now, state.now, state.next_due);
+    armed_ = !state.ready;
+    if (!state.ready) {
+      woken_ = true;  // What ends this sleep is a hint or the time.
+      return due_;
+    }
+    maybe_ready_ = true;
+    woken_ = true;
+    return now;
+  }
+
+  void note_due(SteadyTime now, Time broker_now, std::optional<Time> next_due) {
+    due_.reset();
+    if (next_due) due_ = now + std::max(*next_due - broker_now, Duration{0});
+  }
+
+  void accept(ExchangeReply& reply, SteadyTime sent_at) {
+    if (reply.runs.empty()) return;
+    std::vector<RunPtr> runs;
+    runs.reserve(reply.runs.size());
+    for (Run& run : reply.runs) {
+      runs.push_back(
+          std::make_shared<RunState>(std::move(run), parts_.environment, sent_at, reply.now));
+    }
+    taken_.fetch_add(runs.size(), std::memory_order_relaxed);
+    parts_.registry.add(runs);
+    parts_.runs_arrived();
+    parts_.pool.ready().push(runs);
+    if (closed_.load()) give_back_ready();
+  }
+
+  /// The newest first, so that the oldest ends up first in line.
+  void give_back_ready() {
+    std::vector<RunPtr> runs = parts_.pool.ready().take_if([](const RunState&) { return true; });
+    for (auto run = runs.rbegin(); run != runs.rend(); ++run) {
+      if ((*run)->advance(RunState::Phase::ready, RunState::Phase::ended))
+        parts_.settler.give_back(std::move(*run));
+    }
+  }
+
+  Duration stampede_pause() noexcept {
+    return Duration{500 + static_cast<Duration::rep>(random_.below(19'500))};
+  }
+
+  const Parts parts_;
+  QueuePicker picker_;
+  const Duration lease_;
+  std::unique_ptr<Watch> watch_;
+  std::atomic<bool> hinted_{false};
+  std::atomic<bool> taking_{true};
+  std::atomic<bool> closed_{false};
+  std::atomic<std::uint64_t> taken_{0};
+  std::atomic<std::uint64_t> exchanges_{0};
+
+  // Of the exchanging thread.
+  Random random_;
+  Backoff backoff_{random_};
+  bool maybe_ready_ = true;  ///< Something may be ready in a queue.
+  bool armed_ = false;       ///< The watch will hint when that changes.
+  bool woken_ = false;       ///< This turn follows a sleep.
+  std::optional<SteadyTime> due_;
+  SteadyTime not_before_{};
+};
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux

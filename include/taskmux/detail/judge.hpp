@@ -1,0 +1,135 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <utility>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/detail/utf8.hpp"
+#include "taskmux/handler.hpp"
+#include "taskmux/retry.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// What the judging of a failure depends on beside the failure itself.
+struct JudgeRules {
+  const RetryPolicy& retry_policy;
+  const std::function<bool(const FailedAttempt&)>&
+      is_failure;       ///< May be empty: everything counts.
+  double random = 0.0;  ///< Uniform in [0, 1).
+  int max_crashes = 3;
+};
+
+/// How a run is to be settled. `complaint` is for the log: what user code threw while being asked.
+struct Verdict {
+  SettleAction action = SettleAction::complete;
+  std::string error{};
+  Duration delay{};
+  bool failure = true;
+  bool crash = false;
+  std::string complaint{};
+};
+
+inline Duration bounded_delay(Duration delay) noexcept {
+  if (delay < Duration{0}) return Duration{0};
+  return delay > Limits::longest ? Limits::longest : delay;
+}
+
+/// The policy's delay, or asynq's if there is no policy or it throws.
+inline Duration policy_delay(const FailedAttempt& attempt, const JudgeRules& rules,
+                             std::string& complaint) {
+  try {
+    if (rules.retry_policy) return bounded_delay(rules.retry_policy(attempt));
+  } catch (const std::exception& e) {
+    complaint = std::string{"the retry policy threw: "} + e.what();
+  } catch (...) {
+    complaint = "the retry policy threw";
+  }
+  return AsynqRetryDelay{}(attempt);
+}
+
+inline bool counts_as_failure(const FailedAttempt& attempt, const JudgeRules& rules,
+                              std::string& complaint) {
+  try {
+    return !rules.is_failure || rules.is_failure(attempt);
+  } catch (const std::exception& e) {
+    complaint = std::string{"is_failure threw: "} + e.what();
+  } catch (...) {
+    complaint = "is_failure threw";
+  }
+  return true;
+}
+
+/// What becomes of a task whose handler ended with `outcome`, having been asked to stop for `stop`
+/// (or not). A handler that succeeded has succeeded, whatever was asked of it. Exhaustion is tested
+/// before is_failure, as asynq does.
+inline Verdict judge(const TaskMessage& message, const Outcome& outcome, StopReason stop,
+                     CancelMode cancel, const JudgeRules& rules) {
+  using Kind = Outcome::Kind;
+  switch (outcome.kind()) {
+    case Kind::success: return {.action = SettleAction::complete};
+    case Kind::revoke: return {.action = SettleAction::drop};
+    case Kind::snooze:
+      return {.action = SettleAction::snooze, .delay = bounded_delay(outcome.delay())};
+    default: break;
+  }
+
+  Verdict verdict{.error = bounded_utf8(outcome.error(), Limits::error_text_bytes)};
+  const bool for_good = outcome.kind() == Kind::skip_retry;
+  if (stop == StopReason::shutdown && !for_good) {
+    verdict.action = SettleAction::requeue;
+    return verdict;
+  }
+  if (stop == StopReason::cancelled && cancel == CancelMode::drop) {
+    verdict.action = SettleAction::drop;
+    return verdict;
+  }
+  if (for_good || message.retried >= message.max_retry ||
+      (stop == StopReason::cancelled && cancel == CancelMode::archive)) {
+    verdict.action = SettleAction::archive;
+    return verdict;
+  }
+  const FailedAttempt attempt{message.task, verdict.error, message.retried, rules.random};
+  verdict.action = SettleAction::retry;
+  verdict.failure = counts_as_failure(attempt, rules, verdict.complaint);
+  verdict.delay = outcome.kind() == Kind::retry_after
+                      ? bounded_delay(outcome.delay())
+                      : policy_delay(attempt, rules, verdict.complaint);
+  return verdict;
+}
+
+/// What becomes of a task whose worker was lost, after `crashes` losses in a row before this one:
+/// the first time it may run again at once, then after the policy's delay, and at `max_crashes` it
+/// is set aside: a task that kills its workers must not kill a fleet. Each loss uses a retry.
+inline Verdict judge_lost(const TaskMessage& message, int crashes, const JudgeRules& rules) {
+  Verdict verdict{.error = "worker lost", .crash = true};
+  if (crashes + 1 >= rules.max_crashes) {
+    verdict.action = SettleAction::archive;
+    verdict.error = "worker lost " + std::to_string(crashes + 1) + " times in a row";
+  } else if (message.retried >= message.max_retry) {
+    verdict.action = SettleAction::archive;
+  } else {
+    verdict.action = SettleAction::retry;
+    const FailedAttempt attempt{message.task, verdict.error, message.retried, rules.random};
+    if (crashes > 0) verdict.delay = policy_delay(attempt, rules, verdict.complaint);
+  }
+  return verdict;
+}
+
+/// The settlement that carries `verdict` out.
+inline Settlement settlement_of(Run run, Verdict verdict,
+                                std::optional<std::string> result = std::nullopt) {
+  return {.run = std::move(run),
+          .action = verdict.action,
+          .error = std::move(verdict.error),
+          .delay = verdict.delay,
+          .failure = verdict.failure,
+          .crash = verdict.crash,
+          .result = std::move(result)};
+}
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux

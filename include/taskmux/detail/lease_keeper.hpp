@@ -1,0 +1,153 @@
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/clock.hpp"
+#include "taskmux/detail/health_monitor.hpp"
+#include "taskmux/detail/mutex.hpp"
+#include "taskmux/detail/run_registry.hpp"
+#include "taskmux/detail/settler.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// Keeps this server's runs its own: extends every lease each quarter of its length, and stops runs
+/// that were lost or cancelled. Has a thread to itself, since a late extension costs a second run
+/// of every task.
+class LeaseKeeper {
+ public:
+  using RunPtr = std::shared_ptr<RunState>;
+
+  struct Parts {
+    Broker& broker;
+    RunRegistry& registry;
+    Settler& settler;
+    HealthMonitor& health;
+    const Logger& logger;
+    std::shared_ptr<Clock> clock;
+    std::function<void()> stopped;  ///< A stop token was fired: for the watchdog.
+  };
+
+  LeaseKeeper(Parts parts, Duration lease) : parts_{std::move(parts)}, lease_{lease} {}
+
+  /// Someone asked to cancel the run of this task, if it is ours. The keeper must be woken
+  /// afterwards. Thread-safe.
+  void cancel(std::string task_id) TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    cancels_.insert(std::move(task_id));
+  }
+
+  /// Deals with cancellations at once, and extends all leases if a quarter has passed; returns when
+  /// the next is due.
+  std::optional<SteadyTime> run_once() {
+    const SteadyTime now = parts_.clock->steady_now();
+    const std::set<std::string> cancels = take_cancels();
+    if (!cancels.empty() && !extend_and_stop(now, cancels)) put_back(cancels);
+    if (now >= next_) {
+      // A run that is younger has most of its lease before it.
+      const SteadyTime taken_before = now - lease_ / 4;
+      next_ = now + (extend(now, taken_before) ? lease_ / 4 : lease_ / 16);
+    }
+    return next_;
+  }
+
+ private:
+  static constexpr std::size_t most_at_once = 500;
+
+  std::set<std::string> take_cancels() TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    return std::exchange(cancels_, {});
+  }
+
+  void put_back(const std::set<std::string>& cancels) TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    cancels_.insert(cancels.begin(), cancels.end());
+  }
+
+  bool extend(SteadyTime now, SteadyTime taken_before) {
+    return extend_all(now, parts_.registry.select([&](const RunState& run) {
+      return run.taken_at() <= taken_before;
+    }),
+                      false);
+  }
+
+  bool extend_and_stop(SteadyTime now, const std::set<std::string>& ids) {
+    return extend_all(now, parts_.registry.select([&](const RunState& run) {
+      return ids.contains(run.message().id);
+    }),
+                      true);
+  }
+
+  /// False if the broker did not answer for all. `asked`: each of them was named by a hint, so
+  /// without a mode the wish is asynq's.
+  bool extend_all(SteadyTime now, const std::vector<RunPtr>& runs, bool asked) {
+    for (std::size_t at = 0; at < runs.size(); at += most_at_once) {
+      const auto part = std::span{runs}.subspan(at, std::min(most_at_once, runs.size() - at));
+      std::vector<Run> named;
+      named.reserve(part.size());
+      for (const RunPtr& run : part) named.push_back(run->run());
+      std::vector<ExtendReply> replies;
+      try {
+        replies = parts_.broker.extend(named, lease_);
+      } catch (const std::exception& e) {
+        parts_.health.broker_failed(e.what());
+        return false;
+      }
+      parts_.health.broker_answered();
+      for (std::size_t i = 0; i < part.size() && i < replies.size(); ++i) {
+        const ExtendReply& reply = replies[i];
+        if (reply.status == LeaseStatus::lost) {
+          lose(part[i], now);
+        } else if (reply.cancel || asked) {
+          stop(part[i], now, reply.cancel.value_or(CancelMode::retry));
+        }
+      }
+    }
+    return true;
+  }
+
+  void lose(const RunPtr& run, SteadyTime now) {
+    if (run->phase() == RunState::Phase::ended)
+      return;  // Its settlement is under way, and will tell.
+    run->request_stop(StopReason::lease_lost, now);
+    if (run->advance(RunState::Phase::ready, RunState::Phase::ended)) {
+      parts_.registry.remove(std::span{&run, 1});
+    }
+    if (parts_.logger.enabled(LogLevel::warning)) {
+      parts_.logger(LogLevel::warning, "task " + run->message().id + ": its lease was lost");
+    }
+    parts_.stopped();
+  }
+
+  void stop(const RunPtr& run, SteadyTime now, CancelMode mode) {
+    run->set_cancel_mode(mode);
+    run->request_stop(StopReason::cancelled, now);
+    if (run->advance(RunState::Phase::ready, RunState::Phase::ended)) {
+      parts_.settler.finish(run, Outcome::fail("context canceled"), 0.5);
+    }
+    parts_.stopped();
+  }
+
+  const Parts parts_;
+  const Duration lease_;
+  SteadyTime next_{SteadyTime::min()};
+  Mutex mutex_;
+  std::set<std::string> cancels_ TASKMUX_GUARDED_BY(mutex_);
+};
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux

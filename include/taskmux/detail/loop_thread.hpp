@@ -1,0 +1,67 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "taskmux/clock.hpp"
+#include "taskmux/detail/thread.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// One background role: calls `step` on a thread of its own, again whenever it is woken or the time
+/// has come that the last call returned (none: only when woken; one that has passed: at once).
+/// `step` must not throw. Tests call the step themselves.
+class LoopThread {
+ public:
+  using Step = std::function<std::optional<SteadyTime>()>;
+
+  LoopThread(std::string name, std::shared_ptr<Clock> clock, Step step)
+      : name_{std::move(name)}, clock_{std::move(clock)}, step_{std::move(step)} {}
+  LoopThread(const LoopThread&) = delete;
+  LoopThread& operator=(const LoopThread&) = delete;
+  ~LoopThread() { stop(); }
+
+  /// Once. Throws std::system_error if there can be no further thread.
+  void start(std::function<void()> on_start) {
+    thread_ = start_thread(name_, std::move(on_start), [this] { loop(); });
+  }
+
+  /// Has the step called soon. Cheap while it is awake. Thread-safe, whether the thread runs or
+  /// not.
+  void wake() { waker_.notify(); }
+
+  /// Waits for the present step to end; there is none after it. Does nothing if not started.
+  void stop() {
+    if (!thread_.joinable()) return;
+    stopping_ = true;
+    waker_.notify();
+    thread_.join();
+  }
+
+ private:
+  void loop() {
+    while (!stopping_) {
+      const std::optional<SteadyTime> next = step_();
+      if (stopping_) return;
+      if (!next || *next > clock_->steady_now()) clock_->wait(waker_, next);
+    }
+  }
+
+  const std::string name_;
+  const std::shared_ptr<Clock> clock_;
+  const Step step_;
+  Waker waker_;
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+};
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux

@@ -1,0 +1,109 @@
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "taskmux/detail/mutex.hpp"
+#include "taskmux/detail/run_state.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// The one buffer of runs that wait for a worker, shared by all workers. Thread-safe.
+class ReadyQueue {
+ public:
+  using RunPtr = std::shared_ptr<RunState>;
+
+  /// How it stands, at one instant.
+  struct Load {
+    std::size_t ready = 0;  ///< Runs that wait.
+    std::size_t busy = 0;   ///< Workers between pop() and done().
+  };
+
+  /// Adds runs at the back. Wakes one worker; each worker that finds more than it takes wakes the
+  /// next.
+  void push(std::span<const RunPtr> runs) TASKMUX_EXCLUDES(mutex_) {
+    if (runs.empty()) return;
+    bool wake = false;
+    {
+      MutexLock lock{mutex_};
+      runs_.insert(runs_.end(), runs.begin(), runs.end());
+      wake = idle_ > 0;
+    }
+    if (wake) available_.notify_one();
+  }
+
+  /// Waits for a run and takes it; the caller is busy until done(). Null once closed.
+  RunPtr pop() TASKMUX_EXCLUDES(mutex_) {
+    RunPtr run;
+    bool wake = false;
+    {
+      MutexLock lock{mutex_};
+      ++idle_;
+      while (runs_.empty() && !closed_) lock.wait(available_);
+      --idle_;
+      if (closed_) return nullptr;
+      run = std::move(runs_.front());
+      runs_.pop_front();
+      ++busy_;
+      wake = idle_ > 0 && !runs_.empty();
+    }
+    if (wake) available_.notify_one();
+    return run;
+  }
+
+  /// What pop() gave has been dealt with.
+  void done() TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    --busy_;
+  }
+
+  /// Takes out, without a worker, the runs for which `wanted` holds, oldest first.
+  template <typename Predicate>
+  std::vector<RunPtr> take_if(Predicate wanted) TASKMUX_EXCLUDES(mutex_) {
+    std::vector<RunPtr> taken;
+    MutexLock lock{mutex_};
+    std::deque<RunPtr> kept;
+    for (RunPtr& run : runs_) {
+      if (wanted(static_cast<const RunState&>(*run))) {
+        taken.push_back(std::move(run));
+      } else {
+        kept.push_back(std::move(run));
+      }
+    }
+    runs_.swap(kept);
+    return taken;
+  }
+
+  Load load() const TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    return {runs_.size(), busy_};
+  }
+
+  /// Sends all workers home. What still waits stays, and is nobody's.
+  void close() TASKMUX_EXCLUDES(mutex_) {
+    {
+      MutexLock lock{mutex_};
+      closed_ = true;
+    }
+    available_.notify_all();
+  }
+
+ private:
+  mutable Mutex mutex_;
+  std::condition_variable available_;
+  std::deque<RunPtr> runs_ TASKMUX_GUARDED_BY(mutex_);
+  std::size_t idle_ TASKMUX_GUARDED_BY(mutex_) = 0;
+  std::size_t busy_ TASKMUX_GUARDED_BY(mutex_) = 0;
+  bool closed_ TASKMUX_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux

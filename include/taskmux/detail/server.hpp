@@ -1,0 +1,486 @@
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <stdexcept>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "taskmux/detail/archive_trimmer.hpp"
+#include "taskmux/detail/client.hpp"
+#include "taskmux/detail/fetcher.hpp"
+#include "taskmux/detail/health_monitor.hpp"
+#include "taskmux/detail/lease_keeper.hpp"
+#include "taskmux/detail/loop_thread.hpp"
+#include "taskmux/detail/mutex.hpp"
+#include "taskmux/detail/notifier.hpp"
+#include "taskmux/detail/queue_picker.hpp"
+#include "taskmux/detail/run_registry.hpp"
+#include "taskmux/detail/settler.hpp"
+#include "taskmux/detail/upkeep.hpp"
+#include "taskmux/detail/uuid.hpp"
+#include "taskmux/detail/watchdog.hpp"
+#include "taskmux/detail/worker_pool.hpp"
+#include "taskmux/server.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// Throws std::invalid_argument for what a server can't work with.
+inline void check_config(const ServerConfig& config, const ServeMux& mux, Duration shortest_lease) {
+  const auto refuse_config = [](const std::string& why) {
+    throw std::invalid_argument{"Server: " + why};
+  };
+  const auto check = [&](const char* name, Duration value, Duration least) {
+    if (value < least) refuse_config(std::string{name} + " is too short");
+    if (value > Limits::longest) refuse_config(std::string{name} + " is longer than 100 years");
+  };
+  if (config.concurrency == 0) refuse_config("concurrency is 0");
+  if (config.queues.empty()) refuse_config("no queue is given");
+  for (const auto& [name, priority] : config.queues) {
+    if (is_blank(name)) refuse_config("a queue name is blank");
+    if (priority < 1) refuse_config("the priority of queue \"" + name + "\" is below 1");
+  }
+  if (mux.empty()) refuse_config("the mux has no handler");
+  if (config.max_abandoned && *config.max_abandoned == 0) refuse_config("max_abandoned is 0");
+  if (config.max_crashes < 1) refuse_config("max_crashes is below 1");
+  check("shutdown_timeout", config.shutdown_timeout, Duration{0});
+  check("abandon_after", config.abandon_after, Duration{0});
+  check("lease", config.lease, shortest_lease);
+  check("heartbeat_interval", config.heartbeat_interval, std::chrono::milliseconds{1});
+  check("upkeep_interval", config.upkeep_interval, std::chrono::milliseconds{1});
+  check("archive.max_age", config.archive.max_age, Duration{0});
+}
+
+inline std::string host_name() {
+  std::array<char, 256> name{};
+  if (::gethostname(name.data(), name.size() - 1) != 0 || name[0] == '\0') return "unknown-host";
+  return bounded_utf8(name.data(), name.size());
+}
+
+inline TaskEvent::Change change_of(SettleAction action) noexcept {
+  switch (action) {
+    case SettleAction::complete: return TaskEvent::Change::succeeded;
+    case SettleAction::drop: return TaskEvent::Change::revoked;
+    case SettleAction::retry: return TaskEvent::Change::retried;
+    case SettleAction::archive: return TaskEvent::Change::archived;
+    case SettleAction::requeue: return TaskEvent::Change::requeued;
+    case SettleAction::snooze: return TaskEvent::Change::snoozed;
+  }
+  return TaskEvent::Change::requeued;
+}
+
+/// Puts the parts of a server together, starts and ends their threads, and turns what happens into
+/// events. What is decided is decided in the parts.
+class ServerEngine {
+ public:
+  using RunPtr = std::shared_ptr<RunState>;
+
+  ServerEngine(Broker& broker, ServeMux mux, ServerConfig config)
+      : broker_{broker},
+        config_{(check_config(config, mux, broker.shortest_lease()), std::move(config))},
+        mux_{std::make_shared<ServeMux>(std::move(mux))},
+        environment_{
+            std::make_shared<RunEnvironment>(clock_or_system(config_.clock), config_.logger)} {}
+
+  ServerEngine(const ServerEngine&) = delete;
+  ServerEngine& operator=(const ServerEngine&) = delete;
+
+  ~ServerEngine() {
+    try {
+      shutdown();
+    } catch (const std::exception& e) {
+      config_.logger(LogLevel::error, std::string{"ending the server: "} + e.what());
+    }
+    environment_->log.close();
+  }
+
+  void start() TASKMUX_EXCLUDES(mutex_) {
+    if (!at_home()) throw Error{Errc::forked, "start: this server was made before fork()"};
+    {
+      MutexLock lock{mutex_};
+      if (phase_ != Phase::made)
+        throw Error{Errc::wrong_state, "start: this server was started before"};
+      phase_ = Phase::starting;
+    }
+    try {
+      broker_.ping();
+      fetcher_.set_watch(broker_.watch(queue_names(), [this](const Hint& hint) { heed(hint); }));
+    } catch (...) {
+      set_phase(Phase::made);
+      throw;
+    }
+    try {
+      start_threads();
+    } catch (...) {
+      stop();
+      end_threads();
+      set_phase(Phase::ended);
+      throw;
+    }
+    set_phase(Phase::running);
+  }
+
+  /// Whether this process is the one that made it.
+  bool at_home() const noexcept { return ::getpid() == pid_; }
+
+  void stop() noexcept {
+    fetcher_.stop_taking();
+    stopped_ = true;
+  }
+
+  void shutdown() TASKMUX_EXCLUDES(mutex_) {
+    if (!at_home()) throw Error{Errc::forked, "shutdown: this server was made before fork()"};
+    if (on_own_thread())
+      throw Error{Errc::wrong_state, "shutdown: called from a handler or hook of this server"};
+    {
+      MutexLock lock{mutex_};
+      while (phase_ == Phase::starting || phase_ == Phase::ending) lock.wait(phase_changed_);
+      if (phase_ == Phase::made) phase_ = Phase::ended;
+      if (phase_ == Phase::ended) return;
+      phase_ = Phase::ending;
+    }
+    stop();
+    end_runs();
+    flush();
+    end_threads();
+    try {
+      broker_.retire(describe("closed"));
+    } catch (const std::exception& e) {
+      config_.logger(LogLevel::warning,
+                     std::string{"the server's record was left to expire: "} + e.what());
+    }
+    set_phase(Phase::ended);
+  }
+
+  void run(std::stop_token stop_asked) {
+    start();
+    Waker waker;
+    const std::stop_callback wake{stop_asked, [&waker] { waker.notify(); }};
+    while (!stop_asked.stop_requested()) environment_->clock->wait(waker, std::nullopt);
+    shutdown();
+  }
+
+  ServerStats stats() const {
+    const SettlerCounts& counts = settler_.counts();
+    const ReadyQueue::Load load = pool_.load();
+    return {.running = load.busy,
+            .ready = load.ready,
+            .unsettled = settler_.unsettled(),
+            .abandoned = pool_.hung(),
+            .taken = fetcher_.taken(),
+            .succeeded = counts.of(SettleAction::complete),
+            .revoked = counts.of(SettleAction::drop),
+            .retried = counts.of(SettleAction::retry),
+            .archived = counts.of(SettleAction::archive),
+            .requeued = counts.of(SettleAction::requeue),
+            .snoozed = counts.of(SettleAction::snooze),
+            .stale = counts.stale.load(std::memory_order_relaxed),
+            .recovered = counts.recovered.load(std::memory_order_relaxed),
+            .exchanges = fetcher_.exchanges(),
+            .broker_errors = health_.broker_errors(),
+            .hooks_dropped = notifier_.dropped()};
+  }
+
+  Health health() const { return health_.health(); }
+  const std::string& id() const noexcept { return id_; }
+
+ private:
+  enum class Phase { made, starting, running, ending, ended };
+
+  std::vector<std::string> queue_names() const {
+    std::vector<std::string> names;
+    for (const auto& queue : config_.queues) names.push_back(queue.first);
+    return names;
+  }
+
+  void set_phase(Phase phase) TASKMUX_EXCLUDES(mutex_) {
+    {
+      MutexLock lock{mutex_};
+      phase_ = phase;
+    }
+    phase_changed_.notify_all();
+  }
+
+  // --- starting and ending ---
+
+  void start_threads() {
+    started_at_ = environment_->clock->now();
+    for (LoopThread* const thread : {&notifying_, &watching_, &extending_, &upkeeping_})
+      thread->start(thread_start());
+    pool_.start();
+    exchanging_.start(thread_start());
+  }
+
+  /// Ends what runs: lets it finish, then asks it to stop, then puts it back.
+  void end_runs() {
+    fetcher_.close();
+    if (wait_until_idle(config_.shutdown_timeout)) return;
+    const SteadyTime now = environment_->clock->steady_now();
+    for (const RunPtr& run : running()) run->request_stop(StopReason::shutdown, now);
+    watching_.wake();
+    if (wait_until_idle(config_.abandon_after)) return;
+    for (const RunPtr& run : running()) watchdog_.give_up(run, false);
+  }
+
+  std::vector<RunPtr> running() const {
+    return registry_.select(
+        [](const RunState& run) { return run.phase() == RunState::Phase::running; });
+  }
+
+  bool wait_until_idle(Duration limit) {
+    const SteadyTime until = environment_->clock->steady_now() + limit;
+    while (pool_.load().busy > 0) {
+      if (environment_->clock->steady_now() >= until) return false;
+      environment_->clock->wait(idle_, until);
+    }
+    return true;
+  }
+
+  /// Has the last outcomes recorded; gives the broker as long as a lease lasts, since later it
+  /// would be too late anyway.
+  void flush() {
+    const SteadyTime until = environment_->clock->steady_now() + config_.lease;
+    while (settler_.unsettled() > 0 && environment_->clock->steady_now() < until) {
+      exchanging_.wake();
+      environment_->clock->wait(idle_, std::min(until, environment_->clock->steady_now() +
+                                                           std::chrono::milliseconds{50}));
+    }
+    if (const std::size_t lost = settler_.unsettled()) {
+      config_.logger(
+          LogLevel::error,
+          std::to_string(lost) + " outcomes could not be recorded; their tasks will run again");
+    }
+  }
+
+  void end_threads() {
+    exchanging_.stop();
+    fetcher_.drop_watch();
+    pool_.join();
+    for (LoopThread* const thread : {&upkeeping_, &extending_, &watching_, &notifying_})
+      thread->stop();
+    notifier_.run_once();  // What came last.
+    MutexLock lock{own_threads_mutex_};
+    own_threads_.clear();  // Their ids may come again, for threads of the host.
+  }
+
+  bool on_own_thread() const {
+    MutexLock lock{own_threads_mutex_};
+    return own_threads_.contains(std::this_thread::get_id()) || pool_.on_worker_thread();
+  }
+
+  std::function<void()> thread_start() {
+    return [this] {
+      {
+        MutexLock lock{own_threads_mutex_};
+        own_threads_.insert(std::this_thread::get_id());
+      }
+      if (config_.on_thread_start) config_.on_thread_start();
+    };
+  }
+
+  // --- what the parts tell each other ---
+
+  void heed(const Hint& hint) {
+    if (hint.kind == Hint::Kind::cancel) {
+      lease_keeper_.cancel(hint.task_id);
+      extending_.wake();
+    } else {
+      fetcher_.hint();
+      exchanging_.wake();
+    }
+  }
+
+  std::optional<SteadyTime> exchange_turn() {
+    const std::optional<SteadyTime> next = fetcher_.run_once();
+    if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
+    return next;
+  }
+
+  void started(const RunState& run) {
+    if (config_.hooks.on_state_change) post(event_of(TaskEvent::Change::started, run.run(), &run));
+  }
+
+  void finished(RunPtr run, const Outcome& outcome, double random) {
+    settler_.finish(std::move(run), outcome, random);
+    if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
+  }
+
+  void settled(const Settlement& settlement, const RunState* run) {
+    TaskEvent event = event_of(change_of(settlement.action), settlement.run, run);
+    event.delay = settlement.delay;
+    if (settlement.action == SettleAction::retry || settlement.action == SettleAction::archive)
+      event.error = settlement.error;
+    post(std::move(event));
+  }
+
+  bool any_task_hook() const {
+    return config_.hooks.on_failure || config_.hooks.on_dead_letter ||
+           config_.hooks.on_state_change;
+  }
+
+  TaskEvent event_of(TaskEvent::Change change, const Run& run, const RunState* state) const {
+    TaskEvent event{.change = change, .task = run.message, .attempt = run.message->retried + 1};
+    if (state == nullptr || state->started_at() == SteadyTime{}) return event;
+    const auto since_taken =
+        std::chrono::duration_cast<Duration>(state->started_at() - state->taken_at());
+    if (run.message->enqueued_at != Time{}) {
+      event.waited =
+          std::max(state->taken_at_wall() + since_taken - run.message->enqueued_at, Duration{0});
+    }
+    if (change != TaskEvent::Change::started) {
+      event.ran = std::chrono::duration_cast<Duration>(environment_->clock->steady_now() -
+                                                       state->started_at());
+    }
+    return event;
+  }
+
+  void post(TaskEvent event) {
+    const bool archived = event.change == TaskEvent::Change::archived;
+    const bool failed = archived || event.change == TaskEvent::Change::retried;
+    const Hooks& hooks = config_.hooks;
+    if (!hooks.on_state_change && !(failed && hooks.on_failure) &&
+        !(archived && hooks.on_dead_letter))
+      return;
+    const auto shared = std::make_shared<const TaskEvent>(std::move(event));
+    // A call each, so that one that throws does not silence the others.
+    const auto call = [&](const std::function<void(const TaskEvent&)>& hook) {
+      if (hook) post_call([&hook, shared] { hook(*shared); });
+    };
+    call(hooks.on_state_change);
+    if (failed) call(hooks.on_failure);
+    if (archived) call(hooks.on_dead_letter);
+  }
+
+  void post_call(std::function<void()> call) {
+    if (notifier_.post(std::move(call))) notifying_.wake();
+  }
+
+  void trim_archives() {
+    post_call([this] {
+      for (const auto& queue : config_.queues) trimmer_.trim(queue.first);
+    });
+  }
+
+  ServerInfo describe(std::string status) const {
+    ServerInfo info{.host = host_,
+                    .pid = pid_,
+                    .id = id_,
+                    .concurrency = static_cast<int>(config_.concurrency),
+                    .queues = config_.queues,
+                    .strict_priority = config_.strict_priority,
+                    .status = std::move(status),
+                    .started_at = started_at_};
+    const SteadyTime now = environment_->clock->steady_now();
+    const Time wall = environment_->clock->now();
+    for (const RunPtr& run : running()) {
+      const TaskMessage& message = run->message();
+      info.workers.push_back({message.id, message.queue, message.task,
+                              wall - std::chrono::duration_cast<Duration>(now - run->started_at()),
+                              run->deadline_wall()});
+    }
+    return info;
+  }
+
+  Broker& broker_;
+  const ServerConfig config_;
+  const int pid_ = ::getpid();
+  const std::string host_ = host_name();
+  const std::string id_ = UuidSource{}.next();
+  const std::shared_ptr<ServeMux> mux_;
+  const std::shared_ptr<RunEnvironment> environment_;
+  Time started_at_{};
+  std::atomic<bool> stopped_{false};
+  Waker idle_;  ///< For shutdown(): something has ended.
+
+  mutable Mutex mutex_;
+  std::condition_variable phase_changed_;
+  Phase phase_ TASKMUX_GUARDED_BY(mutex_) = Phase::made;
+
+  mutable Mutex own_threads_mutex_;
+  std::set<std::thread::id> own_threads_ TASKMUX_GUARDED_BY(own_threads_mutex_);
+
+  Notifier notifier_{config_.logger};
+  HealthMonitor health_{config_.logger, [this](const Health& health) {
+                          if (config_.hooks.on_health_change)
+                            post_call([this, health] { config_.hooks.on_health_change(health); });
+                        }};
+  RunRegistry registry_;
+  Settler settler_{
+      {config_.retry_policy, config_.is_failure, config_.max_crashes, mux_},
+      registry_,
+      config_.logger,
+      [this] { exchanging_.wake(); },
+      any_task_hook()
+          ? std::function<void(const Settlement&, const RunState*)>{[this](const Settlement& s,
+                                                                           const RunState* r) {
+              settled(s, r);
+            }}
+          : nullptr};
+  WorkerPool pool_{{config_.concurrency, config_.max_abandoned.value_or(config_.concurrency),
+                    config_.on_thread_start, mux_, environment_,
+                    [this](const RunState& run) { started(run); },
+                    [this](RunPtr run, const Outcome& outcome, double random) {
+                      finished(std::move(run), outcome, random);
+                    }}};
+  Watchdog watchdog_{{registry_, pool_, settler_, health_, config_.logger, environment_->clock},
+                     config_.abandon_after,
+                     config_.max_abandoned.value_or(config_.concurrency)};
+  LeaseKeeper lease_keeper_{{broker_, registry_, settler_, health_, config_.logger,
+                             environment_->clock, [this] { watching_.wake(); }},
+                            config_.lease};
+  Fetcher fetcher_{{broker_, settler_, registry_, pool_, health_, environment_,
+                    [this] {
+                      if (watchdog_.concerns(environment_->clock->steady_now())) watching_.wake();
+                    }},
+                   QueuePicker{config_.queues, config_.strict_priority},
+                   config_.lease};
+  ArchiveTrimmer trimmer_{broker_, config_.archive, config_.hooks.before_evict, config_.logger};
+  Upkeep upkeep_{
+      {broker_, settler_, health_, environment_->clock,
+       [this] { return describe(stopped_ ? "stopped" : "active"); }, [this] { trim_archives(); }},
+      queue_names(),
+      {config_.upkeep_interval, config_.heartbeat_interval, config_.lease}};
+
+  LoopThread notifying_{"tmx-notify", environment_->clock, [this] { return notifier_.run_once(); }};
+  LoopThread watching_{"tmx-watchdog", environment_->clock,
+                       [this] { return watchdog_.run_once(); }};
+  LoopThread extending_{"tmx-lease", environment_->clock,
+                        [this] { return lease_keeper_.run_once(); }};
+  LoopThread upkeeping_{"tmx-upkeep", environment_->clock, [this] { return upkeep_.run_once(); }};
+  LoopThread exchanging_{"tmx-exchange", environment_->clock, [this] { return exchange_turn(); }};
+};
+
+}  // namespace detail
+
+inline Server::Server(Broker& broker, ServeMux mux, ServerConfig config)
+    : engine_{std::make_unique<detail::ServerEngine>(broker, std::move(mux), std::move(config))} {}
+inline Server::~Server() {
+  // After fork() the threads are not here: there is nothing to end and nothing to join.
+  if (!engine_->at_home()) static_cast<void>(engine_.release());
+}
+inline void Server::start() { engine_->start(); }
+inline void Server::stop() noexcept { engine_->stop(); }
+inline void Server::shutdown() { engine_->shutdown(); }
+inline void Server::run(std::stop_token stop) { engine_->run(std::move(stop)); }
+inline ServerStats Server::stats() const { return engine_->stats(); }
+inline Health Server::health() const { return engine_->health(); }
+inline const std::string& Server::id() const noexcept { return engine_->id(); }
+
+}  // namespace v0
+}  // namespace taskmux

@@ -1,0 +1,136 @@
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "taskmux/clock.hpp"
+#include "taskmux/detail/health_monitor.hpp"
+#include "taskmux/detail/run_registry.hpp"
+#include "taskmux/detail/settler.hpp"
+#include "taskmux/detail/uuid.hpp"
+#include "taskmux/detail/worker_pool.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// Watches the clock over all runs, and never waits for anything else: fires the stop token of a
+/// run whose time is over, gives up a handler that does not stop, and sends back a run that no
+/// worker came for.
+class Watchdog {
+ public:
+  using RunPtr = std::shared_ptr<RunState>;
+
+  /// A run that was taken ahead and not started by then goes back, first in line, so that another
+  /// server can have it.
+  static constexpr Duration unstarted_limit = std::chrono::milliseconds{20};
+
+  struct Parts {
+    RunRegistry& registry;
+    WorkerPool& pool;
+    Settler& settler;
+    HealthMonitor& health;
+    const Logger& logger;
+    std::shared_ptr<Clock> clock;
+  };
+
+  Watchdog(Parts parts, Duration abandon_after, std::size_t max_abandoned)
+      : parts_{std::move(parts)}, abandon_after_{abandon_after}, max_abandoned_{max_abandoned} {}
+
+  /// Whether a run that is taken now needs an earlier look than is planned; then the watchdog must
+  /// be woken. Thread-safe.
+  bool concerns(SteadyTime taken_at) const noexcept {
+    return taken_at + unstarted_limit <
+           SteadyTime{SteadyTime::duration{planned_.load(std::memory_order_acquire)}};
+  }
+
+  /// One look at all runs; returns when the next one is due.
+  std::optional<SteadyTime> run_once() {
+    // Until the plan is made, every arrival asks for another look.
+    plan(SteadyTime::max());
+    const SteadyTime now = parts_.clock->steady_now();
+    send_back_unstarted(now);
+    SteadyTime next = SteadyTime::max();
+    const std::vector<RunPtr> late = parts_.registry.select([&](const RunState& run) {
+      const SteadyTime due = due_of(run, now);
+      if (due > now) next = std::min(next, due);
+      return due <= now;
+    });
+    for (const RunPtr& run : late) next = std::min(next, deal_with(run, now));
+    if (parts_.pool.hung() > 0) next = std::min(next, now + abandon_after_);  // To see them return.
+    parts_.health.too_many_hung(parts_.pool.hung() >= max_abandoned_);
+    plan(next);
+    if (next == SteadyTime::max()) return std::nullopt;
+    return next;
+  }
+
+  /// Gives up the handler of `run` if it is still at work, and settles the run without it.
+  void give_up(const RunPtr& run, bool replace) {
+    if (!parts_.pool.give_up(*run, replace)) return;
+    parts_.logger(LogLevel::error, "task " + run->message().id + " (" + run->message().task.type +
+                                       "): its handler did not stop and was given up");
+    parts_.health.too_many_hung(parts_.pool.hung() >= max_abandoned_);
+    const bool timeout = run->stop_reason() == StopReason::timeout;
+    parts_.settler.finish(
+        run,
+        Outcome::fail(std::string{timeout ? "context deadline exceeded" : "context canceled"} +
+                      ": the handler did not stop and was given up"),
+        random_.unit());
+  }
+
+ private:
+  void plan(SteadyTime next) noexcept {
+    planned_.store(next.time_since_epoch().count(), std::memory_order_release);
+  }
+
+  SteadyTime due_of(const RunState& run, SteadyTime now) const noexcept {
+    switch (run.phase()) {
+      case RunState::Phase::ready:
+        return std::max(run.taken_at(), now - unstarted_limit) + unstarted_limit + Duration{1};
+      case RunState::Phase::running: break;
+      default: return SteadyTime::max();
+    }
+    if (run.stop_reason() == StopReason::none) return run.deadline();
+    const SteadyTime asked = run.stop_asked_at();
+    return asked == SteadyTime::max() ? now + unstarted_limit : asked + abandon_after_;
+  }
+
+  /// Stops a run, or gives it up; returns when it is to be looked at again.
+  SteadyTime deal_with(const RunPtr& run, SteadyTime now) {
+    if (run->phase() != RunState::Phase::running) return SteadyTime::max();
+    if (run->request_stop(StopReason::timeout, now)) return now + abandon_after_;
+    const SteadyTime asked = run->stop_asked_at();
+    if (asked == SteadyTime::max())
+      return now + unstarted_limit;  // Someone else is asking it just now.
+    if (asked + abandon_after_ > now) return asked + abandon_after_;
+    give_up(run, true);
+    return SteadyTime::max();
+  }
+
+  void send_back_unstarted(SteadyTime now) {
+    std::vector<RunPtr> stale = parts_.pool.ready().take_if(
+        [&](const RunState& run) { return run.taken_at() + unstarted_limit <= now; });
+    // The newest first, so that the oldest ends up first in line.
+    for (auto run = stale.rbegin(); run != stale.rend(); ++run) {
+      if ((*run)->advance(RunState::Phase::ready, RunState::Phase::ended))
+        parts_.settler.give_back(std::move(*run));
+    }
+  }
+
+  const Parts parts_;
+  const Duration abandon_after_;
+  const std::size_t max_abandoned_;
+  std::atomic<SteadyTime::rep> planned_{SteadyTime::max().time_since_epoch().count()};
+  Random random_;
+};
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux

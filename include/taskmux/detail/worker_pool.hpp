@@ -1,0 +1,244 @@
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/detail/client.hpp"
+#include "taskmux/detail/mutex.hpp"
+#include "taskmux/detail/ready_queue.hpp"
+#include "taskmux/detail/run_state.hpp"
+#include "taskmux/detail/thread.hpp"
+#include "taskmux/detail/uuid.hpp"
+#include "taskmux/serve_mux.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// When an attempt must end. A timeout and a deadline both bind; with neither, 30 minutes do, as in
+/// asynq. What a Go peer wrote may be negative: then it is over already.
+struct AttemptLimits {
+  SteadyTime steady;
+  Time wall;
+};
+
+inline AttemptLimits attempt_limits(const TaskMessage& message, const HandleOptions* options,
+                                    SteadyTime now, Time wall_now) {
+  const auto bounded = [](std::chrono::seconds timeout) -> Duration {
+    constexpr std::chrono::seconds most =
+        std::chrono::duration_cast<std::chrono::seconds>(Limits::longest);
+    return std::clamp(timeout, -most, most);
+  };
+  Duration left = Limits::longest;
+  if (message.timeout.count() == 0 && message.deadline == Time{}) left = default_timeout;
+  if (message.timeout.count() != 0) left = bounded(message.timeout);
+  if (message.deadline != Time{}) left = std::min(left, message.deadline - wall_now);
+  if (options != nullptr && options->timeout) left = std::min(left, *options->timeout);
+  return {now + left, wall_now + left};
+}
+
+/// Runs one attempt of `run`, whose limits have been noted, on this thread. What is over before it
+/// began does not reach a handler.
+inline Outcome attempt(ServeMux& mux, RunState& run, SteadyTime now, Time wall_now) noexcept {
+  const TaskMessage& message = run.message();
+  if (message.expires_at != Time{} && wall_now >= message.expires_at) {
+    return Outcome::skip_retry("expired: no worker had started it in time");
+  }
+  if (now >= run.deadline()) {
+    run.request_stop(StopReason::timeout, now);
+    return Outcome::fail("context deadline exceeded");
+  }
+  Context context{run};
+  return mux.handle(context, message.task);
+}
+
+/// The threads that run handlers. A thread whose handler hangs can be given up: it is detached,
+/// another takes its place, and whatever it still reaches it owns together with the pool.
+class WorkerPool {
+ public:
+  using RunPtr = std::shared_ptr<RunState>;
+
+  struct Config {
+    std::size_t concurrency = 1;
+    std::size_t max_abandoned = 1;
+    std::function<void()> on_thread_start;
+    std::shared_ptr<ServeMux> mux;
+    std::shared_ptr<RunEnvironment> environment;
+    /// Called on the worker's thread when an attempt begins, and when it has ended unless its
+    /// thread was given up.
+    std::function<void(const RunState&)> started;
+    std::function<void(RunPtr, const Outcome&, double random)> finished;
+  };
+
+  /// What there is room for.
+  struct Room {
+    std::size_t workers = 0;  ///< Free workers that no waiting run is meant for.
+    std::size_t total = 0;    ///< Together with what may wait for a worker for a few milliseconds.
+  };
+
+  explicit WorkerPool(Config config) : shared_{std::make_shared<Shared>(std::move(config))} {}
+  WorkerPool(const WorkerPool&) = delete;
+  WorkerPool& operator=(const WorkerPool&) = delete;
+  ~WorkerPool() { join(); }
+
+  /// Starts the threads. Throws std::system_error if the machine has no more; those that started
+  /// are joined by the destructor.
+  void start() TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    for (std::size_t slot = 0; slot < shared_->config.concurrency; ++slot)
+      threads_.push_back(start_worker(slot));
+  }
+
+  ReadyQueue& ready() noexcept { return shared_->ready; }
+  ReadyQueue::Load load() const { return shared_->ready.load(); }
+
+  Room room() const {
+    const Shared& shared = *shared_;
+    if (shared.hung.load(std::memory_order_relaxed) >= shared.config.max_abandoned) return {};
+    const ReadyQueue::Load load = shared.ready.load();
+    const std::size_t taken = load.busy + load.ready;
+    const std::size_t workers =
+        shared.config.concurrency - shared.missing.load(std::memory_order_relaxed);
+    const std::size_t places = workers > 0 ? workers + prefetch() : 0;
+    return {taken < workers ? workers - taken : 0, taken < places ? places - taken : 0};
+  }
+
+  /// Gives up the thread that runs `run`, unless the handler has just ended: the run is abandoned
+  /// then, and the caller's to settle. Another thread takes its place if `replace`, and if the
+  /// machine has one.
+  bool give_up(RunState& run, bool replace) TASKMUX_EXCLUDES(mutex_) {
+    shared_->hung.fetch_add(1, std::memory_order_relaxed);
+    if (!run.advance(RunState::Phase::running, RunState::Phase::abandoned)) {
+      shared_->hung.fetch_sub(1, std::memory_order_relaxed);
+      return false;
+    }
+    shared_->ready.done();
+    MutexLock lock{mutex_};
+    std::thread& thread = threads_[run.worker()];
+    thread.detach();
+    if (!replace) return true;
+    try {
+      thread = start_worker(run.worker());
+    } catch (const std::exception&) {
+      shared_->missing.fetch_add(1, std::memory_order_relaxed);
+    }
+    return true;
+  }
+
+  /// Given-up threads that still hang.
+  std::size_t hung() const noexcept { return shared_->hung.load(std::memory_order_relaxed); }
+
+  /// Whether the calling thread is one of the pool's, given up or not.
+  bool on_worker_thread() const { return shared_->is_worker(std::this_thread::get_id()); }
+
+  /// Closes the ready queue and waits for all threads but the given-up ones.
+  void join() TASKMUX_EXCLUDES(mutex_) {
+    shared_->ready.close();
+    std::vector<std::thread> threads;
+    {
+      MutexLock lock{mutex_};
+      threads.swap(threads_);
+    }
+    for (std::thread& thread : threads) {
+      if (thread.joinable()) thread.join();
+    }
+  }
+
+ private:
+  struct Shared {
+    explicit Shared(Config c) : config{std::move(c)} {}
+
+    bool is_worker(std::thread::id id) const TASKMUX_EXCLUDES(mutex) {
+      MutexLock lock{mutex};
+      return ids.contains(id);
+    }
+
+    Config config;
+    ReadyQueue ready;
+    std::atomic<std::size_t> hung{0};
+    std::atomic<std::size_t> missing{0};  ///< Workers that could not be replaced.
+    /// A running mean of how long handlers take; a lost update does no harm.
+    std::atomic<std::int64_t> recent_ns{
+        std::chrono::nanoseconds{std::chrono::milliseconds{100}}.count()};
+    mutable Mutex mutex;
+    std::set<std::thread::id> ids TASKMUX_GUARDED_BY(mutex);
+  };
+
+  /// As many runs as all workers together get through in a few milliseconds, at the recent pace.
+  std::size_t prefetch() const noexcept {
+    constexpr std::int64_t window_ns = 4'000'000;
+    constexpr std::int64_t most = 4096;
+    const std::int64_t each =
+        std::max<std::int64_t>(shared_->recent_ns.load(std::memory_order_relaxed), 1000);
+    const auto workers = static_cast<std::int64_t>(shared_->config.concurrency);
+    return static_cast<std::size_t>(std::min(window_ns / each * workers, most));
+  }
+
+  std::thread start_worker(std::size_t slot) {
+    return start_thread("tmx-worker", shared_->config.on_thread_start,
+                        [shared = shared_, slot] { work(*shared, slot); });
+  }
+
+  static void work(Shared& shared, std::size_t slot) {
+    const std::thread::id id = std::this_thread::get_id();
+    {
+      MutexLock lock{shared.mutex};
+      shared.ids.insert(id);
+    }
+    Random random;
+    while (RunPtr run = shared.ready.pop()) {
+      if (!work_on(shared, std::move(run), slot, random)) {
+        shared.hung.fetch_sub(1, std::memory_order_relaxed);
+        break;
+      }
+    }
+    MutexLock lock{shared.mutex};
+    shared.ids.erase(id);
+  }
+
+  /// False if this thread was given up meanwhile.
+  static bool work_on(Shared& shared, RunPtr run, std::size_t slot, Random& random) {
+    const Config& config = shared.config;
+    const Clock& clock = *config.environment->clock;
+    const SteadyTime begin = clock.steady_now();
+    const Time wall =
+        run->taken_at_wall() + std::chrono::duration_cast<Duration>(begin - run->taken_at());
+    const AttemptLimits limits = attempt_limits(
+        run->message(), config.mux->options_of(run->message().task.type), begin, wall);
+    run->start(begin, limits.steady, limits.wall, slot);
+    if (!run->advance(RunState::Phase::ready, RunState::Phase::running)) {
+      shared.ready.done();  // It was taken back, or its lease was lost, before it began.
+      return true;
+    }
+    config.started(*run);
+    const Outcome outcome = attempt(*config.mux, *run, begin, wall);
+    if (!run->advance(RunState::Phase::running, RunState::Phase::ended)) return false;
+    const auto took =
+        std::chrono::duration_cast<std::chrono::nanoseconds>(clock.steady_now() - begin).count();
+    const std::int64_t mean = shared.recent_ns.load(std::memory_order_relaxed);
+    shared.recent_ns.store(mean + (took - mean) / 8, std::memory_order_relaxed);
+    shared.ready.done();
+    config.finished(std::move(run), outcome, random.unit());
+    return true;
+  }
+
+  const std::shared_ptr<Shared> shared_;
+  Mutex mutex_;
+  std::vector<std::thread> threads_ TASKMUX_GUARDED_BY(mutex_);
+};
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux
