@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "redis/reply.hpp"
@@ -154,7 +155,7 @@ class Connection {
   struct FreeReader {
     void operator()(redisReader* reader) const noexcept { redisReaderFree(reader); }
   };
-  enum class Readiness { readable, writable, woken, timed_out };
+  enum class Readiness { ready, woken, timed_out };
 
   void connect(SteadyTime deadline);
   void connect_to(const sockaddr* address, socklen_t length, SteadyTime deadline);
@@ -162,15 +163,20 @@ class Connection {
   void check_server(ReplyView info);
   void require_usable() const;
   Readiness wait(bool for_write, bool for_wake, SteadyTime deadline) const;
-  std::size_t write_some(std::string_view bytes);
-  void read_some();
+  /// Writes what the socket takes now and removes it from `bytes`; false if the peer is gone.
+  bool write_some(std::string_view& bytes);
+  /// Reads what is there now; false if the peer has closed.
+  bool read_some();
   std::optional<Reply> next_reply();
+  std::string failure(std::string_view cause) const;
   [[noreturn]] void fail(Errc errc, const std::string& cause);
+  [[noreturn]] void fail_closed(bool nothing_sent);
 
   Endpoint endpoint_;
   ServerFacts server_;
   std::int64_t client_id_ = 0;
   bool broken_ = false;
+  std::string_view operation_ = "connect to";
   std::unique_ptr<redisReader, FreeReader> reader_;
   Descriptor wakeup_;
   Descriptor socket_;

@@ -22,6 +22,8 @@ class ReplyView {
   ReplyView() noexcept = default;
   explicit ReplyView(const redisReply* reply) noexcept : reply_{reply} {}
 
+  /// No reply at all: default made, or moved from.
+  bool is_nothing() const noexcept { return reply_ == nullptr; }
   bool is_nil() const noexcept { return has_type(REDIS_REPLY_NIL); }
   bool is_error() const noexcept { return has_type(REDIS_REPLY_ERROR); }
   bool is_integer() const noexcept { return has_type(REDIS_REPLY_INTEGER); }

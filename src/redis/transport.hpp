@@ -18,6 +18,9 @@
 
 namespace taskmux::redis {
 
+class Pool;
+class Router;
+
 /// One script run or command, as Transport takes it.
 struct Call {
   /// Chooses the node in a cluster: any key of the call. Empty: whichever node.
@@ -85,9 +88,9 @@ class Transport {
   /// may ask for the slot map, and then throws as run() does.
   std::string node_of(std::string_view slot_key);
 
-  /// Tells that a connection from dedicate() was lost: counts in epoch(), and lets the next call
-  /// look for a new master.
-  void report_lost();
+  /// Tells that a connection from dedicate() has failed, and how: counts in epoch(), and lets the
+  /// next call look for a new master. Does not throw but for memory.
+  void report_lost(const Connection& connection, std::string_view cause);
 
   /// Grows whenever contact with the server was interrupted: a connection failed, a call was not
   /// answered in time, the server refused work (LOADING, READONLY, CLUSTERDOWN, ...), and again
@@ -103,13 +106,13 @@ class Transport {
   SteadyTime command_deadline() const;
 
  private:
-  class State;
-
+  std::shared_ptr<Pool> server_of(std::string_view slot_key, SteadyTime deadline);
   void require_same_process() const;
 
-  RedisOptions options_;
+  const RedisOptions options_;
+  const int process_;
   std::atomic<std::uint64_t> epoch_{1};
-  std::unique_ptr<State> state_;
+  std::unique_ptr<Router> router_;
 };
 
 /// The hash slot of `key`, as Redis Cluster has it: CRC16 of the part between the first '{' and the

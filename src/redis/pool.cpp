@@ -1,0 +1,145 @@
+#include "redis/pool.hpp"
+
+#include <chrono>
+#include <random>
+#include <utility>
+
+namespace taskmux::redis {
+namespace {
+
+using std::chrono::steady_clock;
+
+}  // namespace
+
+Gate::Gate(Duration shortest, Duration longest)
+    : shortest_{shortest}, longest_{longest}, random_{std::random_device{}() | 1u} {}
+
+void Gate::enter() {
+  detail::MutexLock lock{mutex_};
+  if (failures_ == 0) return;
+  if (trying_ || steady_clock::now() < next_attempt_) throw Error{last_->errc, last_->text};
+  trying_ = true;
+}
+
+void Gate::succeeded() {
+  detail::MutexLock lock{mutex_};
+  failures_ = 0;
+  trying_ = false;
+}
+
+void Gate::failed(const Error& error) {
+  detail::MutexLock lock{mutex_};
+  trying_ = false;
+  last_ = Failure{error.errc(), error.what()};
+  const auto now = steady_clock::now();
+  if (failures_ > 0 && now < next_attempt_) return;  // others tried at the same time, and failed
+  ++failures_;
+  next_attempt_ = now + pause();
+}
+
+SteadyTime::duration Gate::pause() {
+  auto full = shortest_;
+  for (int i = 1; i < failures_ && full < longest_; ++i) full *= 2;
+  full = std::min(full, longest_);
+  random_ ^= random_ << 13;
+  random_ ^= random_ >> 7;
+  random_ ^= random_ << 17;
+  const auto half = static_cast<std::uint64_t>(full.count() / 2);
+  return full - Duration{static_cast<Duration::rep>(half == 0 ? 0 : random_ % half)};
+}
+
+Pool::Pool(std::string name, const RedisOptions& options, std::atomic<std::uint64_t>& epoch,
+           Connector connector)
+    : name_{std::move(name)},
+      options_{options},
+      epoch_{epoch},
+      connector_{std::move(connector)},
+      gate_{options.reconnect_min, options.reconnect_max} {}
+
+PooledConnection Pool::take(SteadyTime connect_deadline) {
+  for (;;) {
+    PooledConnection found;
+    {
+      detail::MutexLock lock{mutex_};
+      if (idle_.empty()) break;
+      found = std::move(idle_.back());
+      idle_.pop_back();
+    }
+    if (found.connection->healthy()) return found;
+  }
+  PooledConnection made;
+  made.connection = connect(connect_deadline);
+  made.generation = generation();
+  return made;
+}
+
+std::unique_ptr<Connection> Pool::connect(SteadyTime deadline) {
+  gate_.enter();
+  try {
+    auto connection = connector_(deadline);
+    gate_.succeeded();
+    note_server(connection->server());
+    return connection;
+  } catch (const Error& error) {
+    gate_.failed(error);
+    lost(error.what());
+    throw;
+  } catch (...) {
+    gate_.failed(Error{Errc::unavailable, "connect to Redis: out of memory"});
+    throw;
+  }
+}
+
+void Pool::give_back(PooledConnection connection) {
+  connection.commands.clear();
+  detail::MutexLock lock{mutex_};
+  if (connection.generation != generation_ || idle_.size() >= options_.max_idle_connections) return;
+  idle_.push_back(std::move(connection));
+}
+
+void Pool::lost(std::string_view cause) {
+  std::vector<PooledConnection> closed;
+  {
+    detail::MutexLock lock{mutex_};
+    ++generation_;
+    closed.swap(idle_);
+  }
+  interrupted(cause);
+}
+
+void Pool::refused(std::string_view cause) { interrupted(cause); }
+
+void Pool::answered() {
+  if (!interrupted_.load(std::memory_order_relaxed) || !interrupted_.exchange(false)) return;
+  epoch_.fetch_add(1, std::memory_order_acq_rel);
+  options_.logger(LogLevel::info, "contact with Redis at " + name_ + " is restored");
+}
+
+void Pool::interrupted(std::string_view cause) {
+  epoch_.fetch_add(1, std::memory_order_acq_rel);
+  if (interrupted_.exchange(true)) return;
+  options_.logger(LogLevel::warning,
+                  "contact with Redis at " + name_ + " is interrupted: " + std::string{cause});
+}
+
+/// Another server than before, whatever its address, means that nobody knows what happened between.
+void Pool::note_server(const ServerFacts& server) {
+  std::vector<PooledConnection> closed;
+  {
+    detail::MutexLock lock{mutex_};
+    if (server.run_id == run_id_) return;
+    const bool first = run_id_.empty();
+    run_id_ = server.run_id;
+    if (first) return;
+    ++generation_;
+    closed.swap(idle_);
+  }
+  epoch_.fetch_add(1, std::memory_order_acq_rel);
+}
+
+std::uint64_t Pool::generation() {
+  detail::MutexLock lock{mutex_};
+  return generation_;
+}
+
+}  // namespace taskmux::redis
