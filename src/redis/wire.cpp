@@ -302,10 +302,11 @@ void read_timestamp(FieldReader& reader, Timestamp& timestamp) {
   reader.adopt(fields);
 }
 
+// Go's zero time, and what lies before it, is unset.
 Time time_from(const Timestamp& timestamp) {
-  if (timestamp.seconds == earliest_seconds && timestamp.nanos == 0) return Time{};  // Go's unset
-  return Time{std::chrono::seconds{clamped_instant(timestamp.seconds)}} +
-         std::chrono::floor<Duration>(std::chrono::nanoseconds{timestamp.nanos});
+  const Time instant = Time{std::chrono::seconds{clamped_instant(timestamp.seconds)}} +
+                       std::chrono::floor<Duration>(std::chrono::nanoseconds{timestamp.nanos});
+  return instant <= Time{std::chrono::seconds{earliest_seconds}} ? Time{} : instant;
 }
 
 // Fields of proto3: what is 0 or empty is left out.
