@@ -1,0 +1,1813 @@
+#pragma once
+
+// The contract of Broker and QueueView as tests: whoever writes a broker passes these, and whoever
+// wants to know what a broker does reads them. Include it in one file of a test program, after
+//     #define TASKMUX_BROKER_FIXTURES MyFixture, MyOtherFixture
+// A fixture is an empty broker with a clock that stands still:
+//     Broker& broker;  QueueView& view;  ManualClock& clock;
+//     void advance(Duration);  // moves the clock, and whatever else measures time for this broker
+// No test relies on more than every broker gives: instants that a store may keep in whole seconds
+// are compared so, a lease may last up to 1 s longer than asked, and hints may come late, doubled,
+// or unasked for.
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "support/builders.hpp"
+#include "support/test.hpp"
+#include "taskmux/broker.hpp"
+#include "taskmux/clock.hpp"
+#include "taskmux/queue_view.hpp"
+
+#ifndef TASKMUX_BROKER_FIXTURES
+#error "define TASKMUX_BROKER_FIXTURES before including broker_contract.hpp"
+#endif
+
+#define TASKMUX_CONTRACT(name) TEMPLATE_TEST_CASE(name, "[contract]", TASKMUX_BROKER_FIXTURES)
+
+namespace taskmux::test {
+
+using namespace std::chrono_literals;
+using Ids = std::vector<std::string>;
+
+/// What a broker may round a stored instant to.
+inline auto whole(std::optional<Time> time) {
+  return std::chrono::floor<std::chrono::seconds>(time.value_or(Time{}));
+}
+
+/// Collects the hints of a watch, and waits for one.
+class HintBox {
+ public:
+  auto callback() {
+    return [this](const Hint& hint) {
+      std::lock_guard lock{mutex_};
+      hints_.push_back(hint);
+      arrived_.notify_all();
+    };
+  }
+
+  /// Whether a hint of this kind (and about this task) came, or comes soon; takes all of them.
+  bool got(Hint::Kind kind, const std::string& task_id = {}) {
+    std::unique_lock lock{mutex_};
+    const auto fits = [&](const Hint& hint) {
+      return hint.kind == kind && hint.task_id == task_id;
+    };
+    return arrived_.wait_for(lock, 10s, [&] { return std::erase_if(hints_, fits) > 0; });
+  }
+
+  std::size_t count() {
+    std::lock_guard lock{mutex_};
+    return hints_.size();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable arrived_;
+  std::vector<Hint> hints_;
+};
+
+/// Puts the task `id` into `state`, whatever moves that takes; its queue must have nothing pending.
+template <typename Fixture>
+void bring_to(Fixture& t, const std::string& id, TaskState state,
+              const std::string& queue = "default") {
+  TaskMessage task = message(id, queue);
+  if (state == TaskState::completed) task.retention = 1h;
+  if (state == TaskState::scheduled) {
+    REQUIRE_FALSE(enqueue(t.broker, scheduled(task, 1h)).error);
+    return;
+  }
+  REQUIRE_FALSE(enqueue(t.broker, pending(task)).error);
+  if (state == TaskState::pending) return;
+  const Run run = take_one(t.broker, queue);
+  if (state == TaskState::active) return;
+  const Settlement end = state == TaskState::retry      ? retried(run, 1h)
+                         : state == TaskState::archived ? archived(run)
+                                                        : completed(run, "result");
+  REQUIRE(settle(t.broker, end) == SettleStatus::applied);
+}
+
+inline const std::vector<TaskState> all_states = {TaskState::pending,   TaskState::active,
+                                                  TaskState::scheduled, TaskState::retry,
+                                                  TaskState::archived,  TaskState::completed};
+
+// Enqueue
+
+TASKMUX_CONTRACT("an enqueued task is pending, and its run carries the whole message") {
+  TestType t;
+  TaskMessage sent = message("t1", "critical", std::string("\0\xff\n binary", 10));
+  sent.task.headers = {{"trace-id", "4bf9"}, {"empty", ""}};
+  sent.max_retry = 3;
+  sent.timeout = 90s;
+  sent.retention = 2h;
+  sent.deadline = t.clock.now() + 3h;
+  sent.expires_at = t.clock.now() + 1500ms;
+
+  const EnqueueReply reply = enqueue(t.broker, sent);
+  CHECK_FALSE(reply.error);
+  CHECK(reply.state == TaskState::pending);
+  CHECK_FALSE(reply.process_at);
+
+  const Run run = take_one(t.broker, "critical");
+  REQUIRE(run.message);
+  const TaskMessage& got = *run.message;
+  CHECK(got.id == "t1");
+  CHECK(got.queue == "critical");
+  CHECK(got.task.type == sent.task.type);
+  CHECK(got.task.payload == sent.task.payload);
+  CHECK(got.task.headers == sent.task.headers);
+  CHECK(got.max_retry == 3);
+  CHECK(got.retried == 0);
+  CHECK(got.timeout == 90s);
+  CHECK(got.retention == 2h);
+  CHECK(got.deadline == sent.deadline);
+  CHECK(got.expires_at == sent.expires_at);
+  CHECK(got.enqueued_at == t.clock.now());
+  CHECK(got.last_error.empty());
+  CHECK(got.unique_key.empty());
+  CHECK(run.crashes == 0);
+}
+
+TASKMUX_CONTRACT("tasks are taken in the order they were enqueued, within and across batches") {
+  TestType t;
+  t.broker.enqueue(many("a", 3));
+  t.broker.enqueue(many("b", 2));
+  CHECK(ids(take(t.broker, "default", 2)) == Ids{"a1", "a2"});
+  CHECK(ids(take(t.broker)) == Ids{"a3", "b1", "b2"});
+  CHECK(take(t.broker).empty());
+}
+
+TASKMUX_CONTRACT("an empty batch is answered by no replies") {
+  TestType t;
+  CHECK(t.broker.enqueue({}).empty());
+}
+
+TASKMUX_CONTRACT("an id is taken in its queue whatever the state of its task") {
+  TestType t;
+  for (const TaskState state : all_states) {
+    const std::string id = "id-" + std::string{to_string(state)};
+    bring_to(t, id, state, std::string{to_string(state)});
+    CAPTURE(id);
+    CHECK(enqueue(t.broker, message(id, std::string{to_string(state)})).error ==
+          Errc::task_id_conflict);
+    CHECK_FALSE(enqueue(t.broker, message(id, "elsewhere")).error);
+  }
+}
+
+TASKMUX_CONTRACT("an id is free again once its task is gone") {
+  TestType t;
+  settle(t.broker, completed(started(t.broker, message("t1"))));
+  CHECK_FALSE(enqueue(t.broker, message("t1")).error);
+}
+
+TASKMUX_CONTRACT("one item of a batch never fails another") {
+  TestType t;
+  enqueue(t.broker, message("old"));
+
+  const auto replies = t.broker.enqueue({pending(message("t1")), pending(message("old")),
+                                         pending(message("t1")), pending(message("t2", "other")),
+                                         unique(message("t3")), unique(message("t4"))});
+  REQUIRE(replies.size() == 6);
+  CHECK_FALSE(replies[0].error);
+  CHECK(replies[1].error == Errc::task_id_conflict);
+  CHECK_FALSE(replies[1].detail.empty());
+  CHECK(replies[2].error == Errc::task_id_conflict);
+  CHECK_FALSE(replies[3].error);
+  CHECK_FALSE(replies[4].error);
+  CHECK(replies[5].error == Errc::duplicate_task);
+  CHECK_FALSE(replies[5].detail.empty());
+  CHECK(ids(take(t.broker)) == Ids{"old", "t1", "t3"});
+}
+
+TASKMUX_CONTRACT("ids, queues, types and payloads may hold odd characters") {
+  TestType t;
+  const Ids odd = {" ",           "a b",
+                   "{x}",         "a:b:c",
+                   "line\nbreak", "*?[a]",
+                   "\"'\\",       "\xc3\xa9\xe2\x9c\x97",
+                   "%s%n",        std::string(512, 'i'),
+                   "\t\x01"};
+  for (const std::string& text : odd) {
+    CAPTURE(text);
+    const std::string queue = "q" + text;
+    TaskMessage sent = message(text, queue, text + std::string("\0\x80", 2));
+    sent.task.type = text;
+    REQUIRE_FALSE(enqueue(t.broker, unique(sent)).error);
+    CHECK(enqueue(t.broker, sent).error == Errc::task_id_conflict);
+
+    const Run run = take_one(t.broker, queue);
+    CHECK(run.message->id == text);
+    CHECK(run.message->queue == queue);
+    CHECK(run.message->task.type == text);
+    CHECK(run.message->task.payload == sent.task.payload);
+    CHECK(settle(t.broker, archived(run, text)) == SettleStatus::applied);
+    CHECK(ids(t.view, TaskState::archived, queue) == Ids{text});
+    CHECK(t.view.find(queue, text)->last_error == text);
+  }
+}
+
+TASKMUX_CONTRACT("an empty and a large payload come back as they were") {
+  TestType t;
+  std::string large(2'000'000, 'x');
+  for (std::size_t i = 0; i < large.size(); ++i) large[i] = static_cast<char>(i * 7);
+  enqueue(t.broker, message("t1", "default", ""));
+  enqueue(t.broker, message("t2", "default", large));
+  CHECK(take_one(t.broker).message->task.payload.empty());
+  CHECK(take_one(t.broker).message->task.payload == large);
+}
+
+TASKMUX_CONTRACT("expires_in is counted from the broker's now") {
+  TestType t;
+  EnqueueRequest request = pending(message("t1"));
+  request.expires_in = 1500ms;
+  enqueue(t.broker, request);
+  CHECK(t.view.find("default", "t1")->expires_at == t.clock.now() + 1500ms);
+  CHECK(take_one(t.broker).message->expires_at == t.clock.now() + 1500ms);
+}
+
+TASKMUX_CONTRACT("thousands of tasks go through in large batches") {
+  TestType t;
+  constexpr std::size_t count = 3000;
+  for (const EnqueueReply& reply : t.broker.enqueue(many("t", count))) {
+    REQUIRE_FALSE(reply.error);
+  }
+  CHECK(t.view.queue_info("default").pending == count);
+
+  std::vector<Run> runs;
+  while (runs.size() < count) {
+    const std::vector<Run> some = take(t.broker, "default", count);
+    REQUIRE_FALSE(some.empty());
+    runs.insert(runs.end(), some.begin(), some.end());
+  }
+  CHECK(runs.front().message->id == "t1");
+  CHECK(runs.back().message->id == "t3000");
+  for (const ExtendReply& reply : t.broker.extend(runs, 10s)) {
+    REQUIRE(reply.status == LeaseStatus::ok);
+  }
+
+  std::vector<Settlement> settlements;
+  for (Run& run : runs) settlements.push_back(completed(std::move(run)));
+  const auto statuses = settle(t.broker, settlements);
+  REQUIRE(statuses.size() == count);
+  for (const SettleStatus status : statuses) REQUIRE(status == SettleStatus::applied);
+  CHECK(t.view.queue_info("default").size() == 0);
+  CHECK(t.view.queue_info("default").processed_total == count);
+}
+
+// Time
+
+TASKMUX_CONTRACT("a scheduled task is taken at its instant, and not a microsecond before") {
+  TestType t;
+  const Time due = t.clock.now() + 5min + 123'457us;
+  const EnqueueReply reply = enqueue(t.broker, scheduled(message("t1"), due));
+  CHECK(reply.state == TaskState::scheduled);
+  CHECK(reply.process_at == due);
+  CHECK(state_of(t.view, "t1") == TaskState::scheduled);
+
+  t.advance(due - t.clock.now() - 1us);
+  CHECK(take(t.broker).empty());
+  CHECK(upkeep(t.broker).forwarded == 0);
+  t.advance(1us);
+  CHECK(ids(take(t.broker)) == Ids{"t1"});
+}
+
+TASKMUX_CONTRACT("process_in is counted from the broker's now") {
+  TestType t;
+  const EnqueueReply reply = enqueue(t.broker, scheduled(message("t1"), 1500ms));
+  CHECK(reply.state == TaskState::scheduled);
+  CHECK(reply.process_at == t.clock.now() + 1500ms);
+  t.advance(1499ms);
+  CHECK(take(t.broker).empty());
+  t.advance(1ms);
+  CHECK(take(t.broker).size() == 1);
+}
+
+TASKMUX_CONTRACT("a task whose time has passed is pending at once") {
+  TestType t;
+  for (const Duration ago : {Duration{0}, Duration{1h}}) {
+    const std::string id = "t" + std::to_string(ago.count());
+    const EnqueueReply reply = enqueue(t.broker, scheduled(message(id), t.clock.now() - ago));
+    CHECK(reply.state == TaskState::pending);
+    CHECK(state_of(t.view, id) == TaskState::pending);
+  }
+}
+
+TASKMUX_CONTRACT("tasks that become due line up behind what is pending, by their due times") {
+  TestType t;
+  enqueue(t.broker, scheduled(message("late"), 20s));
+  enqueue(t.broker, scheduled(message("early"), 10s));
+  enqueue(t.broker, message("pending"));
+  t.advance(30s);
+  CHECK(ids(take(t.broker)) == Ids{"pending", "early", "late"});
+}
+
+TASKMUX_CONTRACT("next_due is the earliest of scheduled and retry, to the microsecond") {
+  TestType t;
+  const QueueQuota quotas[] = {{"default", 1}, {"other", 1}};
+  const auto next_due = [&] { return t.broker.exchange({.quotas = quotas}).next_due; };
+  CHECK_FALSE(next_due());
+
+  enqueue(t.broker, scheduled(message("t1"), 1h));
+  CHECK(next_due() == t.clock.now() + 1h);
+  enqueue(t.broker, scheduled(message("t2", "other"), 30min + 3us));
+  CHECK(next_due() == t.clock.now() + 30min + 3us);
+  enqueue(t.broker, scheduled(message("t3", "not asked for"), 1s));
+  CHECK(next_due() == t.clock.now() + 30min + 3us);
+  CHECK(upkeep(t.broker).next_due == t.clock.now() + 1h);
+
+  const Run run = started(t.broker, message("t4"));
+  settle(t.broker, retried(run, 10min + 7us));
+  CHECK(next_due() == t.clock.now() + 10min + 7us);
+  CHECK(upkeep(t.broker).next_due == t.clock.now() + 10min + 7us);
+
+  t.view.pause("default");
+  CHECK(next_due() == t.clock.now() + 30min + 3us);
+  CHECK_FALSE(upkeep(t.broker).next_due);
+}
+
+TASKMUX_CONTRACT("replies tell the broker's time") {
+  TestType t;
+  t.advance(1234567us);
+  CHECK(t.broker.exchange({}).now == t.clock.now());
+  CHECK(upkeep(t.broker).now == t.clock.now());
+  CHECK(t.view.now() == t.clock.now());
+}
+
+TASKMUX_CONTRACT("upkeep moves what is due to pending, so many at a time") {
+  TestType t;
+  for (int i = 1; i <= 5; ++i) {
+    enqueue(t.broker, scheduled(message("t" + std::to_string(i)), std::chrono::seconds{i}));
+  }
+  t.advance(10s);
+
+  UpkeepReply reply = upkeep(t.broker, "default", 3);
+  CHECK(reply.forwarded == 3);
+  CHECK(reply.more);
+  CHECK(ids(t.view, TaskState::pending) == Ids{"t1", "t2", "t3"});
+  reply = upkeep(t.broker, "default", 3);
+  CHECK(reply.forwarded == 2);
+  CHECK_FALSE(reply.more);
+  CHECK(ids(t.view, TaskState::pending) == Ids{"t1", "t2", "t3", "t4", "t5"});
+  CHECK(upkeep(t.broker).forwarded == 0);
+}
+
+TASKMUX_CONTRACT("many tasks that are due at once are all taken in the end") {
+  TestType t;
+  std::vector<EnqueueRequest> batch = many("t", 1500);
+  for (EnqueueRequest& request : batch) request.process_in = 1s;
+  t.broker.enqueue(std::move(batch));
+  t.advance(2s);
+
+  std::set<std::string> taken;
+  while (taken.size() < 1500) {
+    const std::vector<Run> runs = take(t.broker, "default", 400);
+    REQUIRE_FALSE(runs.empty());
+    for (const Run& run : runs) CHECK(taken.insert(run.message->id).second);
+  }
+  CHECK(take(t.broker).empty());
+}
+
+// Taking
+
+TASKMUX_CONTRACT("a taken task is active, and nobody else gets it") {
+  TestType t;
+  enqueue(t.broker, message("t1"));
+  const Run run = take_one(t.broker);
+  CHECK(take(t.broker).empty());
+  const std::optional<TaskInfo> info = t.view.find("default", "t1");
+  REQUIRE(info);
+  CHECK(info->state == TaskState::active);
+  CHECK(whole(info->started_at) == whole(t.clock.now()));
+  CHECK_FALSE(info->orphaned);
+}
+
+TASKMUX_CONTRACT("each queue gives up to its quota, in the order of the quotas") {
+  TestType t;
+  t.broker.enqueue(many("a", 5, "a"));
+  t.broker.enqueue(many("b", 5, "b"));
+  const QueueQuota quotas[] = {{"b", 2}, {"unknown", 0}, {"a", 3}};
+  CHECK(ids(t.broker.exchange({.quotas = quotas}).runs) == Ids{"b1", "b2", "a1", "a2", "a3"});
+}
+
+TASKMUX_CONTRACT("what one queue can't give is taken from the others, in their order") {
+  TestType t;
+  t.broker.enqueue(many("a", 1, "a"));
+  t.broker.enqueue(many("b", 4, "b"));
+  t.broker.enqueue(many("c", 9, "c"));
+  const QueueQuota quotas[] = {{"c", 2}, {"a", 3}, {"b", 1}, {"none", 4}};
+  CHECK(ids(t.broker.exchange({.quotas = quotas}).runs) ==
+        Ids{"c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "a1", "b1"});
+  CHECK(ids(t.broker.exchange({.quotas = quotas}).runs) == Ids{"c9", "b2", "b3", "b4"});
+}
+
+TASKMUX_CONTRACT("an exchange without quotas takes nothing") {
+  TestType t;
+  enqueue(t.broker, message("t1"));
+  CHECK(t.broker.exchange({}).runs.empty());
+  CHECK(take(t.broker, "default", 0).empty());
+  CHECK(state_of(t.view, "t1") == TaskState::pending);
+}
+
+TASKMUX_CONTRACT("no task that is never retried is taken beyond the free workers") {
+  TestType t;
+  TaskMessage once = message("once");
+  once.max_retry = 0;
+  t.broker.enqueue({pending(message("t1")), pending(message("t2")), pending(once),
+                    pending(message("t3")), pending(message("x1", "other")),
+                    pending(message("x2", "other"))});
+  const QueueQuota quotas[] = {{"default", 4}, {"other", 1}};
+
+  ExchangeReply reply = t.broker.exchange({.quotas = quotas, .free_workers = 2});
+  CHECK(ids(reply.runs) == Ids{"t1", "t2", "x1", "x2"});
+  CHECK(reply.more);
+  CHECK(ids(t.view, TaskState::pending) == Ids{"once", "t3"});
+
+  reply = t.broker.exchange({.quotas = quotas, .free_workers = 0});
+  CHECK(reply.runs.empty());
+  CHECK(reply.more);
+
+  reply = t.broker.exchange({.quotas = quotas, .free_workers = 1});
+  CHECK(ids(reply.runs) == Ids{"once", "t3"});
+  CHECK_FALSE(reply.more);
+}
+
+TASKMUX_CONTRACT("a paused queue gives nothing and takes everything in") {
+  TestType t;
+  const Run run = started(t.broker, message("running"));
+  t.view.pause("default");
+  CHECK(t.view.queue_info("default").paused);
+  CHECK_FALSE(enqueue(t.broker, message("t1")).error);
+  CHECK_FALSE(enqueue(t.broker, scheduled(message("t2"), 1s)).error);
+  t.advance(2s);
+  const QueueQuota quotas[] = {{"default", 5}, {"other", 1}};
+  CHECK(t.broker.exchange({.quotas = quotas}).runs.empty());
+  CHECK(extend(t.broker, run).status == LeaseStatus::ok);
+  CHECK(settle(t.broker, retried(run, {})) == SettleStatus::applied);
+  CHECK(take(t.broker).empty());
+
+  enqueue(t.broker, message("other", "other"));
+  CHECK(ids(t.broker.exchange({.quotas = quotas}).runs) == Ids{"other"});
+
+  t.view.unpause("default");
+  CHECK_FALSE(t.view.queue_info("default").paused);
+  CHECK(take(t.broker).size() == 3);
+}
+
+// Settling
+
+TASKMUX_CONTRACT("a completed task without retention is deleted") {
+  TestType t;
+  const Run run = started(t.broker, message("t1"));
+  CHECK(settle(t.broker, completed(run, "lost")) == SettleStatus::applied);
+  CHECK_FALSE(t.view.find("default", "t1"));
+  const QueueInfo info = t.view.queue_info("default");
+  CHECK(info.size() == 0);
+  CHECK(info.processed_total == 1);
+  CHECK(info.failed_total == 0);
+}
+
+TASKMUX_CONTRACT("a completed task is kept with its result while its retention lasts") {
+  TestType t;
+  TaskMessage kept = message("t1");
+  kept.retention = 1min;
+  const std::string result("\0result\xff", 8);
+  settle(t.broker, completed(started(t.broker, kept), result));
+
+  const std::optional<TaskInfo> info = t.view.find("default", "t1");
+  REQUIRE(info);
+  CHECK(info->state == TaskState::completed);
+  CHECK(info->result == result);
+  CHECK(info->retention == 1min);
+  CHECK(whole(info->completed_at) == whole(t.clock.now()));
+  CHECK(t.view.queue_info("default").processed_total == 1);
+
+  t.advance(59s);
+  CHECK(upkeep(t.broker).expired == 0);
+  t.advance(3s);
+  CHECK(upkeep(t.broker).expired == 1);
+  CHECK_FALSE(t.view.find("default", "t1"));
+  CHECK(t.view.queue_info("default").completed == 0);
+}
+
+TASKMUX_CONTRACT("upkeep deletes expired completed tasks, so many at a time") {
+  TestType t;
+  for (const std::string id : {"t1", "t2", "t3"}) bring_to(t, id, TaskState::completed);
+  t.advance(2h);
+  UpkeepReply reply = upkeep(t.broker, "default", 2);
+  CHECK(reply.expired == 2);
+  CHECK(reply.more);
+  reply = upkeep(t.broker, "default", 2);
+  CHECK(reply.expired == 1);
+  CHECK_FALSE(reply.more);
+}
+
+TASKMUX_CONTRACT("a dropped task is deleted in spite of its retention, and counts as processed") {
+  TestType t;
+  TaskMessage kept = message("t1");
+  kept.retention = 1h;
+  CHECK(settle(t.broker, dropped(started(t.broker, kept))) == SettleStatus::applied);
+  CHECK_FALSE(t.view.find("default", "t1"));
+  CHECK(t.view.queue_info("default").processed_total == 1);
+  CHECK(t.view.queue_info("default").failed_total == 0);
+}
+
+TASKMUX_CONTRACT(
+    "a failed task waits in retry for its delay, with its error and one more failure") {
+  TestType t;
+  const Run first = started(t.broker, message("t1"));
+  CHECK(settle(t.broker, retried(first, 1500ms,
+                                 "\xc3\xa9"
+                                 "chec")) == SettleStatus::applied);
+
+  const std::optional<TaskInfo> info = t.view.find("default", "t1");
+  REQUIRE(info);
+  CHECK(info->state == TaskState::retry);
+  CHECK(info->retried == 1);
+  CHECK(info->last_error ==
+        "\xc3\xa9"
+        "chec");
+  CHECK(whole(info->last_failed_at) == whole(t.clock.now()));
+  CHECK(t.view.queue_info("default").processed_total == 1);
+  CHECK(t.view.queue_info("default").failed_total == 1);
+  CHECK(first.message->retried == 0);
+
+  t.advance(1500ms - 1us);
+  CHECK(take(t.broker).empty());
+  t.advance(1us);
+  const Run second = take_one(t.broker);
+  CHECK(second.message->retried == 1);
+  CHECK(second.message->last_error ==
+        "\xc3\xa9"
+        "chec");
+  CHECK(second.message->task.payload == "payload");
+  CHECK(second.token != first.token);
+}
+
+TASKMUX_CONTRACT("a retry that is no failure uses no retry and counts nothing") {
+  TestType t;
+  Settlement again = retried(started(t.broker, message("t1")), 1min, "not yet");
+  again.failure = false;
+  CHECK(settle(t.broker, again) == SettleStatus::applied);
+  const std::optional<TaskInfo> info = t.view.find("default", "t1");
+  REQUIRE(info);
+  CHECK(info->state == TaskState::retry);
+  CHECK(info->retried == 0);
+  CHECK(info->last_error == "not yet");
+  CHECK(t.view.queue_info("default").processed_total == 0);
+  CHECK(t.view.queue_info("default").failed_total == 0);
+}
+
+TASKMUX_CONTRACT("a retry without delay is pending at once, last in line") {
+  TestType t;
+  const Run run = started(t.broker, message("t1"));
+  t.broker.enqueue(many("other", 2));
+  settle(t.broker, retried(run, {}));
+  CHECK(ids(t.view, TaskState::pending) == Ids{"other1", "other2", "t1"});
+  CHECK(t.view.find("default", "t1")->retried == 1);
+}
+
+TASKMUX_CONTRACT("an archived task keeps its error, and counts as failed but not as retried") {
+  TestType t;
+  t.advance(500ms);
+  CHECK(settle(t.broker, archived(started(t.broker, message("t1")), "no use")) ==
+        SettleStatus::applied);
+  const std::optional<TaskInfo> info = t.view.find("default", "t1");
+  REQUIRE(info);
+  CHECK(info->state == TaskState::archived);
+  CHECK(info->last_error == "no use");
+  CHECK(info->retried == 0);
+  CHECK(whole(info->archived_at) == whole(t.clock.now()));
+  CHECK(whole(info->last_failed_at) == whole(t.clock.now()));
+  CHECK(t.view.queue_info("default").processed_total == 1);
+  CHECK(t.view.queue_info("default").failed_total == 1);
+  t.advance(24h * 365);
+  upkeep(t.broker);
+  CHECK(state_of(t.view, "t1") == TaskState::archived);
+}
+
+TASKMUX_CONTRACT("a requeued task is first in line again, as if it had not been taken") {
+  TestType t;
+  t.broker.enqueue(many("t", 3));
+  const Run run = take_one(t.broker);
+  CHECK(settle(t.broker, requeued(run)) == SettleStatus::applied);
+  CHECK(ids(t.view, TaskState::pending) == Ids{"t1", "t2", "t3"});
+  const std::optional<TaskInfo> info = t.view.find("default", "t1");
+  REQUIRE(info);
+  CHECK(info->retried == 0);
+  CHECK(info->last_error.empty());
+  CHECK_FALSE(info->last_failed_at);
+  CHECK(t.view.queue_info("default").processed_total == 0);
+  CHECK(take_one(t.broker).message->id == "t1");
+}
+
+TASKMUX_CONTRACT("a snoozed task is scheduled again, and nothing is counted") {
+  TestType t;
+  const Run run = started(t.broker, message("t1"));
+  CHECK(settle(t.broker, snoozed(run, 90s + 1us)) == SettleStatus::applied);
+  const std::optional<TaskInfo> info = t.view.find("default", "t1");
+  REQUIRE(info);
+  CHECK(info->state == TaskState::scheduled);
+  CHECK(info->retried == 0);
+  CHECK(info->last_error.empty());
+  CHECK(t.view.queue_info("default").processed_total == 0);
+  t.advance(90s);
+  CHECK(take(t.broker).empty());
+  t.advance(1us);
+  CHECK(take_one(t.broker).message->retried == 0);
+}
+
+TASKMUX_CONTRACT("a result stays with a task that is not deleted") {
+  TestType t;
+  Settlement failed = retried(started(t.broker, message("t1")), {});
+  failed.result = "half";
+  settle(t.broker, failed);
+  CHECK(t.view.find("default", "t1")->result == "half");
+  settle(t.broker, archived(take_one(t.broker)));
+  CHECK(t.view.find("default", "t1")->result == "half");
+  CHECK(t.view.list("default", TaskState::archived, {}).at(0).result == "half");
+}
+
+TASKMUX_CONTRACT("an exchange settles first and then takes") {
+  TestType t;
+  const Run run = started(t.broker, message("t1"));
+  const Settlement settlements[] = {requeued(run)};
+  const QueueQuota quotas[] = {{"default", 1}};
+  const ExchangeReply reply = t.broker.exchange({.settlements = settlements, .quotas = quotas});
+  CHECK(reply.settled == std::vector{SettleStatus::applied});
+  CHECK(ids(reply.runs) == Ids{"t1"});
+}
+
+TASKMUX_CONTRACT("settlements are answered in their order, each on its own") {
+  TestType t;
+  t.broker.enqueue(many("t", 3));
+  enqueue(t.broker, message("x1", "other"));
+  const std::vector<Run> runs = take(t.broker);
+  const Run other = take_one(t.broker, "other");
+  Run unknown = runs[0];
+  unknown.message = std::make_shared<const TaskMessage>(message("unknown"));
+
+  CHECK(settle(t.broker, {completed(runs[0]), completed(unknown), completed(runs[0]),
+                          archived(other), retried(runs[2], 1h), requeued(runs[1])}) ==
+        std::vector{SettleStatus::applied, SettleStatus::stale, SettleStatus::stale,
+                    SettleStatus::applied, SettleStatus::applied, SettleStatus::applied});
+  CHECK_FALSE(t.view.find("default", "t1"));
+  CHECK(state_of(t.view, "t2") == TaskState::pending);
+  CHECK(state_of(t.view, "t3") == TaskState::retry);
+  CHECK(state_of(t.view, "x1", "other") == TaskState::archived);
+}
+
+// Fencing
+
+TASKMUX_CONTRACT("a settlement that is repeated comes back as stale and changes nothing") {
+  TestType t;
+  for (const Settlement& end :
+       {completed({}), dropped({}), retried({}, 1h), archived({}), requeued({}), snoozed({}, 1h)}) {
+    const std::string queue = "q" + std::to_string(static_cast<int>(end.action));
+    Settlement settlement = end;
+    settlement.run = started(t.broker, message("t1", queue));
+    REQUIRE(settle(t.broker, settlement) == SettleStatus::applied);
+    const std::optional<TaskState> state = state_of(t.view, "t1", queue);
+    const QueueInfo info = t.view.queue_info(queue);
+
+    CAPTURE(queue);
+    CHECK(settle(t.broker, settlement) == SettleStatus::stale);
+    CHECK(extend(t.broker, settlement.run).status == LeaseStatus::lost);
+    CHECK(state_of(t.view, "t1", queue) == state);
+    CHECK(t.view.queue_info(queue).processed_total == info.processed_total);
+    CHECK(t.view.queue_info(queue).size() == info.size());
+  }
+}
+
+TASKMUX_CONTRACT("a worker can't end or extend a later run of its task") {
+  TestType t;
+  const Run mine = started(t.broker, message("t1"));
+  settle(t.broker, requeued(mine));
+  const Run theirs = take_one(t.broker);
+  CHECK(theirs.token != mine.token);
+
+  for (const Settlement& end : {completed(mine), dropped(mine), retried(mine, 1h), archived(mine),
+                                requeued(mine), snoozed(mine, 1h)}) {
+    CHECK(settle(t.broker, end) == SettleStatus::stale);
+  }
+  CHECK(extend(t.broker, mine).status == LeaseStatus::lost);
+  CHECK(state_of(t.view, "t1") == TaskState::active);
+  CHECK(t.view.find("default", "t1")->last_error.empty());
+  CHECK(extend(t.broker, theirs).status == LeaseStatus::ok);
+  CHECK(settle(t.broker, completed(theirs)) == SettleStatus::applied);
+}
+
+TASKMUX_CONTRACT("the token of one task does not fit another") {
+  TestType t;
+  t.broker.enqueue(many("t", 2));
+  std::vector<Run> runs = take(t.broker);
+  std::swap(runs[0].token, runs[1].token);
+  CHECK(settle(t.broker, {completed(runs[0]), completed(runs[1])}) ==
+        std::vector{SettleStatus::stale, SettleStatus::stale});
+  CHECK(extend(t.broker, runs[0]).status == LeaseStatus::lost);
+}
+
+TASKMUX_CONTRACT("a run of a task that was deleted and enqueued anew is stale") {
+  TestType t;
+  const Run old = started(t.broker, message("t1"));
+  settle(t.broker, completed(old));
+  const Run fresh = started(t.broker, message("t1"));
+  CHECK(settle(t.broker, completed(old)) == SettleStatus::stale);
+  CHECK(extend(t.broker, old).status == LeaseStatus::lost);
+  CHECK(settle(t.broker, completed(fresh)) == SettleStatus::applied);
+}
+
+TASKMUX_CONTRACT("the runs of an unknown queue are stale") {
+  TestType t;
+  Run run = started(t.broker, message("t1"));
+  run.message = std::make_shared<const TaskMessage>(message("t1", "unknown"));
+  CHECK(settle(t.broker, completed(run)) == SettleStatus::stale);
+  CHECK(extend(t.broker, run).status == LeaseStatus::lost);
+}
+
+TASKMUX_CONTRACT("a late worker whom nobody replaced may still settle and extend") {
+  TestType t;
+  t.broker.enqueue(many("t", 2));
+  const std::vector<Run> runs = take(t.broker);
+  t.advance(1h);
+  CHECK(t.view.find("default", "t1")->orphaned);
+  CHECK(t.view.list("default", TaskState::active, {}).at(0).orphaned);
+  CHECK(settle(t.broker, completed(runs[0])) == SettleStatus::applied);
+  CHECK(extend(t.broker, runs[1]).status == LeaseStatus::ok);
+  CHECK_FALSE(t.view.find("default", "t2")->orphaned);
+  CHECK(upkeep(t.broker).lost.empty());
+}
+
+// Leases and lost runs
+
+TASKMUX_CONTRACT("a run is lost 1 s after its lease has ended, and then the finder's") {
+  TestType t;
+  enqueue(t.broker, message("t1"));
+  const Run mine = take_one(t.broker, "default", 10s);
+  t.advance(11s - 1us);
+  CHECK(upkeep(t.broker).lost.empty());
+  t.advance(2s);
+
+  const UpkeepReply reply = upkeep(t.broker);
+  REQUIRE(reply.lost.size() == 1);
+  const Run& found = reply.lost[0];
+  CHECK(found.message->id == "t1");
+  CHECK(found.token != mine.token);
+  CHECK(found.crashes == 0);
+  CHECK(state_of(t.view, "t1") == TaskState::active);
+  CHECK_FALSE(t.view.find("default", "t1")->orphaned);
+
+  CHECK(upkeep(t.broker).lost.empty());
+  CHECK(extend(t.broker, mine).status == LeaseStatus::lost);
+  CHECK(settle(t.broker, completed(mine)) == SettleStatus::stale);
+  CHECK(extend(t.broker, found).status == LeaseStatus::ok);
+  CHECK(settle(t.broker, crashed(found)) == SettleStatus::applied);
+  CHECK(state_of(t.view, "t1") == TaskState::pending);
+}
+
+TASKMUX_CONTRACT("a run whose finder is lost too is found again") {
+  TestType t;
+  started(t.broker, message("t1"));
+  t.advance(20s);
+  const UpkeepReply first = upkeep(t.broker);
+  REQUIRE(first.lost.size() == 1);
+  t.advance(20s);
+  const UpkeepReply second = upkeep(t.broker);
+  REQUIRE(second.lost.size() == 1);
+  CHECK(settle(t.broker, crashed(first.lost[0])) == SettleStatus::stale);
+  CHECK(settle(t.broker, crashed(second.lost[0])) == SettleStatus::applied);
+}
+
+TASKMUX_CONTRACT("extending keeps a run from being lost") {
+  TestType t;
+  const Run run = started(t.broker, message("t1"));
+  for (int i = 0; i < 5; ++i) {
+    t.advance(9s);
+    CHECK(extend(t.broker, run, 10s).status == LeaseStatus::ok);
+    CHECK(upkeep(t.broker).lost.empty());
+  }
+  CHECK(extend(t.broker, run, 1min).status == LeaseStatus::ok);
+  t.advance(1min);
+  CHECK(upkeep(t.broker).lost.empty());
+  t.advance(3s);
+  CHECK(upkeep(t.broker).lost.size() == 1);
+}
+
+TASKMUX_CONTRACT("upkeep takes over so many lost runs at a time, of the queues asked for") {
+  TestType t;
+  t.broker.enqueue(many("t", 3));
+  enqueue(t.broker, message("x1", "other"));
+  take(t.broker);
+  take(t.broker, "other");
+  t.advance(20s);
+  UpkeepReply reply = upkeep(t.broker, "default", 2);
+  CHECK(reply.lost.size() == 2);
+  CHECK(reply.more);
+  reply = upkeep(t.broker, "default", 2);
+  CHECK(reply.lost.size() == 1);
+  CHECK_FALSE(reply.more);
+  CHECK(ids(upkeep(t.broker, "other").lost) == Ids{"x1"});
+}
+
+TASKMUX_CONTRACT("upkeep looks for lost runs only when asked to") {
+  TestType t;
+  started(t.broker, message("t1"));
+  t.advance(20s);
+  const std::string queue = "default";
+  CHECK(t.broker.upkeep({.queues = std::span{&queue, 1}, .recover = false}).lost.empty());
+  CHECK(t.broker.upkeep({.queues = std::span{&queue, 1}, .lease = 1min}).lost.size() == 1);
+  t.advance(50s);
+  CHECK(upkeep(t.broker).lost.empty());
+}
+
+TASKMUX_CONTRACT("upkeep of an unknown queue does nothing") {
+  TestType t;
+  const UpkeepReply reply = upkeep(t.broker, "unknown");
+  CHECK(reply.forwarded + reply.expired + reply.repaired + reply.lost.size() == 0);
+  CHECK_FALSE(reply.more);
+  CHECK_FALSE(reply.next_due);
+}
+
+TASKMUX_CONTRACT("crashes in a row are counted until a run ends otherwise") {
+  TestType t;
+  enqueue(t.broker, message("t1"));
+  for (int crashes = 0; crashes < 3; ++crashes) {
+    CHECK(take_one(t.broker).crashes == crashes);
+    t.advance(20s);
+    const UpkeepReply reply = upkeep(t.broker);
+    REQUIRE(reply.lost.size() == 1);
+    CHECK(reply.lost[0].crashes == crashes);
+    CHECK(settle(t.broker, crashed(reply.lost[0])) == SettleStatus::applied);
+    CHECK(t.view.find("default", "t1")->crashes == crashes + 1);
+  }
+  CHECK(t.view.find("default", "t1")->retried == 3);
+  CHECK(t.view.find("default", "t1")->last_error == "worker lost");
+
+  settle(t.broker, requeued(take_one(t.broker)));
+  CHECK(t.view.find("default", "t1")->crashes == 3);
+  settle(t.broker, retried(take_one(t.broker), {}));
+  CHECK(t.view.find("default", "t1")->crashes == 0);
+  CHECK(take_one(t.broker).crashes == 0);
+}
+
+TASKMUX_CONTRACT("a snooze ends a row of crashes, and a crash may be archived") {
+  TestType t;
+  settle(t.broker, crashed(started(t.broker, message("t1"))));
+  settle(t.broker, snoozed(take_one(t.broker), 1s));
+  CHECK(t.view.find("default", "t1")->crashes == 0);
+
+  t.advance(1s);
+  Settlement given_up = archived(take_one(t.broker), "worker lost");
+  given_up.crash = true;
+  settle(t.broker, given_up);
+  CHECK(t.view.find("default", "t1")->crashes == 1);
+  CHECK(state_of(t.view, "t1") == TaskState::archived);
+}
+
+// Unique locks
+
+TASKMUX_CONTRACT("a unique lock covers its queue, type and payload") {
+  TestType t;
+  REQUIRE_FALSE(enqueue(t.broker, unique(message("t1"))).error);
+  CHECK(enqueue(t.broker, unique(message("t2"))).error == Errc::duplicate_task);
+  CHECK(enqueue(t.broker,
+                EnqueueRequest{.message = message("t2"), .process_in = 1h, .unique_for = 1h})
+            .error == Errc::duplicate_task);
+  CHECK_FALSE(t.view.find("default", "t2"));
+
+  TaskMessage other_type = message("t3");
+  other_type.task.type = "email:goodbye";
+  CHECK_FALSE(enqueue(t.broker, unique(other_type)).error);
+  CHECK_FALSE(enqueue(t.broker, unique(message("t4", "default", "other"))).error);
+  CHECK_FALSE(enqueue(t.broker, unique(message("t5", "other"))).error);
+  TaskMessage with_headers = message("t6");
+  with_headers.task.headers = {{"a", "b"}};
+  CHECK(enqueue(t.broker, unique(with_headers)).error == Errc::duplicate_task);
+  CHECK_FALSE(enqueue(t.broker, message("t7")).error);
+}
+
+TASKMUX_CONTRACT("type and payload of a lock are not mixed up") {
+  TestType t;
+  TaskMessage one = message("t1", "default", "b:c");
+  one.task.type = "a";
+  TaskMessage two = message("t2", "default", "c");
+  two.task.type = "a:b";
+  CHECK_FALSE(enqueue(t.broker, unique(one)).error);
+  CHECK_FALSE(enqueue(t.broker, unique(two)).error);
+}
+
+TASKMUX_CONTRACT("an empty payload counts as none unless asked otherwise") {
+  TestType t;
+  EnqueueRequest present = unique(message("present", "default", ""));
+  present.unique_empty_payload = true;
+  CHECK_FALSE(enqueue(t.broker, unique(message("none", "default", ""))).error);
+  CHECK_FALSE(enqueue(t.broker, present).error);
+  CHECK(enqueue(t.broker, unique(message("t3", "default", ""))).error == Errc::duplicate_task);
+  present.message.id = "t4";
+  CHECK(enqueue(t.broker, present).error == Errc::duplicate_task);
+
+  EnqueueRequest full = unique(message("t5", "default", "x"));
+  full.unique_empty_payload = true;
+  CHECK_FALSE(enqueue(t.broker, full).error);
+  CHECK(enqueue(t.broker, unique(message("t6", "default", "x"))).error == Errc::duplicate_task);
+}
+
+TASKMUX_CONTRACT("success and drop free the lock") {
+  TestType t;
+  TaskMessage kept = message("kept");
+  kept.retention = 1h;
+  int i = 0;
+  for (const auto& end : {completed({}), dropped({})}) {
+    const std::string id = "t" + std::to_string(++i);
+    REQUIRE_FALSE(enqueue(t.broker, unique(message(id))).error);
+    Settlement settlement = end;
+    settlement.run = take_one(t.broker);
+    settle(t.broker, settlement);
+  }
+  REQUIRE_FALSE(enqueue(t.broker, unique(kept)).error);
+  settle(t.broker, completed(take_one(t.broker)));
+  CHECK(state_of(t.view, "kept") == TaskState::completed);
+  CHECK_FALSE(enqueue(t.broker, unique(message("last"))).error);
+}
+
+TASKMUX_CONTRACT("the lock is kept in every other state") {
+  TestType t;
+  const auto locked = [&] {
+    return enqueue(t.broker, unique(message("other"))).error == Errc::duplicate_task;
+  };
+  enqueue(t.broker, unique(message("t1")));
+  CHECK(locked());
+  const Run run = take_one(t.broker);
+  CHECK(locked());
+  CHECK_FALSE(run.message->unique_key.empty());
+  settle(t.broker, requeued(run));
+  CHECK(locked());
+  settle(t.broker, snoozed(take_one(t.broker), 1s));
+  CHECK(locked());
+  t.advance(2s);
+  settle(t.broker, retried(take_one(t.broker), 1s));
+  CHECK(locked());
+  t.advance(2s);
+  settle(t.broker, archived(take_one(t.broker)));
+  CHECK(locked());
+  t.view.act("default", TaskAction::run, Ids{"t1"}, {});
+  CHECK(locked());
+  t.view.act("default", TaskAction::archive, Ids{"t1"}, {});
+  CHECK(locked());
+  t.view.act("default", TaskAction::remove, Ids{"t1"}, {});
+  CHECK_FALSE(locked());
+}
+
+TASKMUX_CONTRACT("a lock ends with its time, and its former holder frees no other's") {
+  TestType t;
+  enqueue(t.broker, unique(message("t1"), 10s));
+  t.advance(9s);
+  CHECK(enqueue(t.broker, unique(message("t2"), 10s)).error == Errc::duplicate_task);
+  t.advance(2s);
+  CHECK_FALSE(enqueue(t.broker, unique(message("t2"), 10s)).error);
+
+  settle(t.broker, completed(take_one(t.broker)));
+  CHECK_FALSE(t.view.find("default", "t1"));
+  CHECK(enqueue(t.broker, unique(message("t3"))).error == Errc::duplicate_task);
+}
+
+TASKMUX_CONTRACT("the time of a lock counts from when the task may run") {
+  TestType t;
+  EnqueueRequest later = unique(message("t1"), 10s);
+  later.process_in = 1h;
+  enqueue(t.broker, later);
+  t.advance(1h + 9s);
+  CHECK(enqueue(t.broker, unique(message("t2"))).error == Errc::duplicate_task);
+  t.advance(2s);
+  CHECK_FALSE(enqueue(t.broker, unique(message("t2"))).error);
+}
+
+TASKMUX_CONTRACT("an id conflict leaves no lock behind, and is told before a duplicate") {
+  TestType t;
+  enqueue(t.broker, message("t1", "default", "one"));
+  CHECK(enqueue(t.broker, unique(message("t1", "default", "two"))).error == Errc::task_id_conflict);
+  CHECK_FALSE(enqueue(t.broker, unique(message("t2", "default", "two"))).error);
+  CHECK(enqueue(t.broker, unique(message("t2", "default", "two"))).error == Errc::task_id_conflict);
+}
+
+TASKMUX_CONTRACT("removing and deleting frees locks, one by one and in bulk") {
+  TestType t;
+  const auto accepted = [&](const std::string& id) {
+    return !enqueue(t.broker, unique(message(id))).error;
+  };
+  REQUIRE(accepted("t1"));
+  CHECK(t.view.act_all("default", TaskAction::remove, TaskState::pending, 10) == 1);
+  REQUIRE(accepted("t2"));
+  settle(t.broker, archived(take_one(t.broker)));
+  CHECK(t.view.act_all("default", TaskAction::remove, TaskState::archived, 10) == 1);
+  REQUIRE(accepted("t3"));
+  t.view.delete_queue("default", true);
+  CHECK(accepted("t4"));
+}
+
+// Cancelling
+
+TASKMUX_CONTRACT("extend tells that a run is to be cancelled, and how") {
+  TestType t;
+  for (const CancelMode mode : {CancelMode::retry, CancelMode::archive, CancelMode::drop}) {
+    const std::string id = "t" + std::to_string(static_cast<int>(mode));
+    const Run run = started(t.broker, message(id));
+    CHECK_FALSE(extend(t.broker, run).cancel);
+    t.view.cancel("default", id, mode);
+    const ExtendReply reply = extend(t.broker, run);
+    CHECK(reply.status == LeaseStatus::ok);
+    CHECK(reply.cancel == mode);
+    CHECK(extend(t.broker, run).cancel == mode);
+
+    settle(t.broker, requeued(run));
+    const Run next = take_one(t.broker);
+    CHECK_FALSE(extend(t.broker, next).cancel);
+    settle(t.broker, completed(next));
+  }
+}
+
+TASKMUX_CONTRACT("the last request to cancel counts") {
+  TestType t;
+  const Run run = started(t.broker, message("t1"));
+  t.view.cancel("default", "t1", CancelMode::retry);
+  t.view.cancel("default", "t1", CancelMode::drop);
+  CHECK(extend(t.broker, run).cancel == CancelMode::drop);
+}
+
+TASKMUX_CONTRACT("only what is active can be cancelled") {
+  TestType t;
+  for (const TaskState state : all_states) {
+    const std::string queue{to_string(state)};
+    bring_to(t, "t1", state, queue);
+    const auto error = error_of([&] { t.view.cancel(queue, "t1", CancelMode::retry); });
+    CAPTURE(queue);
+    CHECK(error == (state == TaskState::active ? std::nullopt : std::optional{Errc::wrong_state}));
+  }
+  CHECK(error_of([&] { t.view.cancel("active", "unknown", CancelMode::retry); }) ==
+        Errc::task_not_found);
+}
+
+// Statistics
+
+TASKMUX_CONTRACT("attempts are counted by the day, UTC, and in all") {
+  TestType t;
+  settle(t.broker, completed(started(t.broker, message("t1"))));
+  settle(t.broker, retried(started(t.broker, message("t2")), 1h));
+  t.advance(std::chrono::ceil<std::chrono::days>(t.clock.now() + 1s) - t.clock.now() - 1s);
+  settle(t.broker, archived(started(t.broker, message("t3"))));
+  const auto yesterday = std::chrono::floor<std::chrono::days>(t.clock.now());
+  t.advance(2s);
+  settle(t.broker, completed(take_one(t.broker)));
+
+  const QueueInfo info = t.view.queue_info("default");
+  CHECK(info.processed_today == 1);
+  CHECK(info.failed_today == 0);
+  CHECK(info.processed_total == 4);
+  CHECK(info.failed_total == 2);
+
+  const std::vector<DailyStats> days = t.view.history("default", 3);
+  REQUIRE(days.size() == 3);
+  CHECK(days[0].day == yesterday + std::chrono::days{1});
+  CHECK(days[0].processed == 1);
+  CHECK(days[0].failed == 0);
+  CHECK(days[1].day == yesterday);
+  CHECK(days[1].processed == 3);
+  CHECK(days[1].failed == 2);
+  CHECK(days[2].day == yesterday - std::chrono::days{1});
+  CHECK(days[2].processed == 0);
+}
+
+TASKMUX_CONTRACT("history goes back 90 days") {
+  TestType t;
+  settle(t.broker, completed(started(t.broker, message("t1"))));
+  t.advance(89 * 24h);
+  settle(t.broker, completed(started(t.broker, message("t2"))));
+  const std::vector<DailyStats> days = t.view.history("default", 90);
+  REQUIRE(days.size() == 90);
+  CHECK(days.front().processed == 1);
+  CHECK(days.back().processed == 1);
+  CHECK(t.view.history("default", 1).size() == 1);
+  for (const int wrong : {0, -1, 91}) {
+    CHECK(error_of([&] { t.view.history("default", wrong); }) == Errc::invalid_argument);
+  }
+}
+
+// Inspecting
+
+TASKMUX_CONTRACT("queues are those that anything was enqueued to, by name") {
+  TestType t;
+  CHECK(t.view.queues().empty());
+  take(t.broker, "only looked at");
+  upkeep(t.broker, "only looked at");
+  enqueue(t.broker, message("t1", "b"));
+  enqueue(t.broker, scheduled(message("t2", "a"), 1h));
+  CHECK(t.view.queues() == Ids{"a", "b"});
+  settle(t.broker, completed(take_one(t.broker, "b")));
+  CHECK(t.view.queues() == Ids{"a", "b"});
+}
+
+TASKMUX_CONTRACT("queue_info counts the tasks of each state") {
+  TestType t;
+  int count = 0;
+  for (const TaskState state : {TaskState::completed, TaskState::archived, TaskState::retry,
+                                TaskState::active, TaskState::scheduled, TaskState::pending}) {
+    ++count;
+    for (int i = 0; i < count; ++i) {
+      bring_to(t, std::string{to_string(state)} + std::to_string(i), state);
+      if (state == TaskState::pending) continue;
+    }
+  }
+  const QueueInfo info = t.view.queue_info("default");
+  CHECK(info.queue == "default");
+  CHECK_FALSE(info.paused);
+  CHECK(info.completed == 1);
+  CHECK(info.archived == 2);
+  CHECK(info.retry == 3);
+  CHECK(info.active == 4);
+  CHECK(info.scheduled == 5);
+  CHECK(info.pending == 6);
+  CHECK(info.aggregating == 0);
+  CHECK(info.size() == 21);
+}
+
+TASKMUX_CONTRACT("latency is how long the next in line has been pending") {
+  TestType t;
+  bring_to(t, "t0", TaskState::archived);
+  CHECK(t.view.queue_info("default").latency == 0s);
+  enqueue(t.broker, message("t1"));
+  t.advance(3s);
+  enqueue(t.broker, message("t2"));
+  CHECK(t.view.queue_info("default").latency == 3s);
+  take_one(t.broker);
+  t.advance(1s);
+  CHECK(t.view.queue_info("default").latency == 1s);
+  take_one(t.broker);
+  CHECK(t.view.queue_info("default").latency == 0s);
+
+  enqueue(t.broker, scheduled(message("t3"), 1min));
+  t.advance(2min);
+  upkeep(t.broker);
+  t.advance(5s);
+  CHECK(t.view.queue_info("default").latency == 5s);
+}
+
+TASKMUX_CONTRACT("find shows a task in any state as it was given") {
+  TestType t;
+  TaskMessage sent = message("t1", "default", std::string("\0\xff", 2));
+  sent.task.headers = {{"k", "v"}};
+  sent.max_retry = 7;
+  sent.retention = 1h;
+  sent.deadline = t.clock.now() + 48h;
+  enqueue(t.broker, scheduled(sent, 1min));
+
+  std::optional<TaskInfo> info = t.view.find("default", "t1");
+  REQUIRE(info);
+  CHECK(info->state == TaskState::scheduled);
+  CHECK(info->next_process_at == t.clock.now() + 1min);
+  CHECK(info->id == "t1");
+  CHECK(info->queue == "default");
+  CHECK(info->task.type == sent.task.type);
+  CHECK(info->task.payload == sent.task.payload);
+  CHECK(info->task.headers == sent.task.headers);
+  CHECK(info->max_retry == 7);
+  CHECK(info->timeout == 30min);
+  CHECK(info->retention == 1h);
+  CHECK(info->deadline == sent.deadline);
+  CHECK(info->enqueued_at == t.clock.now());
+  CHECK_FALSE(info->expires_at);
+  CHECK_FALSE(info->started_at);
+  CHECK_FALSE(info->completed_at);
+  CHECK_FALSE(info->last_failed_at);
+  CHECK_FALSE(info->archived_at);
+  CHECK(info->last_error.empty());
+  CHECK(info->result.empty());
+  CHECK(info->group.empty());
+
+  t.advance(1min);
+  settle(t.broker, retried(take_one(t.broker), 1min));
+  info = t.view.find("default", "t1");
+  REQUIRE(info);
+  CHECK(info->state == TaskState::retry);
+  CHECK(info->next_process_at == t.clock.now() + 1min);
+  CHECK_FALSE(t.view.find("default", "unknown"));
+}
+
+TASKMUX_CONTRACT("pending is listed in the order of running, with pages") {
+  TestType t;
+  t.broker.enqueue(many("t", 5));
+  const auto page = [&](std::size_t offset, std::size_t limit) {
+    return ids(t.view.list("default", TaskState::pending, {.offset = offset, .limit = limit}));
+  };
+  CHECK(page(0, 2) == Ids{"t1", "t2"});
+  CHECK(page(2, 2) == Ids{"t3", "t4"});
+  CHECK(page(4, 2) == Ids{"t5"});
+  CHECK(page(5, 2).empty());
+  CHECK(page(100, 2).empty());
+  CHECK(page(0, 0).empty());
+  const TaskInfo first = t.view.list("default", TaskState::pending, {}).at(0);
+  CHECK(first.state == TaskState::pending);
+  CHECK(first.task.payload == "payload");
+}
+
+TASKMUX_CONTRACT("each state is listed in its own order, with pages") {
+  TestType t;
+  const auto pages = [&](TaskState state) {
+    Ids all = ids(t.view.list("default", state, {.offset = 0, .limit = 2}));
+    for (const TaskInfo& info : t.view.list("default", state, {.offset = 2, .limit = 2})) {
+      CHECK(info.state == state);
+      all.push_back(info.id);
+    }
+    CHECK(t.view.list("default", state, {.offset = 3, .limit = 2}).empty());
+    return all;
+  };
+
+  SECTION("active: longest running first") {
+    for (const std::string id : {"t3", "t1", "t2"}) {
+      bring_to(t, id, TaskState::active);
+      t.advance(2s);
+    }
+    CHECK(pages(TaskState::active) == Ids{"t3", "t1", "t2"});
+  }
+  SECTION("scheduled: by due time") {
+    enqueue(t.broker, scheduled(message("t1"), 30s));
+    enqueue(t.broker, scheduled(message("t2"), 10s));
+    enqueue(t.broker, scheduled(message("t3"), 20s));
+    CHECK(pages(TaskState::scheduled) == Ids{"t2", "t3", "t1"});
+  }
+  SECTION("retry: by due time") {
+    settle(t.broker, retried(started(t.broker, message("t1")), 30s));
+    settle(t.broker, retried(started(t.broker, message("t2")), 10s));
+    settle(t.broker, retried(started(t.broker, message("t3")), 20s));
+    CHECK(pages(TaskState::retry) == Ids{"t2", "t3", "t1"});
+  }
+  SECTION("archived: oldest first") {
+    for (const std::string id : {"t3", "t1", "t2"}) {
+      bring_to(t, id, TaskState::archived);
+      t.advance(2s);
+    }
+    CHECK(pages(TaskState::archived) == Ids{"t3", "t1", "t2"});
+  }
+  SECTION("completed: by the end of retention") {
+    for (const auto& [id, retention] :
+         std::map<std::string, std::chrono::seconds>{{"t1", 3h}, {"t2", 1h}, {"t3", 2h}}) {
+      TaskMessage kept = message(id);
+      kept.retention = retention;
+      settle(t.broker, completed(started(t.broker, kept), "result of " + id));
+    }
+    CHECK(pages(TaskState::completed) == Ids{"t2", "t3", "t1"});
+    CHECK(t.view.list("default", TaskState::completed, {}).at(0).result == "result of t2");
+  }
+  SECTION("aggregating: none of ours") {
+    enqueue(t.broker, message("t1"));
+    CHECK(t.view.list("default", TaskState::aggregating, {}).empty());
+  }
+}
+
+TASKMUX_CONTRACT("what names a queue that never was throws queue_not_found") {
+  TestType t;
+  const std::string queue = "unknown";
+  const Ids none{"t1"};
+  const std::vector<std::optional<Errc>> errors = {
+      error_of([&] { t.view.queue_info(queue); }),
+      error_of([&] { t.view.history(queue, 1); }),
+      error_of([&] { t.view.list(queue, TaskState::pending, {}); }),
+      error_of([&] { t.view.find(queue, "t1"); }),
+      error_of([&] { t.view.act(queue, TaskAction::run, none, {}); }),
+      error_of([&] { t.view.act_all(queue, TaskAction::run, TaskState::retry, 1); }),
+      error_of([&] { t.view.update_payload(queue, "t1", "new"); }),
+      error_of([&] { t.view.pause(queue); }),
+      error_of([&] { t.view.unpause(queue); }),
+      error_of([&] { t.view.cancel(queue, "t1", CancelMode::retry); }),
+      error_of([&] { t.view.delete_queue(queue, true); })};
+  for (std::size_t i = 0; i < errors.size(); ++i) {
+    CAPTURE(i);
+    CHECK(errors[i] == Errc::queue_not_found);
+  }
+}
+
+// Repairing
+
+TASKMUX_CONTRACT("run makes a waiting, archived or completed task pending, last in line") {
+  TestType t;
+  for (const TaskState state :
+       {TaskState::scheduled, TaskState::retry, TaskState::archived, TaskState::completed}) {
+    const std::string queue{to_string(state)};
+    bring_to(t, "t1", state, queue);
+    enqueue(t.broker, message("before", queue));
+    CAPTURE(queue);
+    const auto before = t.view.find(queue, "t1");
+    REQUIRE(before);
+    CHECK(t.view.act(queue, TaskAction::run, Ids{"t1"}, state) ==
+          std::vector<std::optional<Errc>>{std::nullopt});
+    CHECK(ids(t.view, state, queue).empty());
+    CHECK(ids(t.view, TaskState::pending, queue) == Ids{"before", "t1"});
+    CHECK_FALSE(t.broker.exchange({}).next_due);
+
+    const std::vector<Run> runs = take(t.broker, queue);
+    CHECK(ids(runs) == Ids{"before", "t1"});
+    CHECK(runs.at(1).message->retried == before->retried);
+    CHECK(runs.at(1).message->last_error == before->last_error);
+  }
+}
+
+TASKMUX_CONTRACT("archive sets a task aside as it is, and counts nothing") {
+  TestType t;
+  for (const TaskState state :
+       {TaskState::pending, TaskState::scheduled, TaskState::retry, TaskState::completed}) {
+    const std::string queue{to_string(state)};
+    bring_to(t, "t1", state, queue);
+    CAPTURE(queue);
+    const QueueInfo before = t.view.queue_info(queue);
+    const auto task = t.view.find(queue, "t1");
+    t.advance(2s);
+    CHECK(t.view.act(queue, TaskAction::archive, Ids{"t1"}, {}) ==
+          std::vector<std::optional<Errc>>{std::nullopt});
+    const QueueInfo after = t.view.queue_info(queue);
+    CHECK(after.archived == 1);
+    CHECK(after.size() == 1);
+    CHECK(after.processed_total == before.processed_total);
+    const auto info = t.view.find(queue, "t1");
+    REQUIRE(info);
+    CHECK(info->state == TaskState::archived);
+    CHECK(whole(info->archived_at) == whole(t.clock.now()));
+    CHECK(info->last_error == task->last_error);
+    CHECK(take(t.broker, queue).empty());
+  }
+}
+
+TASKMUX_CONTRACT("remove deletes a task in any state but active") {
+  TestType t;
+  for (const TaskState state : all_states) {
+    const std::string queue{to_string(state)};
+    bring_to(t, "t1", state, queue);
+    const auto refused = t.view.act(queue, TaskAction::remove, Ids{"t1"}, {}).at(0);
+    CAPTURE(queue);
+    if (state == TaskState::active) {
+      CHECK(refused == Errc::wrong_state);
+      CHECK(t.view.queue_info(queue).active == 1);
+    } else {
+      CHECK_FALSE(refused);
+      CHECK_FALSE(t.view.find(queue, "t1"));
+      CHECK(t.view.queue_info(queue).size() == 0);
+      CHECK_FALSE(enqueue(t.broker, message("t1", queue)).error);
+    }
+  }
+}
+
+TASKMUX_CONTRACT("act answers for each id, and refuses what its state does not allow") {
+  TestType t;
+  bring_to(t, "archived", TaskState::archived);
+  bring_to(t, "retry", TaskState::retry);
+  bring_to(t, "active", TaskState::active);
+  bring_to(t, "pending", TaskState::pending);
+  const std::optional<Errc> done;
+
+  CHECK(t.view.act("default", TaskAction::run,
+                   Ids{"active", "unknown", "retry", "pending", "archived", "retry"}, {}) ==
+        std::vector<std::optional<Errc>>{Errc::wrong_state, Errc::task_not_found, done,
+                                         Errc::wrong_state, done, Errc::wrong_state});
+  CHECK(t.view.act("default", TaskAction::archive, Ids{"active", "pending", "pending"}, {}) ==
+        std::vector<std::optional<Errc>>{Errc::wrong_state, done, Errc::wrong_state});
+  CHECK(ids(t.view, TaskState::pending) == Ids{"retry", "archived"});
+  CHECK(t.view.act("default", TaskAction::run, Ids{}, {}).empty());
+}
+
+TASKMUX_CONTRACT("act spares a task that is not in the state it was seen in") {
+  TestType t;
+  bring_to(t, "t1", TaskState::retry);
+  bring_to(t, "t2", TaskState::archived);
+  CHECK(t.view.act("default", TaskAction::remove, Ids{"t1", "t2"}, TaskState::archived) ==
+        std::vector<std::optional<Errc>>{Errc::wrong_state, std::nullopt});
+  CHECK(state_of(t.view, "t1") == TaskState::retry);
+  CHECK_FALSE(t.view.find("default", "t2"));
+}
+
+TASKMUX_CONTRACT("act_all acts on so many of a state, in the order of the listing") {
+  TestType t;
+  for (const std::string id : {"t1", "t2", "t3", "t4", "t5"}) {
+    bring_to(t, id, TaskState::archived);
+    t.advance(1s);
+  }
+  CHECK(t.view.act_all("default", TaskAction::run, TaskState::archived, 2) == 2);
+  CHECK(ids(t.view, TaskState::pending) == Ids{"t1", "t2"});
+  CHECK(t.view.act_all("default", TaskAction::remove, TaskState::archived, 1) == 1);
+  CHECK(ids(t.view, TaskState::archived) == Ids{"t4", "t5"});
+  CHECK(t.view.act_all("default", TaskAction::archive, TaskState::pending, 10) == 2);
+  CHECK(t.view.queue_info("default").archived == 4);
+  CHECK(t.view.act_all("default", TaskAction::run, TaskState::archived, 0) == 0);
+  CHECK(t.view.act_all("default", TaskAction::run, TaskState::retry, 10) == 0);
+  CHECK(t.view.act_all("default", TaskAction::run, TaskState::archived, 100) == 4);
+  CHECK(take(t.broker).size() == 4);
+}
+
+TASKMUX_CONTRACT("act_all from a state that does not allow it throws wrong_state") {
+  TestType t;
+  bring_to(t, "t1", TaskState::active);
+  using Pair = std::pair<TaskAction, TaskState>;
+  for (const auto& [action, state] :
+       {Pair{TaskAction::run, TaskState::pending}, Pair{TaskAction::archive, TaskState::archived},
+        Pair{TaskAction::run, TaskState::active}, Pair{TaskAction::archive, TaskState::active},
+        Pair{TaskAction::remove, TaskState::active}}) {
+    CHECK(error_of([&, a = action, s = state] { t.view.act_all("default", a, s, 10); }) ==
+          Errc::wrong_state);
+  }
+}
+
+TASKMUX_CONTRACT("act_all can empty each state that allows it") {
+  TestType t;
+  for (const TaskState state : all_states) {
+    if (state == TaskState::active) continue;
+    const std::string queue{to_string(state)};
+    bring_to(t, "t1", state, queue);
+    CAPTURE(queue);
+    CHECK(t.view.act_all(queue, TaskAction::remove, state, 10) == 1);
+    CHECK(t.view.queue_info(queue).size() == 0);
+    CHECK_FALSE(t.view.find(queue, "t1"));
+  }
+}
+
+TASKMUX_CONTRACT("a payload can be replaced while its task waits or is archived") {
+  TestType t;
+  const std::string fresh("\0new\xff", 5);
+  for (const TaskState state : all_states) {
+    const std::string queue{to_string(state)};
+    bring_to(t, "t1", state, queue);
+    const auto error = error_of([&] { t.view.update_payload(queue, "t1", fresh); });
+    CAPTURE(queue);
+    if (state == TaskState::active || state == TaskState::completed) {
+      CHECK(error == Errc::wrong_state);
+      CHECK(t.view.find(queue, "t1")->task.payload == "payload");
+      continue;
+    }
+    CHECK_FALSE(error);
+    const auto info = t.view.find(queue, "t1");
+    REQUIRE(info);
+    CHECK(info->state == state);
+    CHECK(info->task.payload == fresh);
+    CHECK(ids(t.view, state, queue) == Ids{"t1"});
+    if (state != TaskState::pending) t.view.act(queue, TaskAction::run, Ids{"t1"}, {});
+    CHECK(take_one(t.broker, queue).message->task.payload == fresh);
+  }
+  CHECK(error_of([&] { t.view.update_payload("pending", "unknown", "x"); }) ==
+        Errc::task_not_found);
+}
+
+TASKMUX_CONTRACT("a task keeps its place when its payload is replaced") {
+  TestType t;
+  t.broker.enqueue(many("t", 3));
+  t.view.update_payload("default", "t2", "new");
+  CHECK(ids(take(t.broker)) == Ids{"t1", "t2", "t3"});
+}
+
+TASKMUX_CONTRACT("the lock of a task whose payload was replaced stays that of the first payload") {
+  TestType t;
+  enqueue(t.broker, unique(message("t1", "default", "first")));
+  t.view.update_payload("default", "t1", "second");
+  CHECK(enqueue(t.broker, unique(message("t2", "default", "first"))).error == Errc::duplicate_task);
+  CHECK_FALSE(enqueue(t.broker, unique(message("t3", "default", "second"))).error);
+  settle(t.broker, completed(take_one(t.broker)));
+  CHECK_FALSE(enqueue(t.broker, unique(message("t2", "default", "first"))).error);
+  CHECK(enqueue(t.broker, unique(message("t4", "default", "second"))).error ==
+        Errc::duplicate_task);
+}
+
+TASKMUX_CONTRACT("a queue is paused once and unpaused once") {
+  TestType t;
+  enqueue(t.broker, message("t1"));
+  CHECK(error_of([&] { t.view.unpause("default"); }) == Errc::wrong_state);
+  t.view.pause("default");
+  CHECK(error_of([&] { t.view.pause("default"); }) == Errc::wrong_state);
+  t.view.unpause("default");
+  CHECK(error_of([&] { t.view.unpause("default"); }) == Errc::wrong_state);
+}
+
+TASKMUX_CONTRACT("a queue that holds tasks is deleted only by force, and never with active ones") {
+  TestType t;
+  for (const TaskState state : all_states) {
+    const std::string queue{to_string(state)};
+    bring_to(t, "t1", state, queue);
+    CAPTURE(queue);
+    const Errc expected = state == TaskState::active ? Errc::wrong_state : Errc::queue_not_empty;
+    CHECK(error_of([&] { t.view.delete_queue(queue, false); }) == expected);
+    const auto forced = error_of([&] { t.view.delete_queue(queue, true); });
+    if (state == TaskState::active) {
+      CHECK(forced == Errc::wrong_state);
+      CHECK(state_of(t.view, "t1", queue) == TaskState::active);
+    } else {
+      CHECK_FALSE(forced);
+      CHECK(error_of([&] { t.view.queue_info(queue); }) == Errc::queue_not_found);
+    }
+  }
+  CHECK(t.view.queues() == Ids{"active"});
+}
+
+TASKMUX_CONTRACT("a deleted queue leaves nothing behind") {
+  TestType t;
+  bring_to(t, "t1", TaskState::completed);
+  bring_to(t, "t2", TaskState::archived);
+  enqueue(t.broker, unique(message("t3")));
+  t.view.pause("default");
+  t.view.delete_queue("default", true);
+  CHECK(t.view.queues().empty());
+
+  for (const std::string id : {"t1", "t2"}) CHECK_FALSE(enqueue(t.broker, message(id)).error);
+  CHECK_FALSE(enqueue(t.broker, unique(message("t3"))).error);
+  const QueueInfo info = t.view.queue_info("default");
+  CHECK_FALSE(info.paused);
+  CHECK(info.size() == 3);
+  CHECK(info.processed_total == 0);
+  CHECK(info.failed_total == 0);
+  CHECK(info.processed_today == 0);
+  CHECK(t.view.history("default", 1).at(0).processed == 0);
+  CHECK(take(t.broker).size() == 3);
+}
+
+TASKMUX_CONTRACT("an empty queue is deleted without force") {
+  TestType t;
+  settle(t.broker, completed(started(t.broker, message("t1"))));
+  t.view.delete_queue("default", false);
+  CHECK(t.view.queues().empty());
+}
+
+// Watching
+
+TASKMUX_CONTRACT("arm tells how the queues stand") {
+  TestType t;
+  HintBox box;
+  const auto watch = t.broker.watch({"default", "other"}, box.callback());
+  Watch::State state = watch->arm();
+  CHECK_FALSE(state.ready);
+  CHECK_FALSE(state.next_due);
+  CHECK(state.now == t.clock.now());
+
+  enqueue(t.broker, scheduled(message("t1", "other"), 10s + 1us));
+  state = watch->arm();
+  CHECK_FALSE(state.ready);
+  CHECK(state.next_due == t.clock.now() + 10s + 1us);
+
+  t.advance(10s + 1us);
+  CHECK(watch->arm().ready);
+  const Run run = take_one(t.broker, "other");
+  CHECK_FALSE(watch->arm().ready);
+  settle(t.broker, requeued(run));
+  CHECK(watch->arm().ready);
+  t.view.pause("other");
+  CHECK_FALSE(watch->arm().ready);
+  enqueue(t.broker, message("t2", "not watched"));
+  CHECK_FALSE(watch->arm().ready);
+}
+
+TASKMUX_CONTRACT("an armed watch is told when something may be ready") {
+  TestType t;
+  HintBox box;
+  enqueue(t.broker, message("running"));
+  const Run run = take_one(t.broker);
+  bring_to(t, "archived", TaskState::archived);
+  enqueue(t.broker, scheduled(message("later"), 1h));
+  const auto watch = t.broker.watch({"other", "default"}, box.callback());
+  REQUIRE_FALSE(watch->arm().ready);
+
+  SECTION("a task is enqueued") { enqueue(t.broker, message("t1")); }
+  SECTION("the first task of a queue is enqueued") { enqueue(t.broker, message("t1", "other")); }
+  SECTION("a task is scheduled to be due earlier than was said") {
+    enqueue(t.broker, scheduled(message("t1"), 1min));
+  }
+  SECTION("a task is scheduled where nothing was due") {
+    enqueue(t.broker, scheduled(message("t1", "other"), 1min));
+  }
+  SECTION("a task is put back") { settle(t.broker, requeued(run)); }
+  SECTION("a task is retried at once") { settle(t.broker, retried(run, {})); }
+  SECTION("a task is to be retried earlier than was said") { settle(t.broker, retried(run, 1min)); }
+  SECTION("a task is snoozed to be due earlier than was said") {
+    settle(t.broker, snoozed(run, 1min));
+  }
+  SECTION("an operator runs a task") {
+    t.view.act("default", TaskAction::run, Ids{"archived"}, {});
+  }
+  SECTION("an operator runs all tasks") {
+    t.view.act_all("default", TaskAction::run, TaskState::archived, 10);
+  }
+  SECTION("someone's upkeep finds what is due") {
+    t.advance(2h);
+    upkeep(t.broker);
+  }
+  SECTION("a queue is no longer paused") {
+    t.view.pause("default");
+    enqueue(t.broker, message("t1"));
+    REQUIRE_FALSE(watch->arm().ready);
+    t.view.unpause("default");
+  }
+  CHECK(box.got(Hint::Kind::ready));
+}
+
+TASKMUX_CONTRACT("a watch that is armed again is told again") {
+  TestType t;
+  HintBox box;
+  const auto watch = t.broker.watch({"default"}, box.callback());
+  for (int i = 0; i < 3; ++i) {
+    REQUIRE_FALSE(watch->arm().ready);
+    enqueue(t.broker, message("t1"));
+    CHECK(box.got(Hint::Kind::ready));
+    CHECK(watch->arm().ready);
+    settle(t.broker, completed(take_one(t.broker)));
+  }
+}
+
+TASKMUX_CONTRACT("every armed watch is told") {
+  TestType t;
+  HintBox one;
+  HintBox two;
+  const auto first = t.broker.watch({"default"}, one.callback());
+  const auto second = t.broker.watch({"default", "other"}, two.callback());
+  REQUIRE_FALSE(first->arm().ready);
+  REQUIRE_FALSE(second->arm().ready);
+  enqueue(t.broker, message("t1"));
+  CHECK(one.got(Hint::Kind::ready));
+  CHECK(two.got(Hint::Kind::ready));
+}
+
+TASKMUX_CONTRACT("cancelling is told to every watch, armed or not, whatever its queues") {
+  TestType t;
+  HintBox one;
+  HintBox two;
+  const auto first = t.broker.watch({"default"}, one.callback());
+  const auto second = t.broker.watch({"elsewhere"}, two.callback());
+  started(t.broker, message("id with {odd} bytes\n"));
+  t.view.cancel("default", "id with {odd} bytes\n", CancelMode::drop);
+  CHECK(one.got(Hint::Kind::cancel, "id with {odd} bytes\n"));
+  CHECK(two.got(Hint::Kind::cancel, "id with {odd} bytes\n"));
+}
+
+TASKMUX_CONTRACT("no hint comes once the watch is gone") {
+  TestType t;
+  HintBox gone;
+  HintBox stays;
+  auto first = t.broker.watch({"default"}, gone.callback());
+  const auto second = t.broker.watch({"default"}, stays.callback());
+  first->arm();
+  second->arm();
+  first.reset();
+  const std::size_t before = gone.count();
+  started(t.broker, message("t1"));
+  t.view.cancel("default", "t1", CancelMode::retry);
+  CHECK(stays.got(Hint::Kind::ready));
+  CHECK(stays.got(Hint::Kind::cancel, "t1"));
+  CHECK(gone.count() == before);
+}
+
+// Servers
+
+TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts") {
+  TestType t;
+  CHECK(t.view.servers().empty());
+  ServerInfo server;
+  server.host = "web-1";
+  server.pid = 4242;
+  server.id = "7d444840-9dc0-11d1-b245-5ffdce74fad2";
+  server.concurrency = 10;
+  server.queues = {{"critical", 6}, {"default", 3}};
+  server.strict_priority = true;
+  server.status = "active";
+  server.started_at = t.clock.now() - 1h;
+  WorkerInfo worker;
+  worker.task_id = "t1";
+  worker.queue = "default";
+  worker.task = {.type = "email:welcome", .payload = std::string("\0\xff", 2)};
+  worker.started_at = t.clock.now() - 3s;
+  worker.deadline = t.clock.now() + 30min;
+  server.workers = {worker};
+  t.broker.heartbeat(server, 10s);
+
+  ServerInfo other;
+  other.host = "web-2";
+  other.pid = 1;
+  other.id = "other";
+  other.status = "stopped";
+  t.broker.heartbeat(other, 1min);
+
+  std::map<std::string, ServerInfo> shown;
+  for (const ServerInfo& info : t.view.servers()) shown[info.id] = info;
+  REQUIRE(shown.size() == 2);
+  const ServerInfo& got = shown[server.id];
+  CHECK(got.host == "web-1");
+  CHECK(got.pid == 4242);
+  CHECK(got.concurrency == 10);
+  CHECK(got.queues == server.queues);
+  CHECK(got.strict_priority);
+  CHECK(got.status == "active");
+  CHECK(got.started_at == server.started_at);
+  REQUIRE(got.workers.size() == 1);
+  CHECK(got.workers[0].task_id == "t1");
+  CHECK(got.workers[0].queue == "default");
+  CHECK(got.workers[0].task.type == "email:welcome");
+  CHECK(got.workers[0].task.payload == worker.task.payload);
+  CHECK(got.workers[0].started_at == worker.started_at);
+  CHECK(got.workers[0].deadline == worker.deadline);
+  CHECK(shown["other"].workers.empty());
+
+  t.advance(8s);
+  server.workers.clear();
+  server.status = "closed";
+  t.broker.heartbeat(server, 10s);
+  t.advance(8s);
+  shown.clear();
+  for (const ServerInfo& info : t.view.servers()) shown[info.id] = info;
+  REQUIRE(shown.size() == 2);
+  CHECK(shown[server.id].status == "closed");
+  CHECK(shown[server.id].workers.empty());
+
+  t.advance(4s);
+  REQUIRE(t.view.servers().size() == 1);
+  CHECK(t.view.servers()[0].id == "other");
+  t.broker.retire(other);
+  CHECK(t.view.servers().empty());
+  CHECK_NOTHROW(t.broker.retire(other));
+}
+
+TASKMUX_CONTRACT("a broker that is there answers a ping, and shows its view") {
+  TestType t;
+  CHECK_NOTHROW(t.broker.ping());
+  CHECK(&t.broker.queue_view() == &t.view);
+}
+
+// Threads
+
+TASKMUX_CONTRACT("many producers and many takers: each task is run exactly once") {
+  TestType t;
+  constexpr int producers = 2;
+  constexpr int takers = 4;
+  constexpr std::size_t each = 1000;
+  std::atomic<std::size_t> settled{0};
+  std::mutex mutex;
+  std::map<std::string, int> runs_of;
+
+  std::vector<std::thread> threads;
+  for (int p = 0; p < producers; ++p) {
+    threads.emplace_back([&t, p] {
+      std::vector<EnqueueRequest> all = many("p" + std::to_string(p) + "-", each);
+      for (std::size_t from = 0; from < all.size(); from += 50) {
+        const auto begin = all.begin() + static_cast<std::ptrdiff_t>(from);
+        t.broker.enqueue({begin, begin + 50});
+      }
+    });
+  }
+  for (int i = 0; i < takers; ++i) {
+    threads.emplace_back([&] {
+      const QueueQuota quotas[] = {{"default", 20}};
+      std::vector<Settlement> ends;
+      while (settled < producers * each) {
+        const ExchangeReply reply = t.broker.exchange({.settlements = ends, .quotas = quotas});
+        for (const SettleStatus status : reply.settled) {
+          if (status == SettleStatus::applied) ++settled;
+        }
+        ends.clear();
+        const std::lock_guard lock{mutex};
+        for (const Run& run : reply.runs) {
+          ++runs_of[run.message->id];
+          ends.push_back(completed(run));
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+
+  CHECK(settled == producers * each);
+  CHECK(runs_of.size() == producers * each);
+  for (const auto& [id, runs] : runs_of) {
+    CAPTURE(id);
+    REQUIRE(runs == 1);
+  }
+  CHECK(t.view.queue_info("default").size() == 0);
+  CHECK(t.view.queue_info("default").processed_total == producers * each);
+}
+
+TASKMUX_CONTRACT("of many who settle one run, one is applied") {
+  TestType t;
+  t.broker.enqueue(many("t", 200));
+  const std::vector<Run> runs = take(t.broker, "default", 200);
+  REQUIRE(runs.size() == 200);
+  std::atomic<int> applied{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (const Run& run : runs) {
+        if (settle(t.broker, retried(run, 1h)) == SettleStatus::applied) ++applied;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(applied == 200);
+  CHECK(t.view.queue_info("default").retry == 200);
+  CHECK(t.view.queue_info("default").failed_total == 200);
+}
+
+}  // namespace taskmux::test

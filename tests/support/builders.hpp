@@ -1,0 +1,180 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/error.hpp"
+#include "taskmux/queue_view.hpp"
+#include "taskmux/task.hpp"
+
+/// Builders with defaults, so that a test names only what matters to it.
+namespace taskmux::test {
+
+/// A message such as Client makes.
+inline TaskMessage message(std::string id, std::string queue = "default",
+                           std::string payload = "payload") {
+  TaskMessage message;
+  message.id = std::move(id);
+  message.queue = std::move(queue);
+  message.task = {.type = "email:welcome", .payload = std::move(payload)};
+  message.timeout = std::chrono::minutes{30};
+  return message;
+}
+
+/// To be run at once.
+inline EnqueueRequest pending(TaskMessage message) { return {.message = std::move(message)}; }
+
+inline EnqueueRequest scheduled(TaskMessage message, Time at) {
+  return {.message = std::move(message), .process_at = at};
+}
+
+inline EnqueueRequest scheduled(TaskMessage message, Duration in) {
+  return {.message = std::move(message), .process_in = in};
+}
+
+/// With a unique lock.
+inline EnqueueRequest unique(TaskMessage message,
+                             std::chrono::seconds lock = std::chrono::hours{1}) {
+  return {.message = std::move(message), .unique_for = lock};
+}
+
+inline EnqueueReply enqueue(Broker& broker, EnqueueRequest request) {
+  std::vector<EnqueueRequest> batch;
+  batch.push_back(std::move(request));
+  return broker.enqueue(std::move(batch)).at(0);
+}
+
+inline EnqueueReply enqueue(Broker& broker, TaskMessage message) {
+  return enqueue(broker, pending(std::move(message)));
+}
+
+/// `count` pending tasks, of the ids "<prefix>1", "<prefix>2", ...
+inline std::vector<EnqueueRequest> many(const std::string& prefix, std::size_t count,
+                                        const std::string& queue = "default") {
+  std::vector<EnqueueRequest> batch;
+  for (std::size_t i = 1; i <= count; ++i) {
+    batch.push_back(pending(message(prefix + std::to_string(i), queue)));
+  }
+  return batch;
+}
+
+inline std::vector<Run> take(Broker& broker, const std::string& queue = "default",
+                             std::size_t count = 100, Duration lease = std::chrono::seconds{10}) {
+  const QueueQuota quotas[] = {{queue, count}};
+  return broker.exchange({.quotas = quotas, .lease = lease}).runs;
+}
+
+/// Takes the task that is next in line. Throws if there is none.
+inline Run take_one(Broker& broker, const std::string& queue = "default",
+                    Duration lease = std::chrono::seconds{10}) {
+  std::vector<Run> runs = take(broker, queue, 1, lease);
+  if (runs.size() != 1) throw std::logic_error{"no task to take in " + queue};
+  return runs.front();
+}
+
+/// Enqueues a task and takes it, which must be the only one in its queue.
+inline Run started(Broker& broker, TaskMessage message) {
+  const std::string queue = message.queue;
+  if (enqueue(broker, std::move(message)).error) throw std::logic_error{"not accepted"};
+  return take_one(broker, queue);
+}
+
+inline Settlement completed(Run run) { return {.run = std::move(run)}; }
+
+inline Settlement completed(Run run, std::string result) {
+  return {.run = std::move(run), .result = std::move(result)};
+}
+
+inline Settlement dropped(Run run) { return {.run = std::move(run), .action = SettleAction::drop}; }
+
+inline Settlement retried(Run run, Duration delay, std::string error = "boom") {
+  return {.run = std::move(run),
+          .action = SettleAction::retry,
+          .error = std::move(error),
+          .delay = delay};
+}
+
+/// As the server settles a run that upkeep took over from a lost worker.
+inline Settlement crashed(Run run, Duration delay = {}) {
+  return {.run = std::move(run),
+          .action = SettleAction::retry,
+          .error = "worker lost",
+          .delay = delay,
+          .crash = true};
+}
+
+inline Settlement archived(Run run, std::string error = "boom") {
+  return {.run = std::move(run), .action = SettleAction::archive, .error = std::move(error)};
+}
+
+inline Settlement requeued(Run run) {
+  return {.run = std::move(run), .action = SettleAction::requeue};
+}
+
+inline Settlement snoozed(Run run, Duration delay) {
+  return {.run = std::move(run), .action = SettleAction::snooze, .delay = delay};
+}
+
+inline SettleStatus settle(Broker& broker, const Settlement& settlement) {
+  return broker.exchange({.settlements = std::span{&settlement, 1}}).settled.at(0);
+}
+
+inline std::vector<SettleStatus> settle(Broker& broker, const std::vector<Settlement>& batch) {
+  return broker.exchange({.settlements = batch}).settled;
+}
+
+/// Extends one run.
+inline ExtendReply extend(Broker& broker, const Run& run,
+                          Duration lease = std::chrono::seconds{10}) {
+  return broker.extend(std::span{&run, 1}, lease).at(0);
+}
+
+inline UpkeepReply upkeep(Broker& broker, const std::string& queue = "default",
+                          std::size_t limit = 100) {
+  return broker.upkeep({.queues = std::span{&queue, 1}, .limit = limit});
+}
+
+inline std::vector<std::string> ids(const std::vector<Run>& runs) {
+  std::vector<std::string> ids;
+  for (const Run& run : runs) ids.push_back(run.message->id);
+  return ids;
+}
+
+inline std::vector<std::string> ids(const std::vector<TaskInfo>& infos) {
+  std::vector<std::string> ids;
+  for (const TaskInfo& info : infos) ids.push_back(info.id);
+  return ids;
+}
+
+/// The ids of all tasks of a state, in the order of list().
+inline std::vector<std::string> ids(QueueView& view, TaskState state,
+                                    const std::string& queue = "default") {
+  return ids(view.list(queue, state, {.limit = 10'000}));
+}
+
+/// The state of a task; none if there is no such task.
+inline std::optional<TaskState> state_of(QueueView& view, const std::string& id,
+                                         const std::string& queue = "default") {
+  const std::optional<TaskInfo> info = view.find(queue, id);
+  return info ? std::optional{info->state} : std::nullopt;
+}
+
+/// With which Error `function` ends; none if it does not throw one.
+template <typename Function>
+std::optional<Errc> error_of(Function function) {
+  try {
+    function();
+  } catch (const Error& error) {
+    return error.errc();
+  }
+  return std::nullopt;
+}
+
+}  // namespace taskmux::test
