@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <random>
 #include <string>
@@ -234,7 +235,9 @@ WireMessage random_message(Dice& dice) {
   return wire;
 }
 
+// A seed of its own for each run; TASKMUX_TEST_SEED replays one.
 std::uint64_t fresh_seed() {
+  if (const char* seed = std::getenv("TASKMUX_TEST_SEED")) return std::stoull(seed);
   std::random_device device;
   return std::uint64_t{device()} << 32 | device();
 }
