@@ -25,6 +25,7 @@ set(taskmux_headers
     include/taskmux/detail/serve_mux.hpp
     include/taskmux/detail/server.hpp
     include/taskmux/detail/settler.hpp
+    include/taskmux/detail/task_events.hpp
     include/taskmux/detail/thread.hpp
     include/taskmux/detail/upkeep.hpp
     include/taskmux/detail/utf8.hpp
@@ -41,4 +42,5 @@ set(taskmux_headers
     include/taskmux/server.hpp
     include/taskmux/task.hpp
     include/taskmux/taskmux.hpp
+    include/taskmux/testing.hpp
     include/taskmux/version.hpp)

@@ -95,6 +95,14 @@ class RunState {
     worker_ = worker;
     deadline_ = deadline;
   }
+  /// Notes the end of the handler, whatever becomes of its outcome.
+  void end(SteadyTime now) noexcept {
+    ended_at_.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+  }
+  /// The end of time if the handler has not ended.
+  SteadyTime ended_at() const noexcept {
+    return SteadyTime{SteadyTime::duration{ended_at_.load(std::memory_order_relaxed)}};
+  }
   /// The rest may be read once phase() is past `ready`.
   SteadyTime started_at() const noexcept { return started_at_; }
   SteadyTime deadline() const noexcept { return deadline_; }
@@ -196,6 +204,7 @@ class RunState {
   SteadyTime deadline_{};
   Time deadline_wall_{};
   std::size_t worker_ = 0;
+  std::atomic<SteadyTime::rep> ended_at_{SteadyTime::max().time_since_epoch().count()};
 
   Mutex mutex_;
   std::optional<std::string> result_ TASKMUX_GUARDED_BY(mutex_);

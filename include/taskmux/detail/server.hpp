@@ -31,6 +31,7 @@
 #include "taskmux/detail/queue_picker.hpp"
 #include "taskmux/detail/run_registry.hpp"
 #include "taskmux/detail/settler.hpp"
+#include "taskmux/detail/task_events.hpp"
 #include "taskmux/detail/upkeep.hpp"
 #include "taskmux/detail/uuid.hpp"
 #include "taskmux/detail/watchdog.hpp"
@@ -71,18 +72,6 @@ inline std::string host_name() {
   std::array<char, 256> name{};
   if (::gethostname(name.data(), name.size() - 1) != 0 || name[0] == '\0') return "unknown-host";
   return bounded_utf8(name.data(), name.size());
-}
-
-inline TaskEvent::Change change_of(SettleAction action) noexcept {
-  switch (action) {
-    case SettleAction::complete: return TaskEvent::Change::succeeded;
-    case SettleAction::drop: return TaskEvent::Change::revoked;
-    case SettleAction::retry: return TaskEvent::Change::retried;
-    case SettleAction::archive: return TaskEvent::Change::archived;
-    case SettleAction::requeue: return TaskEvent::Change::requeued;
-    case SettleAction::snooze: return TaskEvent::Change::snoozed;
-  }
-  return TaskEvent::Change::requeued;
 }
 
 /// Puts the parts of a server together, starts and ends their threads, and turns what happens into
@@ -313,7 +302,8 @@ class ServerEngine {
   }
 
   void started(const RunState& run) {
-    if (config_.hooks.on_state_change) post(event_of(TaskEvent::Change::started, run.run(), &run));
+    if (!config_.hooks.on_state_change) return;
+    post(event_of(TaskEvent::Change::started, run.run(), &run, run.started_at()));
   }
 
   void finished(RunPtr run, const Outcome& outcome, double random) {
@@ -321,50 +311,18 @@ class ServerEngine {
     if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
   }
 
-  void settled(const Settlement& settlement, const RunState* run) {
-    TaskEvent event = event_of(change_of(settlement.action), settlement.run, run);
-    event.delay = settlement.delay;
-    if (settlement.action == SettleAction::retry || settlement.action == SettleAction::archive)
-      event.error = settlement.error;
-    post(std::move(event));
-  }
-
-  bool any_task_hook() const {
-    return config_.hooks.on_failure || config_.hooks.on_dead_letter ||
-           config_.hooks.on_state_change;
-  }
-
-  TaskEvent event_of(TaskEvent::Change change, const Run& run, const RunState* state) const {
-    TaskEvent event{.change = change, .task = run.message, .attempt = run.message->retried + 1};
-    if (state == nullptr || state->started_at() == SteadyTime{}) return event;
-    const auto since_taken =
-        std::chrono::duration_cast<Duration>(state->started_at() - state->taken_at());
-    if (run.message->enqueued_at != Time{}) {
-      event.waited =
-          std::max(state->taken_at_wall() + since_taken - run.message->enqueued_at, Duration{0});
-    }
-    if (change != TaskEvent::Change::started) {
-      event.ran = std::chrono::duration_cast<Duration>(environment_->clock->steady_now() -
-                                                       state->started_at());
-    }
-    return event;
+  /// Empty without hooks, so that a settlement then costs no event.
+  std::function<void(const Settlement&, const RunState*)> settled_hook() {
+    if (!wants_task_events(config_.hooks)) return {};
+    return [this](const Settlement& settlement, const RunState* run) {
+      post(event_of(settlement, run, environment_->clock->steady_now()));
+    };
   }
 
   void post(TaskEvent event) {
-    const bool archived = event.change == TaskEvent::Change::archived;
-    const bool failed = archived || event.change == TaskEvent::Change::retried;
-    const Hooks& hooks = config_.hooks;
-    if (!hooks.on_state_change && !(failed && hooks.on_failure) &&
-        !(archived && hooks.on_dead_letter))
-      return;
-    const auto shared = std::make_shared<const TaskEvent>(std::move(event));
-    // A call each, so that one that throws does not silence the others.
-    const auto call = [&](const std::function<void(const TaskEvent&)>& hook) {
-      if (hook) post_call([&hook, shared] { hook(*shared); });
-    };
-    call(hooks.on_state_change);
-    if (failed) call(hooks.on_failure);
-    if (archived) call(hooks.on_dead_letter);
+    post_event(config_.hooks, std::move(event), [this](const auto& hook, const auto& shared) {
+      post_call([&hook, shared] { hook(*shared); });
+    });
   }
 
   void post_call(std::function<void()> call) {
@@ -421,17 +379,11 @@ class ServerEngine {
                             post_call([this, health] { config_.hooks.on_health_change(health); });
                         }};
   RunRegistry registry_;
-  Settler settler_{
-      {config_.retry_policy, config_.is_failure, config_.max_crashes, mux_},
-      registry_,
-      config_.logger,
-      [this] { exchanging_.wake(); },
-      any_task_hook()
-          ? std::function<void(const Settlement&, const RunState*)>{[this](const Settlement& s,
-                                                                           const RunState* r) {
-              settled(s, r);
-            }}
-          : nullptr};
+  Settler settler_{{config_.retry_policy, config_.is_failure, config_.max_crashes, mux_},
+                   registry_,
+                   config_.logger,
+                   [this] { exchanging_.wake(); },
+                   settled_hook()};
   WorkerPool pool_{{config_.concurrency, config_.max_abandoned.value_or(config_.concurrency),
                     config_.on_thread_start, mux_, environment_,
                     [this](const RunState& run) { started(run); },

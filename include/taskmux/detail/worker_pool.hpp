@@ -224,9 +224,10 @@ class WorkerPool {
     }
     config.started(*run);
     const Outcome outcome = attempt(*config.mux, *run, begin, wall);
+    const SteadyTime end = clock.steady_now();
+    run->end(end);
     if (!run->advance(RunState::Phase::running, RunState::Phase::ended)) return false;
-    const auto took =
-        std::chrono::duration_cast<std::chrono::nanoseconds>(clock.steady_now() - begin).count();
+    const auto took = std::chrono::duration_cast<std::chrono::nanoseconds>(end - begin).count();
     const std::int64_t mean = shared.recent_ns.load(std::memory_order_relaxed);
     shared.recent_ns.store(mean + (took - mean) / 8, std::memory_order_relaxed);
     shared.ready.done();

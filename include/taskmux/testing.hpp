@@ -1,0 +1,194 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/clock.hpp"
+#include "taskmux/detail/server.hpp"
+#include "taskmux/server.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+/// A server without threads, for an application's own tests: runs tasks on the caller's thread, one
+/// after the other, in an order that does not change from run to run. Judges outcomes, retries,
+/// archives and calls hooks as Server does. Not thread-safe.
+///
+/// With a ManualClock, given to broker and configuration alike, no test waits for anything:
+///     auto clock = std::make_shared<ManualClock>();
+///     MemoryBroker broker{{.clock = clock}};
+///     TestServer server{broker, make_mux(), {.clock = clock}};
+///     Client{broker}.enqueue({.type = "email:welcome"}, {.process_in = 24h});
+///     server.run_all(*clock);  // a day later
+///
+/// A handler's Context::wait_for() then moves the clock on instead of waiting, up to the attempt's
+/// deadline, where the stop token fires as it would. What differs from Server: queues are served
+/// strictly by priority, policies get 0.5 for a random number, and a handler that blocks is waited
+/// for.
+class TestServer {
+ public:
+  /// As Server's; `concurrency`, `shutdown_timeout`, `abandon_after` and the intervals have no
+  /// meaning here.
+  TestServer(Broker& broker, ServeMux mux, ServerConfig config = {});
+  TestServer(const TestServer&) = delete;
+  TestServer& operator=(const TestServer&) = delete;
+
+  /// Runs the next task that is due, if any; whether there was one. Throws Error when the broker
+  /// fails.
+  bool run_one();
+
+  /// Runs what is due now, and what becomes due by that, until nothing is; returns how many
+  /// attempts were made. Throws Error{timed_out} after `limit` attempts: tasks that enqueue
+  /// themselves would go on for ever.
+  std::size_t run_due(std::size_t limit = 100'000);
+
+  /// run_due(), then moves `clock` on to the next due time, again and again until nothing is
+  /// scheduled or waits for a retry.
+  std::size_t run_all(ManualClock& clock, std::size_t limit = 100'000);
+
+ private:
+  /// A handler's clock: sleeping on a ManualClock moves it.
+  class HandlerClock final : public Clock {
+   public:
+    explicit HandlerClock(std::shared_ptr<Clock> clock)
+        : clock_{std::move(clock)}, manual_{dynamic_cast<ManualClock*>(clock_.get())} {}
+    Time now() const override { return clock_->now(); }
+    SteadyTime steady_now() const override { return clock_->steady_now(); }
+    void wait(Waker& waker, std::optional<SteadyTime> deadline) override;
+    void set_run(detail::RunState* run) noexcept { run_ = run; }
+
+   private:
+    const std::shared_ptr<Clock> clock_;
+    ManualClock* const manual_;
+    detail::RunState* run_ = nullptr;
+  };
+
+  ExchangeReply exchange(std::span<const Settlement> settlements, std::size_t runs);
+  void settle();
+  void run(Run run, Time taken_at);
+  void call_hooks(TaskEvent event);
+
+  Broker& broker_;
+  const ServerConfig config_;
+  const std::shared_ptr<ServeMux> mux_;
+  const std::shared_ptr<HandlerClock> clock_;
+  const std::shared_ptr<detail::RunEnvironment> environment_;
+  std::vector<std::string> queues_;
+  std::optional<Duration> next_due_in_;  ///< As the last exchange said.
+  detail::QueuePicker picker_;
+  detail::RunRegistry registry_;
+  detail::Settler settler_;
+};
+
+inline TestServer::TestServer(Broker& broker, ServeMux mux, ServerConfig config)
+    : broker_{broker},
+      config_{(detail::check_config(config, mux, broker.shortest_lease()), std::move(config))},
+      mux_{std::make_shared<ServeMux>(std::move(mux))},
+      clock_{std::make_shared<HandlerClock>(detail::clock_or_system(config_.clock))},
+      environment_{std::make_shared<detail::RunEnvironment>(clock_, config_.logger)},
+      picker_{config_.queues, true},
+      settler_{{config_.retry_policy, config_.is_failure, config_.max_crashes, mux_},
+               registry_,
+               config_.logger,
+               [] {},
+               [this](const Settlement& settlement, const detail::RunState* state) {
+                 call_hooks(detail::event_of(settlement, state, clock_->steady_now()));
+               }} {
+  for (const auto& queue : config_.queues) queues_.push_back(queue.first);
+}
+
+inline bool TestServer::run_one() {
+  UpkeepReply upkeep = broker_.upkeep({.queues = queues_, .lease = config_.lease});
+  for (Run& lost : upkeep.lost) settler_.settle_lost(std::move(lost), 0.5);
+  settle();
+  ExchangeReply reply = exchange({}, 1);
+  if (reply.runs.empty()) return false;
+  run(std::move(reply.runs.front()), reply.now);
+  settle();
+  return true;
+}
+
+inline std::size_t TestServer::run_due(std::size_t limit) {
+  std::size_t runs = 0;
+  while (run_one()) {
+    if (++runs > limit)
+      throw Error{Errc::timed_out,
+                  "run_due: still not done after " + std::to_string(limit) + " attempts"};
+  }
+  return runs;
+}
+
+inline std::size_t TestServer::run_all(ManualClock& clock, std::size_t limit) {
+  std::size_t runs = run_due(limit);
+  while (next_due_in_) {
+    clock.advance(std::max(*next_due_in_, Duration{1}));
+    runs += run_due(limit);
+    if (runs > limit)
+      throw Error{Errc::timed_out,
+                  "run_all: still not done after " + std::to_string(limit) + " attempts"};
+  }
+  return runs;
+}
+
+inline ExchangeReply TestServer::exchange(std::span<const Settlement> settlements,
+                                          std::size_t runs) {
+  const std::vector<QueueQuota> quotas = picker_.share(runs);
+  ExchangeReply reply = broker_.exchange({settlements, quotas, runs, config_.lease});
+  next_due_in_.reset();
+  if (reply.next_due) next_due_in_ = *reply.next_due - reply.now;
+  return reply;
+}
+
+inline void TestServer::settle() {
+  for (settler_.collect(); settler_.unsettled() > 0;) {
+    const ExchangeReply reply = exchange(settler_.batch(1000), 0);
+    if (settler_.report(reply.settled))
+      throw Error{Errc::unavailable, "settle: the broker does not know what became of it"};
+  }
+}
+
+inline void TestServer::run(Run taken, Time taken_at) {
+  const SteadyTime now = clock_->steady_now();
+  const auto state =
+      std::make_shared<detail::RunState>(std::move(taken), environment_, now, taken_at);
+  const TaskMessage& message = state->message();
+  const detail::AttemptLimits limits =
+      detail::attempt_limits(message, mux_->options_of(message.task.type), now, taken_at);
+  state->start(now, limits.steady, limits.wall, 0);
+  state->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
+  call_hooks(detail::event_of(TaskEvent::Change::started, state->run(), state.get(), now));
+  clock_->set_run(state.get());
+  const Outcome outcome = detail::attempt(*mux_, *state, now, taken_at);
+  clock_->set_run(nullptr);
+  state->end(clock_->steady_now());
+  state->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
+  settler_.finish(state, outcome, 0.5);
+}
+
+inline void TestServer::call_hooks(TaskEvent event) {
+  detail::post_event(config_.hooks, std::move(event), [this](const auto& hook, const auto& shared) {
+    detail::Notifier notifier{config_.logger};
+    notifier.post([&hook, &shared] { hook(*shared); });
+    notifier.run_once();
+  });
+}
+
+inline void TestServer::HandlerClock::wait(Waker& waker, std::optional<SteadyTime> deadline) {
+  if (manual_ == nullptr || run_ == nullptr || !deadline) {
+    clock_->wait(waker, deadline);
+    return;
+  }
+  const SteadyTime until = std::min(*deadline, run_->deadline());
+  manual_->advance(
+      std::chrono::ceil<Duration>(std::max(until - steady_now(), SteadyTime::duration{0})));
+  if (until == run_->deadline()) run_->request_stop(StopReason::timeout, steady_now());
+}
+
+}  // namespace v0
+}  // namespace taskmux
