@@ -1,0 +1,261 @@
+#include "taskmux/memory/memory_broker.hpp"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <future>
+#include <thread>
+
+#include "memory_fixture.hpp"
+#include "support/builders.hpp"
+#include "support/test.hpp"
+
+namespace taskmux::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+TEST_CASE("a full memory broker refuses tasks, and takes more once there is room", "[memory]") {
+  MemoryBroker broker{{.max_tasks = 3}};
+  auto replies = broker.enqueue(many("t", 5));
+  CHECK_FALSE(replies[2].error);
+  CHECK(replies[3].error == Errc::queue_full);
+  CHECK_FALSE(replies[3].detail.empty());
+  CHECK(replies[4].error == Errc::queue_full);
+  CHECK(enqueue(broker, message("x1", "other")).error == Errc::queue_full);
+  CHECK(broker.queues() == std::vector<std::string>{"default"});
+
+  const Run run = take_one(broker);
+  CHECK(enqueue(broker, message("t6")).error == Errc::queue_full);
+  settle(broker, archived(run));
+  CHECK(enqueue(broker, message("t6")).error == Errc::queue_full);
+  broker.act("default", TaskAction::remove, std::vector<std::string>{"t1"}, {});
+  CHECK_FALSE(enqueue(broker, message("x1", "other")).error);
+  CHECK(enqueue(broker, message("t7")).error == Errc::queue_full);
+}
+
+TEST_CASE("a full memory broker tells a known id from a new one, and keeps no lock", "[memory]") {
+  MemoryBroker broker{{.max_tasks = 1}};
+  enqueue(broker, message("t1"));
+  CHECK(enqueue(broker, message("t1")).error == Errc::task_id_conflict);
+  CHECK(enqueue(broker, unique(message("t2"))).error == Errc::queue_full);
+  settle(broker, completed(take_one(broker)));
+  CHECK_FALSE(enqueue(broker, unique(message("t3"))).error);
+}
+
+TEST_CASE("refused items of a batch use up no room", "[memory]") {
+  MemoryBroker broker{{.max_tasks = 2}};
+  const auto replies =
+      broker.enqueue({pending(message("t1")), pending(message("t1")), pending(message("t2"))});
+  CHECK(replies[1].error == Errc::task_id_conflict);
+  CHECK_FALSE(replies[2].error);
+}
+
+TEST_CASE("without a clock of its own, a memory broker goes by the machine's", "[memory]") {
+  MemoryBroker broker;
+  const Time before = SystemClock{}.now();
+  const Time now = broker.now();
+  CHECK(now >= before);
+  CHECK(now <= SystemClock{}.now());
+}
+
+TEST_CASE("a lost run is found exactly 1 s after its lease ended", "[memory]") {
+  MemoryFixture t;
+  enqueue(t.broker, message("t1"));
+  take_one(t.broker, "default", 1500ms);
+  t.advance(2500ms - 1us);
+  CHECK(upkeep(t.broker).lost.empty());
+  t.advance(1us);
+  CHECK(upkeep(t.broker).lost.size() == 1);
+}
+
+TEST_CASE("retention and locks end to the microsecond", "[memory]") {
+  MemoryFixture t;
+  TaskMessage kept = message("t1");
+  kept.retention = 10s;
+  t.advance(1us);
+  settle(t.broker, completed(started(t.broker, kept)));
+  enqueue(t.broker, unique(message("t2"), 10s));
+  t.advance(10s - 1us);
+  CHECK(upkeep(t.broker).expired == 0);
+  CHECK(enqueue(t.broker, unique(message("t3"))).error == Errc::duplicate_task);
+  t.advance(1us);
+  CHECK(upkeep(t.broker).expired == 1);
+  CHECK_FALSE(enqueue(t.broker, unique(message("t3"))).error);
+}
+
+TEST_CASE("tasks that are due at the same instant keep the order they came in", "[memory]") {
+  MemoryFixture t;
+  std::vector<EnqueueRequest> batch = many("t", 20);
+  for (EnqueueRequest& request : batch) request.process_in = 1s;
+  t.broker.enqueue(std::move(batch));
+  t.advance(1s);
+  const std::vector<Run> runs = take(t.broker);
+  REQUIRE(runs.size() == 20);
+  for (std::size_t i = 0; i < 20; ++i) {
+    CHECK(runs[i].message->id == "t" + std::to_string(i + 1));
+  }
+}
+
+TEST_CASE("a delay beyond the end of time is the end of time", "[memory]") {
+  MemoryFixture t;
+  EnqueueRequest request = scheduled(message("t1"), Duration::max());
+  request.expires_in = Duration::max();
+  request.unique_for = 1h;
+  CHECK(enqueue(t.broker, request).process_at == Time::max());
+  settle(t.broker, snoozed(started(t.broker, message("t2")), Duration::max()));
+  CHECK(t.view.find("default", "t2")->next_process_at == Time::max());
+  take(t.broker, "default", 1, Duration::max());
+  CHECK(upkeep(t.broker).lost.empty());
+}
+
+TEST_CASE("many due tasks are forwarded in bounded steps, and the reply says so", "[memory]") {
+  MemoryFixture t;
+  std::vector<EnqueueRequest> batch = many("t", 2500);
+  for (EnqueueRequest& request : batch) request.process_in = 1s;
+  t.broker.enqueue(std::move(batch));
+  t.advance(1s);
+  const QueueQuota one[] = {{"default", 1}};
+  const ExchangeReply reply = t.broker.exchange({.quotas = one});
+  CHECK(reply.runs.size() == 1);
+  CHECK(reply.more);
+  CHECK(t.view.queue_info("default").scheduled == 1500);
+  CHECK(take(t.broker, "default", 2499).size() == 2499);
+}
+
+TEST_CASE("a run that was copied settles its task all the same", "[memory]") {
+  MemoryFixture t;
+  Run run = started(t.broker, message("t1"));
+  TaskMessage copy = *run.message;
+  copy.task.payload = "tampered with";
+  run.message = std::make_shared<const TaskMessage>(copy);
+  CHECK(extend(t.broker, run).status == LeaseStatus::ok);
+  CHECK(settle(t.broker, retried(run, {})) == SettleStatus::applied);
+  CHECK(take_one(t.broker).message->task.payload == "payload");
+}
+
+TEST_CASE("a run without a message is stale", "[memory]") {
+  MemoryFixture t;
+  CHECK(settle(t.broker, completed({})) == SettleStatus::stale);
+  CHECK(extend(t.broker, {}).status == LeaseStatus::lost);
+}
+
+TEST_CASE("a run keeps its message after its task is gone, and after the broker", "[memory]") {
+  Run run;
+  {
+    MemoryFixture t;
+    run = started(t.broker, message("t1"));
+    settle(t.broker, retried(run, {}));
+    settle(t.broker, completed(take_one(t.broker)));
+    CHECK(run.message->retried == 0);
+  }
+  CHECK(run.message->id == "t1");
+  CHECK(run.message->task.payload == "payload");
+}
+
+TEST_CASE("an armed watch is told once, and one that was told of an earlier time is not",
+          "[memory]") {
+  MemoryFixture t;
+  int hints = 0;
+  const auto watch = t.broker.watch({"default"}, [&](const Hint&) { ++hints; });
+  enqueue(t.broker, message("t1"));
+  CHECK(hints == 0);
+  settle(t.broker, completed(take_one(t.broker)));
+
+  enqueue(t.broker, scheduled(message("t1"), 10s));
+  watch->arm();
+  enqueue(t.broker, scheduled(message("t2"), 20s));
+  enqueue(t.broker, message("x1", "other"));
+  CHECK(hints == 0);
+  enqueue(t.broker, message("t3"));
+  enqueue(t.broker, message("t4"));
+  CHECK(hints == 1);
+}
+
+TEST_CASE("a watch is not told of tasks in a paused queue", "[memory]") {
+  MemoryFixture t;
+  int hints = 0;
+  enqueue(t.broker, message("t1"));
+  t.view.pause("default");
+  const auto watch = t.broker.watch({"default"}, [&](const Hint&) { ++hints; });
+  CHECK_FALSE(watch->arm().ready);
+  enqueue(t.broker, message("t2"));
+  CHECK(hints == 0);
+  t.view.unpause("default");
+  CHECK(hints == 1);
+}
+
+TEST_CASE("ending a watch waits for its callback, and the broker is free meanwhile", "[memory]") {
+  MemoryFixture t;
+  std::promise<void> entered;
+  std::promise<void> leave;
+  std::atomic<bool> left{false};
+  auto watch = t.broker.watch({"default"}, [&](const Hint&) {
+    entered.set_value();
+    leave.get_future().wait();
+    left = true;
+  });
+  REQUIRE_FALSE(watch->arm().ready);
+  std::jthread producer{[&] { enqueue(t.broker, message("t1")); }};
+  entered.get_future().wait();
+  CHECK(t.view.queue_info("default").pending == 1);
+
+  std::jthread ender{[&] {
+    watch.reset();
+    CHECK(left);
+  }};
+  CHECK(take(t.broker).size() == 1);
+  leave.set_value();
+}
+
+TEST_CASE("watches come and go while tasks flow", "[memory]") {
+  MemoryFixture t;
+  std::atomic<bool> done{false};
+  std::jthread producer{[&] {
+    for (int i = 0; i < 500; ++i) {
+      enqueue(t.broker, message("t" + std::to_string(i)));
+      take(t.broker);
+    }
+    done = true;
+  }};
+  while (!done) {
+    auto alive = std::make_unique<int>(0);
+    const auto watch = t.broker.watch({"default"}, [&alive](const Hint&) { ++*alive; });
+    watch->arm();
+  }
+}
+
+TEST_CASE("a memory broker refuses to work in a forked child", "[memory]") {
+  MemoryFixture t;
+  enqueue(t.broker, message("t1"));
+  auto watch = t.broker.watch({"default"}, [](const Hint&) {});
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const std::string queue = "default";
+    const bool refused = error_of([&] { t.broker.enqueue({}); }) == Errc::forked &&
+                         error_of([&] { t.broker.exchange({}); }) == Errc::forked &&
+                         error_of([&] { t.broker.extend({}, 1s); }) == Errc::forked &&
+                         error_of([&] { t.broker.upkeep({}); }) == Errc::forked &&
+                         error_of([&] { t.broker.watch({}, {}); }) == Errc::forked &&
+                         error_of([&] { watch->arm(); }) == Errc::forked &&
+                         error_of([&] { t.broker.heartbeat({}, 1s); }) == Errc::forked &&
+                         error_of([&] { t.broker.retire({}); }) == Errc::forked &&
+                         error_of([&] { t.broker.ping(); }) == Errc::forked &&
+                         error_of([&] { t.view.queues(); }) == Errc::forked &&
+                         error_of([&] { t.view.find(queue, "t1"); }) == Errc::forked &&
+                         error_of([&] { t.view.pause(queue); }) == Errc::forked &&
+                         error_of([&] { t.view.delete_queue(queue, true); }) == Errc::forked;
+    watch.reset();
+    ::_exit(refused ? 0 : 1);
+  }
+  REQUIRE(child > 0);
+  int status = -1;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+  CHECK(take(t.broker).size() == 1);
+}
+
+}  // namespace
+}  // namespace taskmux::test

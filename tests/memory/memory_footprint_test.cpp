@@ -1,0 +1,84 @@
+#include <malloc.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "support/test.hpp"
+#include "taskmux/memory/memory_broker.hpp"
+
+namespace {
+
+/// Bytes that operator new holds now: what malloc set aside, with its own word before each block.
+std::size_t allocated = 0;
+
+void* counted(std::size_t size) {
+  void* memory = std::malloc(size);
+  if (!memory) throw std::bad_alloc{};
+  allocated += ::malloc_usable_size(memory) + sizeof(std::size_t);
+  return memory;
+}
+
+void give_back(void* memory) noexcept {
+  if (!memory) return;
+  allocated -= ::malloc_usable_size(memory) + sizeof(std::size_t);
+  std::free(memory);
+}
+
+}  // namespace
+
+void* operator new(std::size_t size) { return counted(size); }
+void* operator new[](std::size_t size) { return counted(size); }
+void operator delete(void* memory) noexcept { give_back(memory); }
+void operator delete[](void* memory) noexcept { give_back(memory); }
+void operator delete(void* memory, std::size_t) noexcept { give_back(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { give_back(memory); }
+
+namespace taskmux {
+namespace {
+
+constexpr std::size_t payload_bytes = 100;
+
+std::vector<EnqueueRequest> batch(std::size_t from, std::size_t to) {
+  std::vector<EnqueueRequest> batch(to - from);
+  for (EnqueueRequest& request : batch) {
+    const std::string number = std::to_string(from++);
+    std::string id(36, '0');  // as long as a UUID
+    id.replace(36 - number.size(), number.size(), number);
+    request.message.id = std::move(id);
+    request.message.queue = "default";
+    request.message.task = {.type = "email:welcome", .payload = std::string(payload_bytes, 'x')};
+  }
+  return batch;
+}
+
+/// What a broker with so many pending tasks holds.
+std::size_t bytes_of(std::size_t count) {
+  const std::size_t before = allocated;
+  MemoryBroker broker;
+  for (std::size_t i = 0; i < count; i += 100) broker.enqueue(batch(i, std::min(count, i + 100)));
+  return allocated - before;
+}
+
+TEST_CASE("a pending task costs at most 500 bytes beside its payload", "[memory]") {
+  // Just before and just after the table of ids grows.
+  for (const std::size_t count : {std::size_t{65'536}, std::size_t{65'537}}) {
+    const double each = static_cast<double>(bytes_of(count)) / static_cast<double>(count);
+    CAPTURE(count, each);
+    CHECK(each - static_cast<double>(payload_bytes) <= 500.0);
+  }
+}
+
+TEST_CASE("a memory broker that goes gives everything back", "[memory]") {
+  const std::size_t before = allocated;
+  bytes_of(1000);
+  const std::size_t after = allocated;
+  CHECK(after == before);
+}
+
+}  // namespace
+}  // namespace taskmux

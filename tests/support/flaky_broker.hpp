@@ -1,0 +1,198 @@
+#pragma once
+
+#include <array>
+#include <condition_variable>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/error.hpp"
+
+namespace taskmux::test {
+
+/// Any broker, with failures on demand: calls that never reach it, replies that are lost after it
+/// has acted, and calls that hang. Each is asked for per operation and for so many of its next
+/// calls; a call takes what was asked for in this order: held, failed, reply lost. What was not
+/// asked for passes through. Thread-safe.
+class FlakyBroker final : public Broker {
+ public:
+  enum class Operation { enqueue, exchange, extend, watch, arm, upkeep, heartbeat, retire, ping };
+
+  /// Until switched off.
+  static constexpr std::size_t always = static_cast<std::size_t>(-1);
+
+  explicit FlakyBroker(Broker& broker) : broker_{broker} {}
+
+  /// The next `calls` fail with Errc::unavailable and don't reach the broker.
+  void fail(Operation operation, std::size_t calls = always) {
+    const std::lock_guard lock{mutex_};
+    plan(operation).fail = calls;
+  }
+
+  /// The next `calls` reach the broker, but their replies are lost: Errc::unavailable.
+  void lose_reply(Operation operation, std::size_t calls = always) {
+    const std::lock_guard lock{mutex_};
+    plan(operation).lose = calls;
+  }
+
+  /// The next `calls` hang before they reach the broker, until release().
+  void hold(Operation operation, std::size_t calls = always) {
+    const std::lock_guard lock{mutex_};
+    plan(operation).hold = calls;
+  }
+
+  /// Waits until `calls` calls of the operation hang.
+  void wait_held(Operation operation, std::size_t calls = 1) {
+    std::unique_lock lock{mutex_};
+    changed_.wait(lock, [&] { return plan(operation).held >= calls; });
+  }
+
+  /// Lets go what hangs, and holds no more.
+  void release(Operation operation) {
+    const std::lock_guard lock{mutex_};
+    plan(operation).hold = 0;
+    ++plan(operation).releases;
+    changed_.notify_all();
+  }
+
+  /// Whatever was asked for of any operation ends.
+  void recover() {
+    const std::lock_guard lock{mutex_};
+    for (Plan& plan : plans_) {
+      plan.fail = plan.lose = plan.hold = 0;
+      ++plan.releases;
+    }
+    changed_.notify_all();
+  }
+
+  /// How many calls there were, the failed ones too.
+  std::size_t calls(Operation operation) {
+    const std::lock_guard lock{mutex_};
+    return plan(operation).calls;
+  }
+
+  /// Waits until there were `count` calls in all.
+  void wait_calls(Operation operation, std::size_t count) {
+    std::unique_lock lock{mutex_};
+    changed_.wait(lock, [&] { return plan(operation).calls >= count; });
+  }
+
+  std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override {
+    const std::size_t size = batch.size();
+    const Fate fate = begin(Operation::enqueue);
+    if (fate == Fate::fails) return unknown(size);
+    std::vector<EnqueueReply> replies = broker_.enqueue(std::move(batch));
+    return fate == Fate::loses_reply ? unknown(size) : replies;
+  }
+
+  ExchangeReply exchange(const ExchangeRequest& request) override {
+    return pass(Operation::exchange, [&] { return broker_.exchange(request); });
+  }
+
+  std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) override {
+    return pass(Operation::extend, [&] { return broker_.extend(runs, lease); });
+  }
+
+  std::unique_ptr<Watch> watch(std::vector<std::string> queues,
+                               std::function<void(const Hint&)> callback) override {
+    auto inner = pass(Operation::watch,
+                      [&] { return broker_.watch(std::move(queues), std::move(callback)); });
+    return std::make_unique<FlakyWatch>(*this, std::move(inner));
+  }
+
+  UpkeepReply upkeep(const UpkeepRequest& request) override {
+    return pass(Operation::upkeep, [&] { return broker_.upkeep(request); });
+  }
+
+  void heartbeat(const ServerInfo& server, Duration lifetime) override {
+    pass(Operation::heartbeat, [&] { broker_.heartbeat(server, lifetime); });
+  }
+
+  void retire(const ServerInfo& server) override {
+    pass(Operation::retire, [&] { broker_.retire(server); });
+  }
+
+  void ping() override {
+    pass(Operation::ping, [&] { broker_.ping(); });
+  }
+
+  QueueView& queue_view() override { return broker_.queue_view(); }
+
+ private:
+  enum class Fate { passes, fails, loses_reply };
+
+  struct Plan {
+    std::size_t fail = 0;
+    std::size_t lose = 0;
+    std::size_t hold = 0;
+    std::size_t held = 0;      // hang now
+    std::size_t releases = 0;  // so far
+    std::size_t calls = 0;
+  };
+
+  class FlakyWatch final : public Watch {
+   public:
+    FlakyWatch(FlakyBroker& broker, std::unique_ptr<Watch> inner)
+        : broker_{broker}, inner_{std::move(inner)} {}
+    State arm() override {
+      return broker_.pass(Operation::arm, [&] { return inner_->arm(); });
+    }
+
+   private:
+    FlakyBroker& broker_;
+    const std::unique_ptr<Watch> inner_;
+  };
+
+  Plan& plan(Operation operation) { return plans_[static_cast<std::size_t>(operation)]; }
+
+  /// Takes one of `calls`; false if none is left.
+  static bool take(std::size_t& calls) {
+    if (calls == 0) return false;
+    if (calls != always) --calls;
+    return true;
+  }
+
+  /// Counts a call, holds it if that was asked for, and tells its fate.
+  Fate begin(Operation operation) {
+    std::unique_lock lock{mutex_};
+    Plan& mine = plan(operation);
+    ++mine.calls;
+    changed_.notify_all();
+    if (take(mine.hold)) {
+      ++mine.held;
+      const std::size_t before = mine.releases;
+      changed_.wait(lock, [&] { return mine.releases != before; });
+      --mine.held;
+    }
+    if (take(mine.fail)) return Fate::fails;
+    return take(mine.lose) ? Fate::loses_reply : Fate::passes;
+  }
+
+  template <typename Function>
+  auto pass(Operation operation, Function function) -> decltype(function()) {
+    const Fate fate = begin(operation);
+    if (fate == Fate::fails) throw Error{Errc::unavailable, "flaky broker: can't be reached"};
+    if (fate == Fate::passes) return function();
+    function();
+    throw Error{Errc::unavailable, "flaky broker: the reply is lost"};
+  }
+
+  static std::vector<EnqueueReply> unknown(std::size_t size) {
+    return std::vector<EnqueueReply>(
+        size, EnqueueReply{.error = Errc::unavailable, .detail = "flaky broker"});
+  }
+
+  Broker& broker_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::array<Plan, 9> plans_{};
+};
+
+}  // namespace taskmux::test
