@@ -1,0 +1,343 @@
+/// An indexer of directories: hashes every text file and counts its words, with a task for each
+/// file. Shows taskmux on real input, and on real trouble: beside the directories given, it indexes
+/// one that it fills with files that can't be read, or not yet.
+///
+///     indexer [--broker memory|redis://...] [--concurrency N] [--limit FILES] [DIRECTORY ...]
+///
+/// What to look at:
+/// - a task that enqueues tasks, under ids of their own making, so that doing it twice does no
+/// harm;
+/// - handlers that tell what is hopeless (skip_retry) from what may pass (fail, retry_after);
+/// - results that travel with the tasks: a task may run twice, but only one run is recorded, so
+///   nothing is counted twice, whichever process ran it, and no handler shares state with another;
+/// - how a host that keeps its signals to itself ends a server.
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <random>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <taskmux/dead_letter_queue.hpp>
+#include <taskmux/inspector.hpp>
+#include <taskmux/taskmux.hpp>
+#include <utility>
+#include <vector>
+#ifdef TASKMUX_EXAMPLES_REDIS
+#include <taskmux/redis/redis_broker.hpp>
+#endif
+
+#include "indexer/files.hpp"
+#include "indexer/serial_count.hpp"
+#include "indexer/text_index.hpp"
+#include "indexer/trouble.hpp"
+
+namespace indexer {
+namespace {
+
+using namespace std::chrono_literals;
+using namespace taskmux;
+
+struct Options {
+  std::string broker = "memory";
+  std::size_t concurrency = hardware_concurrency();
+  std::size_t limit = 1500;  ///< Of files in each directory.
+  std::vector<std::string> directories{};
+};
+
+/// Enqueues a task for each file of the directory that is its payload.
+class ScanHandler : public TaskHandler {
+ public:
+  ScanHandler(Client& client, std::size_t limit) : client_{client}, limit_{limit} {}
+
+  Outcome handle(Context& context, const Task& task) override {
+    std::vector<NewTask> batch;
+    for (const std::string& path : list_files(task.payload, limit_)) {
+      // The id is made of the path. So if this scan fails half-way and is tried again, or if two
+      // directories overlap, the broker refuses what it has already, and each file is indexed once.
+      batch.push_back({{.type = "index:file", .payload = path},
+                       {.queue = std::string{context.queue()},
+                        .task_id = std::to_string(fnv1a(path)),
+                        .max_retry = 3,
+                        .timeout = 1min,
+                        .retention = 1h}});  // Kept with its result until that has been read.
+      if (batch.size() == 250) enqueue(std::exchange(batch, {}));
+      if (context.stop_requested()) return Outcome::fail("stopped half-way");
+    }
+    enqueue(std::move(batch));
+    return Outcome::success();
+  }
+
+ private:
+  void enqueue(std::vector<NewTask> batch) {
+    for (const EnqueueResult& result : client_.enqueue_all(std::move(batch))) {
+      if (result.error && result.error->errc() != Errc::task_id_conflict) throw *result.error;
+    }
+  }
+
+  Client& client_;
+  const std::size_t limit_;
+};
+
+/// A file that was modified less than this ago may be in the midst of being written.
+constexpr auto quiet_time = 500ms;
+
+/// Indexes the file whose path is the payload; the result is what index_text() says.
+Outcome index_file(Context& context, const Task& task) try {
+  InputFile file{task.payload};
+  const Look before = file.look();
+  if (!before.regular) return Outcome::skip_retry("not a regular file");
+  if (before.size > largest_file) {
+    return Outcome::skip_retry(std::to_string(before.size) + " bytes are too large");
+  }
+  std::string text = file.read(largest_file);
+  const std::chrono::nanoseconds age =
+      std::chrono::system_clock::now().time_since_epoch() - before.modified;
+  if (file.look() != before || (age >= 0s && age < quiet_time)) {
+    return Outcome::retry_after(quiet_time + 100ms, "still growing");
+  }
+  if (!is_utf8(text)) return Outcome::skip_retry("not UTF-8");
+  context.set_result(index_text(std::move(text)));
+  return Outcome::success();
+} catch (const std::system_error& error) {
+  // No retry mends an endless symlink. An I/O error may pass, so it is tried again by the server's
+  // policy, and is a dead letter if it does not. Other exceptions are failures too, by themselves.
+  const std::error_code code = error.code();
+  const bool hopeless = code == std::errc::too_many_symbolic_link_levels ||
+                        code == std::errc::no_such_file_or_directory ||
+                        code == std::errc::permission_denied;
+  return hopeless ? Outcome::skip_retry(error.what()) : Outcome::fail(error.what());
+}
+
+/// What the broker can tell once all is done.
+struct Report {
+  Totals totals{};
+  std::uint64_t retries = 0;
+  std::vector<TaskInfo> late{};  ///< Succeeded, but not at the first attempt.
+  std::vector<TaskInfo> dead_letters{};
+};
+
+Report collect(Broker& broker, const std::string& queue) {
+  constexpr std::size_t page = 500;
+  Report report;
+  Inspector inspector{broker};
+  for (std::size_t offset = 0;; offset += page) {
+    const auto completed = inspector.list(queue, TaskState::completed, {offset, page});
+    for (const TaskInfo& task : completed) {
+      report.totals.add(task.result);
+      report.retries += static_cast<std::uint64_t>(task.retried);
+      if (task.retried > 0) report.late.push_back(task);
+    }
+    if (completed.size() < page) break;
+  }
+  DeadLetterQueue dead_letters{broker, queue};
+  report.dead_letters = dead_letters.list({.limit = dead_letters.count()});
+  for (const TaskInfo& task : report.dead_letters) {
+    report.retries += static_cast<std::uint64_t>(task.retried);
+  }
+  return report;
+}
+
+void print(const Report& report, std::chrono::duration<double> took) {
+  const Totals& totals = report.totals;
+  std::printf(
+      "files         %12llu\nbytes         %12llu\nwords         %12llu\n"
+      "distinct words%12zu\nretries       %12llu\ndead letters  %12zu\n"
+      "seconds       %12.2f\n",
+      static_cast<unsigned long long>(totals.files), static_cast<unsigned long long>(totals.bytes),
+      static_cast<unsigned long long>(totals.words), totals.counts.size(),
+      static_cast<unsigned long long>(report.retries), report.dead_letters.size(), took.count());
+  std::printf("\ntop words\n");
+  for (const auto& [word, count] : totals.top_words(10)) {
+    std::printf("%12llu  %s\n", static_cast<unsigned long long>(count), word.c_str());
+  }
+  const auto print_tasks = [](const char* title, const std::vector<TaskInfo>& tasks) {
+    std::printf("\n%s\n", title);
+    for (const TaskInfo& task : tasks) {
+      std::printf("  %s: %s (attempt %d)\n", task.task.payload.c_str(), task.last_error.c_str(),
+                  task.retried + 1);
+    }
+  };
+  print_tasks("indexed at a later attempt", report.late);
+  print_tasks("dead letters", report.dead_letters);
+}
+
+/// Whether the queue did what a plain loop over the same files does; tells what differs.
+bool check(const Report& report, const Options& options) {
+  std::set<std::string> files;
+  for (const std::string& directory : options.directories) {
+    for (std::string& path : list_files(directory, options.limit)) files.insert(std::move(path));
+  }
+  const SerialCount serial{files};
+  const auto compare = [](const char* what, std::uint64_t queue, std::uint64_t plain) {
+    if (queue == plain) return;
+    std::printf("  %s: %llu by the queue, %llu by a plain serial count\n", what,
+                static_cast<unsigned long long>(queue), static_cast<unsigned long long>(plain));
+  };
+  if (report.totals == serial.totals && report.dead_letters.size() == serial.rejected) {
+    std::printf("\nequal to a plain serial count\n");
+    return true;
+  }
+  std::printf("\nDIFFERENT from a plain serial count (did files change meanwhile?)\n");
+  compare("files", report.totals.files, serial.totals.files);
+  compare("bytes", report.totals.bytes, serial.totals.bytes);
+  compare("words", report.totals.words, serial.totals.words);
+  compare("hashes", report.totals.hashes, serial.totals.hashes);
+  compare("distinct words", report.totals.counts.size(), serial.totals.counts.size());
+  compare("dead letters", report.dead_letters.size(), serial.rejected);
+  return false;
+}
+
+/// The signals that ask a program to end. They are blocked, and so taken when it suits, by
+/// wait_for(); taskmux leaves signals alone.
+class EndSignals {
+ public:
+  /// To be called before there are threads, so that all of them block the signals.
+  EndSignals() {
+    ::sigemptyset(&signals_);
+    ::sigaddset(&signals_, SIGINT);
+    ::sigaddset(&signals_, SIGTERM);
+    ::pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+  }
+
+  /// Waits for up to `duration`; whether a signal came.
+  bool wait_for(std::chrono::milliseconds duration) const {
+    const auto whole = std::chrono::floor<std::chrono::seconds>(duration);
+    const timespec limit{static_cast<time_t>(whole.count()),
+                         static_cast<long>(std::chrono::nanoseconds{duration - whole}.count())};
+    return ::sigtimedwait(&signals_, nullptr, &limit) > 0;
+  }
+
+ private:
+  sigset_t signals_;
+};
+
+/// Waits until no task is left that will still run; false if a signal came first.
+bool wait_until_done(Broker& broker, const std::string& queue, const EndSignals& signals) {
+  const bool on_terminal = ::isatty(STDERR_FILENO) == 1;
+  Inspector inspector{broker};
+  for (;;) {
+    // A scan is one of the unfinished until it has enqueued its files: so 0 means all is done.
+    const QueueInfo info = inspector.queue(queue);
+    const std::size_t unfinished = info.pending + info.active + info.scheduled + info.retry;
+    if (on_terminal) {
+      std::fprintf(stderr, "\r\033[K%zu done, %zu dead letters, %zu to do", info.completed,
+                   info.archived, unfinished);
+    }
+    const bool interrupted = unfinished > 0 && signals.wait_for(50ms);
+    if (on_terminal && (interrupted || unfinished == 0)) std::fprintf(stderr, "\r\033[K");
+    if (interrupted || unfinished == 0) return !interrupted;
+  }
+}
+
+std::unique_ptr<Broker> make_broker(const std::string& name) {
+  if (name == "memory") return std::make_unique<MemoryBroker>();
+#ifdef TASKMUX_EXAMPLES_REDIS
+  return std::make_unique<RedisBroker>(name);
+#else
+  throw std::invalid_argument{"--broker " + name +
+                              ": this program was built without taskmux::redis"};
+#endif
+}
+
+int run(Options options) {
+  const EndSignals signals;
+  TroubleDirectory trouble;
+  options.directories.insert(options.directories.begin(), trouble.path());
+
+  // On Redis, other runs of this program may be at work: each has a queue of its own.
+  const std::string queue = "indexer-" + std::to_string(std::random_device{}());
+  const std::unique_ptr<Broker> broker = make_broker(options.broker);
+  Client client{*broker};
+
+  ServeMux mux;
+  mux.handle("index:scan", std::make_unique<ScanHandler>(client, options.limit));
+  mux.handle("index:file", index_file);
+  Server server{*broker,
+                std::move(mux),
+                {.concurrency = options.concurrency,
+                 .queues = {{queue, 1}},
+                 .retry_policy = ExponentialBackoff{.initial = 50ms, .max = 1s},
+                 .hooks = {.on_failure =
+                               [&](const TaskEvent& event) {
+                                 if (event.task->task.payload == trouble.growing_file())
+                                   trouble.stop_growing();
+                               }},
+                 .logger = {LogLevel::warning, [](LogLevel level, std::string_view text) {
+                              std::fprintf(stderr, "%s: %.*s\n", to_string(level).data(),
+                                           static_cast<int>(text.size()), text.data());
+                            }}}};
+
+  const auto began = std::chrono::steady_clock::now();
+  for (const std::string& directory : options.directories) {
+    client.enqueue({.type = "index:scan", .payload = directory}, {.queue = queue, .max_retry = 3});
+  }
+  server.start();
+  const bool done = wait_until_done(*broker, queue, signals);
+  server.shutdown();  // After a signal: what runs may end, what does not end in time is put back.
+  const auto took = std::chrono::steady_clock::now() - began;
+
+  const Report report = collect(*broker, queue);
+  print(report, took);
+  if (!done) std::printf("\nstopped by a signal, with tasks left to do\n");
+  const bool good = done && check(report, options);
+  Inspector{*broker}.delete_queue(queue, true);
+  return good ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+std::size_t parse_number(std::string_view option, std::string_view text) {
+  std::size_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{} || end != text.data() + text.size() || number == 0) {
+    throw std::invalid_argument{std::string{option} + " needs a number above 0"};
+  }
+  return number;
+}
+
+Options parse(const std::vector<std::string>& arguments) {
+  Options options;
+  for (auto at = arguments.begin(); at != arguments.end(); ++at) {
+    const auto value = [&]() -> const std::string& {
+      if (at + 1 == arguments.end()) throw std::invalid_argument{*at + " needs a value"};
+      return *++at;
+    };
+    if (*at == "--broker") {
+      options.broker = value();
+    } else if (*at == "--concurrency") {
+      options.concurrency = parse_number("--concurrency", value());
+    } else if (*at == "--limit") {
+      options.limit = parse_number("--limit", value());
+    } else if (at->starts_with("-")) {
+      throw std::invalid_argument{"unknown option " + *at};
+    } else {
+      options.directories.push_back(std::filesystem::canonical(*at).string());
+    }
+  }
+  if (options.directories.empty()) {
+    // What every Debian machine has, those with a compiler at least.
+    for (const char* directory :
+         {"/usr/share/common-licenses", "/usr/share/doc", "/usr/share/perl", "/usr/include"}) {
+      if (std::filesystem::is_directory(directory)) options.directories.push_back(directory);
+    }
+  }
+  return options;
+}
+
+}  // namespace
+}  // namespace indexer
+
+int main(int argc, char** argv) try {
+  return indexer::run(indexer::parse({argv + 1, argv + argc}));
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "indexer: %s\n", error.what());
+  return EXIT_FAILURE;
+}

@@ -1,0 +1,102 @@
+#pragma once
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+/// The indexer's dealings with the file system. Nothing here knows of queues.
+namespace indexer {
+
+constexpr std::uint64_t largest_file = 4u << 20;
+
+/// Names that promise no text.
+inline bool is_binary_name(const std::filesystem::path& path) {
+  constexpr std::array<std::string_view, 14> extensions{".gz",  ".xz",  ".bz2", ".zst", ".zip",
+                                                        ".png", ".gif", ".jpg", ".ico", ".pdf",
+                                                        ".so",  ".o",   ".a",   ".pyc"};
+  const std::string extension = path.extension().string();
+  return std::find(extensions.begin(), extensions.end(), extension) != extensions.end();
+}
+
+/// The files under `root`, sorted, at most `limit`. Symlinks to directories are not followed; what
+/// other symlinks lead to, who opens them will see. Throws std::filesystem::filesystem_error if
+/// `root` can't be read.
+inline std::vector<std::string> list_files(const std::string& root, std::size_t limit) {
+  namespace fs = std::filesystem;
+  std::vector<std::string> files;
+  for (const fs::directory_entry& entry :
+       fs::recursive_directory_iterator{root, fs::directory_options::skip_permission_denied}) {
+    std::error_code unreadable;  // A symlink that leads nowhere is not a directory, to be sure.
+    const bool wanted =
+        entry.is_symlink() ? !entry.is_directory(unreadable) : entry.is_regular_file(unreadable);
+    if (wanted && !is_binary_name(entry.path())) files.push_back(entry.path().string());
+  }
+  std::sort(files.begin(), files.end());
+  if (files.size() > limit) files.resize(limit);
+  return files;
+}
+
+/// How a file looks at one moment.
+struct Look {
+  std::uint64_t size = 0;
+  std::chrono::nanoseconds modified{};  ///< Since the epoch.
+  bool regular = false;
+
+  bool operator==(const Look&) const = default;
+};
+
+/// A file that is open for reading. What goes wrong throws std::system_error with its errno.
+class InputFile {
+ public:
+  explicit InputFile(const std::string& path)
+      : descriptor_{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)} {
+    if (descriptor_ < 0) throw_errno("open");
+  }
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+  ~InputFile() { ::close(descriptor_); }
+
+  Look look() const {
+    struct stat status {};
+    if (::fstat(descriptor_, &status) != 0) throw_errno("stat");
+    return {.size = static_cast<std::uint64_t>(status.st_size),
+            .modified = std::chrono::seconds{status.st_mtim.tv_sec} +
+                        std::chrono::nanoseconds{status.st_mtim.tv_nsec},
+            .regular = S_ISREG(status.st_mode)};
+  }
+
+  /// All that is left to read, or a little more than `enough` if there is so much.
+  std::string read(std::uint64_t enough) {
+    std::string text;
+    std::array<char, 65536> buffer;
+    while (text.size() <= enough) {
+      const ssize_t count = ::read(descriptor_, buffer.data(), buffer.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) throw_errno("read");
+      if (count == 0) break;
+      text.append(buffer.data(), static_cast<std::size_t>(count));
+    }
+    return text;
+  }
+
+ private:
+  [[noreturn]] static void throw_errno(const char* operation) {
+    throw std::system_error{errno, std::generic_category(), operation};
+  }
+
+  int descriptor_;
+};
+
+}  // namespace indexer
