@@ -3,11 +3,15 @@ set(taskmux_headers
     include/taskmux/broker.hpp
     include/taskmux/client.hpp
     include/taskmux/clock.hpp
+    include/taskmux/dead_letter_queue.hpp
     include/taskmux/detail/archive_trimmer.hpp
     include/taskmux/detail/client.hpp
     include/taskmux/detail/config.hpp
+    include/taskmux/detail/error_text.hpp
     include/taskmux/detail/fetcher.hpp
     include/taskmux/detail/health_monitor.hpp
+    include/taskmux/detail/inspector.hpp
+    include/taskmux/detail/inspector_dead_letters.hpp
     include/taskmux/detail/judge.hpp
     include/taskmux/detail/lease_keeper.hpp
     include/taskmux/detail/loop_thread.hpp
@@ -34,12 +38,14 @@ set(taskmux_headers
     include/taskmux/detail/worker_pool.hpp
     include/taskmux/error.hpp
     include/taskmux/handler.hpp
+    include/taskmux/inspector.hpp
     include/taskmux/logger.hpp
     include/taskmux/memory/memory_broker.hpp
     include/taskmux/queue_view.hpp
     include/taskmux/retry.hpp
     include/taskmux/serve_mux.hpp
     include/taskmux/server.hpp
+    include/taskmux/server_config.hpp
     include/taskmux/task.hpp
     include/taskmux/taskmux.hpp
     include/taskmux/testing.hpp

@@ -70,6 +70,8 @@ class TASKMUX_API ServeMux final : public TaskHandler {
   /// It is called from many threads at once.
   template <HandlerFunction F>
   void handle(std::string pattern, F function, HandleOptions options = {}) {
+    if (!has_target(function))
+      throw std::invalid_argument{"ServeMux::handle: no handler for \"" + pattern + '"'};
     handle(std::move(pattern), std::make_unique<FunctionHandler<F>>(std::move(function)),
            std::move(options));
   }
@@ -85,6 +87,7 @@ class TASKMUX_API ServeMux final : public TaskHandler {
   void not_found(std::unique_ptr<TaskHandler> handler);
   template <HandlerFunction F>
   void not_found(F function) {
+    if (!has_target(function)) throw std::invalid_argument{"ServeMux::not_found: no handler"};
     not_found(std::make_unique<FunctionHandler<F>>(std::move(function)));
   }
 
@@ -127,6 +130,16 @@ class TASKMUX_API ServeMux final : public TaskHandler {
   struct DefaultNotFound final : TaskHandler {
     Outcome handle(Context& context, const Task& task) override;
   };
+
+  /// False for an empty std::function or a null function pointer.
+  template <typename F>
+  static bool has_target(const F& function) noexcept {
+    if constexpr (requires { function == nullptr; }) {
+      return !(function == nullptr);
+    } else {
+      return true;
+    }
+  }
 
   const Route* find(std::string_view type) const noexcept;
 

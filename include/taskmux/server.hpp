@@ -1,23 +1,12 @@
 #pragma once
 
-#include <chrono>
-#include <cstddef>
-#include <cstdint>
-#include <functional>
-#include <map>
 #include <memory>
-#include <optional>
 #include <stop_token>
 #include <string>
-#include <string_view>
-#include <thread>
 
 #include "taskmux/broker.hpp"
-#include "taskmux/clock.hpp"
-#include "taskmux/logger.hpp"
-#include "taskmux/retry.hpp"
 #include "taskmux/serve_mux.hpp"
-#include "taskmux/task.hpp"
+#include "taskmux/server_config.hpp"
 
 namespace taskmux {
 inline namespace v0 {
@@ -25,135 +14,6 @@ inline namespace v0 {
 namespace detail {
 class ServerEngine;
 }  // namespace detail
-
-/// Something that happened to a task on this server, once the broker has recorded it.
-struct TaskEvent {
-  enum class Change {
-    started,    ///< A worker has it now.
-    succeeded,  ///< Deleted, or completed if it has a retention.
-    revoked,    ///< Deleted on its handler's or an operator's wish.
-    retried,    ///< Failed, and will be tried again after `delay`.
-    archived,   ///< Failed for good: in the dead-letter queue.
-    requeued,   ///< Back in its queue, unfinished.
-    snoozed,    ///< Scheduled again after `delay`.
-  };
-  Change change = Change::started;
-  std::shared_ptr<const TaskMessage> task{};  ///< As it was when this attempt began; never null.
-  int attempt = 1;                            ///< Counts from 1.
-  Duration waited{};  ///< From enqueue to the start of this attempt; 0 if not known.
-  Duration ran{};     ///< In its handler; 0 for `started` and for a task that was not run.
-  Duration delay{};
-  std::string error{};  ///< Of retried and archived.
-};
-
-constexpr std::string_view to_string(TaskEvent::Change change) noexcept {
-  using Change = TaskEvent::Change;
-  switch (change) {
-    case Change::started: return "started";
-    case Change::succeeded: return "succeeded";
-    case Change::revoked: return "revoked";
-    case Change::retried: return "retried";
-    case Change::archived: return "archived";
-    case Change::requeued: return "requeued";
-    case Change::snoozed: return "snoozed";
-  }
-  return "unknown";
-}
-
-/// Whether a server can do its work.
-struct Health {
-  bool healthy = true;
-  std::string reason{};  ///< Why not.
-};
-
-/// The host's ears. They are called one after the other on a thread of their own, from a queue of
-/// 10,000 events; what overflows is dropped and counted (ServerStats::hooks_dropped), so that a
-/// slow hook stops nothing. What they throw is logged.
-struct Hooks {
-  std::function<void(const TaskEvent&)> on_failure{};  ///< An attempt failed: retried or archived.
-  std::function<void(const TaskEvent&)> on_dead_letter{};  ///< A task was archived by this server.
-  std::function<void(const TaskEvent&)>
-      on_state_change{};  ///< Every TaskEvent. Costs an event for each start and end.
-  std::function<void(const Health&)> on_health_change{};
-  /// Before upkeep deletes a task that the archive's limits do not let stay; one that throws keeps
-  /// it (until the next look).
-  std::function<void(const TaskInfo&)> before_evict{};
-};
-
-/// How much the dead-letter queue of a queue may hold; older tasks beyond it are deleted by upkeep.
-struct ArchiveLimits {
-  std::size_t max_tasks = 10'000;
-  Duration max_age = std::chrono::hours{24 * 90};
-};
-
-/// As many as the machine runs threads at once; 1 if that is not known.
-inline std::size_t hardware_concurrency() noexcept {
-  const unsigned threads = std::thread::hardware_concurrency();
-  return threads > 0 ? threads : 1;
-}
-
-struct ServerConfig {
-  /// How many handlers may run at once; at least 1.
-  std::size_t concurrency = hardware_concurrency();
-  /// The queues to work on, and their priorities (at least 1). A queue is looked at first in
-  /// proportion to its priority; with `strict_priority` a queue is served only while all with a
-  /// higher priority are empty.
-  std::map<std::string, int> queues{{"default", 1}};
-  bool strict_priority = false;
-
-  RetryPolicy retry_policy{AsynqRetryDelay{}};
-  /// Whether a failed attempt counts: if not, it is tried again without using a retry. Everything
-  /// counts when empty.
-  std::function<bool(const FailedAttempt&)> is_failure{};
-
-  /// How long shutdown() lets running handlers go on before it asks them to stop.
-  Duration shutdown_timeout = std::chrono::seconds{8};
-  /// How long a handler may go on after it was asked to stop. Then its thread is given up: the run
-  /// is settled without it, a new thread takes its place, and what it does later is discarded.
-  Duration abandon_after = std::chrono::seconds{5};
-  /// With so many given-up threads still hanging, the server takes no more tasks and is unhealthy;
-  /// `concurrency` when not given.
-  std::optional<std::size_t> max_abandoned{};
-
-  /// How long a run stays this server's without a sign of life from it; extended every quarter. At
-  /// least Broker::shortest_lease().
-  Duration lease = std::chrono::seconds{10};
-  /// A task whose worker was lost so often in a row is archived; at least 1.
-  int max_crashes = 3;
-  Duration heartbeat_interval = std::chrono::seconds{5};
-  Duration upkeep_interval = std::chrono::seconds{2};
-  ArchiveLimits archive{};
-
-  Hooks hooks{};
-  Logger logger{};
-  /// Runs first on every thread that the server starts.
-  std::function<void()> on_thread_start{};
-  /// The machine's when null. Must tell the broker's time if that has a clock of its own (a
-  /// ManualClock in tests).
-  std::shared_ptr<Clock> clock{};
-};
-
-/// Counts since the start, but for the first group, which tells the present. Taken one by one, not
-/// at one instant.
-struct ServerStats {
-  std::size_t running = 0;    ///< Handlers at work.
-  std::size_t ready = 0;      ///< Taken and waiting for a worker.
-  std::size_t unsettled = 0;  ///< Ended, and not yet recorded by the broker.
-  std::size_t abandoned = 0;  ///< Given-up threads that still hang.
-
-  std::uint64_t taken = 0;
-  std::uint64_t succeeded = 0;
-  std::uint64_t revoked = 0;
-  std::uint64_t retried = 0;
-  std::uint64_t archived = 0;
-  std::uint64_t requeued = 0;
-  std::uint64_t snoozed = 0;
-  std::uint64_t stale = 0;      ///< Settlements refused because the run was not ours any more.
-  std::uint64_t recovered = 0;  ///< Lost runs of any server that this one took over and settled.
-  std::uint64_t exchanges = 0;
-  std::uint64_t broker_errors = 0;
-  std::uint64_t hooks_dropped = 0;
-};
 
 /// Runs the tasks of some queues with a pool of threads. The broker must outlive it. Thread-safe. A
 /// server starts once; it belongs to the process that made it.

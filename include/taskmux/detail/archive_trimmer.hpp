@@ -10,7 +10,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/logger.hpp"
 #include "taskmux/queue_view.hpp"
-#include "taskmux/server.hpp"
+#include "taskmux/server_config.hpp"
 
 namespace taskmux {
 inline namespace v0 {

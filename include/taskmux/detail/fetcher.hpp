@@ -173,7 +173,7 @@ class Fetcher {
 
   void note_due(SteadyTime now, Time broker_now, std::optional<Time> next_due) {
     due_.reset();
-    if (next_due) due_ = now + std::max(*next_due - broker_now, Duration{0});
+    if (next_due) due_ = now + std::clamp(*next_due - broker_now, Duration{0}, Limits::longest);
   }
 
   void accept(ExchangeReply& reply, SteadyTime sent_at) {

@@ -9,7 +9,7 @@
 
 #include "taskmux/detail/mutex.hpp"
 #include "taskmux/logger.hpp"
-#include "taskmux/server.hpp"
+#include "taskmux/server_config.hpp"
 
 namespace taskmux {
 inline namespace v0 {

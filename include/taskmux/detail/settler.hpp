@@ -18,7 +18,8 @@
 #include "taskmux/detail/judge.hpp"
 #include "taskmux/detail/mutex.hpp"
 #include "taskmux/detail/run_registry.hpp"
-#include "taskmux/server.hpp"
+#include "taskmux/serve_mux.hpp"
+#include "taskmux/server_config.hpp"
 
 namespace taskmux {
 inline namespace v0 {

@@ -9,7 +9,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
 #include "taskmux/detail/run_state.hpp"
-#include "taskmux/server.hpp"
+#include "taskmux/server_config.hpp"
 
 namespace taskmux {
 inline namespace v0 {

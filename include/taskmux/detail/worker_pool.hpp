@@ -46,6 +46,7 @@ inline AttemptLimits attempt_limits(const TaskMessage& message, const HandleOpti
   if (message.timeout.count() != 0) left = bounded(message.timeout);
   if (message.deadline != Time{}) left = std::min(left, message.deadline - wall_now);
   if (options != nullptr && options->timeout) left = std::min(left, *options->timeout);
+  left = std::max(left, Duration{0});  // Long over is over; it must not overflow the clock either.
   return {now + left, wall_now + left};
 }
 

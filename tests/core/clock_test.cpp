@@ -1,0 +1,99 @@
+#include "taskmux/clock.hpp"
+
+#include <atomic>
+#include <latch>
+#include <thread>
+
+#include "support/run.hpp"
+#include "support/test.hpp"
+
+using namespace taskmux;
+using namespace std::chrono_literals;
+
+TEST_CASE("a manual clock stands still until it is moved", "[clock]") {
+  ManualClock clock{Time{5s}};
+  const SteadyTime before = clock.steady_now();
+  CHECK(clock.now() == Time{5s});
+  clock.advance(1500ms);
+  CHECK(clock.now() == Time{6500ms});
+  CHECK(clock.steady_now() - before == 1500ms);
+  clock.advance_to(Time{10s});
+  CHECK(clock.now() == Time{10s});
+  clock.advance_to(Time{1s});
+  CHECK(clock.now() == Time{10s});
+}
+
+TEST_CASE("moving a manual clock wakes those whose time has come, and no others", "[clock]") {
+  ManualClock clock;
+  Waker early;
+  Waker late;
+  std::atomic<int> woken{0};
+  std::atomic<bool> stop{false};
+  const SteadyTime start = clock.steady_now();
+  const auto sleep = [&](Waker& waker, SteadyTime until) {
+    while (clock.steady_now() < until && !stop) clock.wait(waker, until);
+    ++woken;
+  };
+  std::thread first{[&] { sleep(early, start + 1s); }};
+  std::thread second{[&] { sleep(late, start + 1h); }};
+  clock.advance(1s);
+  first.join();
+  CHECK(woken == 1);
+  stop = true;
+  late.notify();
+  second.join();
+}
+
+TEST_CASE("a notification that comes first is kept, and several count as one", "[clock]") {
+  SystemClock clock;
+  Waker waker;
+  waker.notify();
+  waker.notify();
+  clock.wait(waker, std::nullopt);  // Returns at once, or this test hangs.
+  clock.wait(waker, clock.steady_now());
+}
+
+TEST_CASE("a notification ends a wait on the system clock early", "[clock]") {
+  SystemClock clock;
+  Waker waker;
+  std::latch begun{1};
+  const SteadyTime far = clock.steady_now() + 1h;
+  std::thread sleeper{[&] {
+    begun.count_down();
+    clock.wait(waker, far);
+  }};
+  begun.wait();
+  waker.notify();
+  sleeper.join();
+  CHECK(clock.steady_now() < far);
+}
+
+TEST_CASE("a handler's wait ends with its time, or with its stop token", "[clock]") {
+  const auto clock = std::make_shared<ManualClock>();
+  test::OneRun run{{.type = "t"}, clock};
+  std::atomic<bool> whole{false};
+  std::thread waits{[&] { whole = run.context.wait_for(10s); }};
+  clock->advance(9s);
+  clock->advance(1s);
+  // The thread may begin to wait only now: then it needs another 10 s.
+  std::atomic<bool> done{false};
+  std::thread pushes{[&] {
+    while (!done) clock->advance(1s);
+  }};
+  waits.join();
+  done = true;
+  pushes.join();
+  CHECK(whole);
+
+  bool stopped = true;
+  std::thread waits_again{[&] { stopped = !run.context.wait_for(Limits::longest); }};
+  run.state->request_stop(StopReason::cancelled, clock->steady_now());
+  waits_again.join();
+  CHECK(stopped);
+  CHECK(run.context.stop_requested());
+  CHECK(run.context.stop_token().stop_requested());
+  CHECK(run.context.stop_reason() == StopReason::cancelled);
+  CHECK_FALSE(run.context.wait_for(1s));
+  CHECK_FALSE(run.state->request_stop(StopReason::timeout, clock->steady_now()));
+  CHECK(run.context.stop_reason() == StopReason::cancelled);
+}

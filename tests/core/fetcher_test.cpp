@@ -1,0 +1,204 @@
+#include "taskmux/detail/fetcher.hpp"
+
+#include "support/engine.hpp"
+#include "support/test.hpp"
+
+using namespace taskmux;
+using namespace taskmux::test;
+using namespace std::chrono_literals;
+using Operation = FlakyBroker::Operation;
+
+namespace {
+
+struct Fetching : Engine {
+  explicit Fetching(std::size_t concurrency = 2) : Engine{concurrency} {
+    fetcher.set_watch(broker.watch({"default"}, [this](const Hint&) {
+      ++hints;
+      fetcher.hint();
+    }));
+  }
+
+  std::size_t ready() { return pool->load().ready; }
+  std::size_t exchanges() { return broker.calls(Operation::exchange); }
+
+  /// Turns until there is nothing to do at this instant; returns when there is.
+  std::optional<SteadyTime> settle_down() {
+    while (true) {
+      const std::optional<SteadyTime> next = fetcher.run_once();
+      if (!next || *next > clock->steady_now()) return next;
+    }
+  }
+
+  int hints = 0;
+  int arrived = 0;
+  detail::Fetcher fetcher{
+      {broker, settler, registry, *pool, health, environment, [this] { ++arrived; }},
+      detail::QueuePicker{{{"default", 1}}, false},
+      10s};
+};
+
+}  // namespace
+
+TEST_CASE("a turn takes as many tasks as there are free workers", "[fetcher]") {
+  Fetching f{2};
+  f.broker.enqueue(many("t", 5));
+  CHECK(f.settle_down() == std::nullopt);
+  CHECK(f.ready() == 2);
+  CHECK(f.registry.size() == 2);
+  CHECK(f.arrived == 1);
+  CHECK(f.fetcher.taken() == 2);
+  CHECK(ids(f.memory, TaskState::pending).size() == 3);
+}
+
+TEST_CASE("with nothing to do it arms the watch once, and then asks no more until a hint",
+          "[fetcher]") {
+  Fetching f;
+  CHECK(f.settle_down() == std::nullopt);
+  const std::size_t exchanges = f.exchanges();
+  const std::size_t arms = f.broker.calls(Operation::arm);
+  for (int i = 0; i < 10; ++i) CHECK(f.settle_down() == std::nullopt);
+  CHECK(f.exchanges() == exchanges);
+  CHECK(f.broker.calls(Operation::arm) == arms);
+
+  enqueue(f.broker, message("t1"));
+  CHECK(f.hints == 1);
+  f.settle_down();
+  CHECK(f.ready() == 1);
+}
+
+TEST_CASE("a task that comes between the last exchange and the arming is not missed", "[fetcher]") {
+  Fetching f;
+  f.fetcher.run_once();  // An exchange that finds nothing.
+  CHECK(f.broker.calls(Operation::arm) == 0);
+  enqueue(f.broker, message("t1"));
+  f.settle_down();
+  CHECK(f.ready() == 1);
+}
+
+TEST_CASE("it sleeps until the next task is due, and takes it then", "[fetcher]") {
+  Fetching f;
+  enqueue(f.broker, scheduled(message("t1"), 90s));
+  const std::optional<SteadyTime> next = f.settle_down();
+  REQUIRE(next);
+  CHECK(*next - f.clock->steady_now() == 90s);
+  f.clock->advance(90s - 1us);
+  f.settle_down();
+  CHECK(f.ready() == 0);
+  f.clock->advance(1us);
+  f.settle_down();
+  CHECK(f.ready() == 1);
+}
+
+TEST_CASE("one exchange carries all outcomes that have piled up, and the next runs", "[fetcher]") {
+  Fetching f{3};
+  f.broker.enqueue(many("t", 6));
+  f.settle_down();
+  const std::size_t before = f.exchanges();
+  for (int i = 0; i < 3; ++i) {
+    auto run = f.pool->ready().pop();
+    run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
+    run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
+    f.pool->ready().done();
+    f.settler.finish(std::move(run), Outcome::success(), 0.0);
+  }
+  f.fetcher.run_once();
+  CHECK(f.exchanges() == before + 1);
+  CHECK(f.settler.counts().of(SettleAction::complete) == 3);
+  CHECK(f.ready() == 3);
+}
+
+TEST_CASE("after a wake that finds nothing it pauses before it looks again", "[fetcher]") {
+  Fetching f;
+  f.settle_down();
+  enqueue(f.broker, message("t1"));
+  take_one(f.memory);  // Another server is faster.
+  const std::optional<SteadyTime> next = f.settle_down();
+  REQUIRE(next);
+  const auto pause = *next - f.clock->steady_now();
+  CHECK(pause >= 500us);
+  CHECK(pause <= 20ms);
+  f.clock->advance(20ms);
+  CHECK(f.settle_down() == std::nullopt);  // Armed again.
+  enqueue(f.broker, message("t2"));
+  f.settle_down();
+  CHECK(f.ready() == 1);
+}
+
+TEST_CASE("an outage is met with growing pauses, and nothing is lost by it", "[fetcher]") {
+  Fetching f;
+  enqueue(f.broker, message("t1"));
+  f.settle_down();
+  auto run = f.pool->ready().pop();
+  run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
+  run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
+  f.pool->ready().done();
+
+  f.broker.fail(Operation::exchange);
+  f.settler.finish(std::move(run), Outcome::success(), 0.0);
+  Duration last{0};
+  for (int i = 0; i < 8; ++i) {
+    const std::optional<SteadyTime> next = f.fetcher.run_once();
+    REQUIRE(next);
+    const auto pause = std::chrono::duration_cast<Duration>(*next - f.clock->steady_now());
+    CHECK(pause > last / 3);
+    CHECK(pause <= 7500ms);
+    last = pause;
+    const std::size_t before = f.exchanges();
+    f.fetcher.run_once();  // Too early: no call.
+    CHECK(f.exchanges() == before);
+    f.clock->advance(pause + 1us);
+  }
+  CHECK(last > 2s);
+  CHECK_FALSE(f.health.health().healthy);
+  CHECK(f.health_changes.size() == 1);
+  CHECK(f.log.size() == 1);
+  CHECK(f.settler.unsettled() == 1);
+
+  f.broker.recover();
+  f.settle_down();
+  CHECK(f.settler.unsettled() == 0);
+  CHECK(f.state("t1") == std::nullopt);
+  CHECK(f.health.health().healthy);
+  CHECK(f.health_changes.size() == 2);
+}
+
+TEST_CASE("a lost reply is repeated; what had been applied comes back as stale and is done with",
+          "[fetcher]") {
+  Fetching f;
+  enqueue(f.broker, message("t1"));
+  f.settle_down();
+  auto run = f.pool->ready().pop();
+  run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
+  run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
+  f.pool->ready().done();
+  f.settler.finish(std::move(run), Outcome::success(), 0.0);
+  f.broker.lose_reply(Operation::exchange, 1);
+  f.fetcher.run_once();
+  CHECK(f.settler.unsettled() == 1);
+  CHECK(f.state("t1") == std::nullopt);
+  f.clock->advance(10s);
+  f.settle_down();
+  CHECK(f.settler.unsettled() == 0);
+  CHECK(f.registry.size() == 0);
+}
+
+TEST_CASE("once told to take no more, it settles only", "[fetcher]") {
+  Fetching f;
+  f.broker.enqueue(many("t", 3));
+  f.fetcher.stop_taking();
+  CHECK(f.settle_down() == std::nullopt);
+  CHECK(f.ready() == 0);
+  CHECK(f.exchanges() == 0);
+}
+
+TEST_CASE("closing gives back what waits, in its order", "[fetcher]") {
+  Fetching f{3};
+  f.broker.enqueue(many("t", 4));
+  f.settle_down();
+  CHECK(f.ready() == 3);
+  f.fetcher.close();
+  CHECK(f.ready() == 0);
+  f.settle_down();
+  CHECK(ids(f.memory, TaskState::pending) == std::vector<std::string>{"t1", "t2", "t3", "t4"});
+  CHECK(f.registry.size() == 0);
+}

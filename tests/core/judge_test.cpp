@@ -1,0 +1,157 @@
+#include "taskmux/detail/judge.hpp"
+
+#include <stdexcept>
+
+#include "support/test.hpp"
+
+using namespace taskmux;
+using namespace taskmux::detail;
+using namespace std::chrono_literals;
+
+namespace {
+
+const RetryPolicy one_minute = FixedDelay{1min};
+const std::function<bool(const FailedAttempt&)> everything_counts;
+
+TaskMessage message(int retried, int max_retry) {
+  TaskMessage m{.id = "t1", .queue = "default", .task = {.type = "t"}};
+  m.retried = retried;
+  m.max_retry = max_retry;
+  return m;
+}
+
+Verdict judged(const Outcome& outcome, int retried = 0, int max_retry = 25,
+               StopReason stop = StopReason::none, CancelMode cancel = CancelMode::retry) {
+  return judge(message(retried, max_retry), outcome, stop, cancel, {one_minute, everything_counts});
+}
+
+}  // namespace
+
+TEST_CASE("an outcome decides how its run is settled", "[judge]") {
+  CHECK(judged(Outcome::success()).action == SettleAction::complete);
+  CHECK(judged(Outcome::revoke()).action == SettleAction::drop);
+  CHECK(judged(Outcome::skip_retry("no")).action == SettleAction::archive);
+  CHECK(judged(Outcome::skip_retry("no")).error == "no");
+
+  const Verdict failed = judged(Outcome::fail("boom"));
+  CHECK(failed.action == SettleAction::retry);
+  CHECK(failed.error == "boom");
+  CHECK(failed.delay == 1min);
+  CHECK(failed.failure);
+
+  const Verdict later = judged(Outcome::retry_after(3s, "busy"));
+  CHECK(later.action == SettleAction::retry);
+  CHECK(later.delay == 3s);
+  CHECK(later.error == "busy");
+
+  const Verdict snoozed = judged(Outcome::snooze(5s));
+  CHECK(snoozed.action == SettleAction::snooze);
+  CHECK(snoozed.delay == 5s);
+}
+
+TEST_CASE("a task whose retries are spent is archived", "[judge]") {
+  CHECK(judged(Outcome::fail("boom"), 2, 3).action == SettleAction::retry);
+  CHECK(judged(Outcome::fail("boom"), 3, 3).action == SettleAction::archive);
+  CHECK(judged(Outcome::fail("boom"), 4, 3).action == SettleAction::archive);
+  CHECK(judged(Outcome::fail("boom"), 0, 0).action == SettleAction::archive);
+  CHECK(judged(Outcome::retry_after(1s), 3, 3).action == SettleAction::archive);
+  CHECK(judged(Outcome::snooze(1s), 3, 3).action == SettleAction::snooze);
+}
+
+TEST_CASE("delays from outcomes are brought into bounds", "[judge]") {
+  CHECK(judged(Outcome::retry_after(-1s)).delay == Duration{0});
+  CHECK(judged(Outcome::snooze(Duration::min())).delay == Duration{0});
+  CHECK(judged(Outcome::snooze(Duration::max())).delay == Limits::longest);
+}
+
+TEST_CASE("a failure that does not count is retried without using a retry, until exhaustion",
+          "[judge]") {
+  const std::function<bool(const FailedAttempt&)> none_counts = [](const FailedAttempt& a) {
+    return a.error != "throttled";
+  };
+  const JudgeRules rules{one_minute, none_counts};
+  const Verdict verdict =
+      judge(message(1, 3), Outcome::fail("throttled"), StopReason::none, CancelMode::retry, rules);
+  CHECK(verdict.action == SettleAction::retry);
+  CHECK_FALSE(verdict.failure);
+  CHECK(judge(message(3, 3), Outcome::fail("throttled"), StopReason::none, CancelMode::retry, rules)
+            .action == SettleAction::archive);
+}
+
+TEST_CASE("a policy that throws or lies gives way", "[judge]") {
+  const RetryPolicy throws = [](const FailedAttempt&) -> Duration {
+    throw std::runtime_error{"bad day"};
+  };
+  const Verdict verdict = judge(message(0, 3), Outcome::fail("boom"), StopReason::none,
+                                CancelMode::retry, {throws, everything_counts});
+  CHECK(verdict.action == SettleAction::retry);
+  CHECK(verdict.delay == 15s);  // asynq's, with a random number of 0
+  CHECK(verdict.complaint.find("bad day") != std::string::npos);
+
+  const RetryPolicy negative = [](const FailedAttempt&) { return Duration{-5s}; };
+  CHECK(judge(message(0, 3), Outcome::fail("boom"), StopReason::none, CancelMode::retry,
+              {negative, everything_counts})
+            .delay == Duration{0});
+
+  const std::function<bool(const FailedAttempt&)> bad = [](const FailedAttempt&) -> bool {
+    throw 1;
+  };
+  const Verdict counted = judge(message(0, 3), Outcome::fail("boom"), StopReason::none,
+                                CancelMode::retry, {one_minute, bad});
+  CHECK(counted.failure);
+  CHECK_FALSE(counted.complaint.empty());
+}
+
+TEST_CASE("a handler that succeeded has succeeded, whatever was asked of it", "[judge]") {
+  const StopReason stop = GENERATE(StopReason::timeout, StopReason::cancelled, StopReason::shutdown,
+                                   StopReason::lease_lost);
+  CHECK(judged(Outcome::success(), 0, 25, stop, CancelMode::drop).action == SettleAction::complete);
+}
+
+TEST_CASE("a handler that stopped for the shutdown goes back unharmed, unless it failed for good",
+          "[judge]") {
+  CHECK(judged(Outcome::fail("interrupted"), 3, 3, StopReason::shutdown).action ==
+        SettleAction::requeue);
+  CHECK(judged(Outcome::skip_retry("bad"), 0, 3, StopReason::shutdown).action ==
+        SettleAction::archive);
+}
+
+TEST_CASE("a cancelled run ends as the operator wished", "[judge]") {
+  const auto cancelled = [](CancelMode mode) {
+    return judged(Outcome::fail("context canceled"), 0, 25, StopReason::cancelled, mode).action;
+  };
+  CHECK(cancelled(CancelMode::retry) == SettleAction::retry);
+  CHECK(cancelled(CancelMode::archive) == SettleAction::archive);
+  CHECK(cancelled(CancelMode::drop) == SettleAction::drop);
+}
+
+TEST_CASE("error texts are made valid UTF-8 and bounded", "[judge]") {
+  CHECK(judged(Outcome::fail("a\xff"
+                             "b"))
+            .error ==
+        "a\xef\xbf\xbd"
+        "b");
+  CHECK(judged(Outcome::fail(std::string(1'000'000, 'x'))).error.size() ==
+        Limits::error_text_bytes);
+}
+
+TEST_CASE("a lost worker costs a retry; a task that loses worker after worker is set aside",
+          "[judge]") {
+  const JudgeRules rules{one_minute, everything_counts, 0.0, 3};
+  const Verdict first = judge_lost(message(0, 25), 0, rules);
+  CHECK(first.action == SettleAction::retry);
+  CHECK(first.delay == Duration{0});
+  CHECK(first.failure);
+  CHECK(first.crash);
+
+  const Verdict second = judge_lost(message(1, 25), 1, rules);
+  CHECK(second.action == SettleAction::retry);
+  CHECK(second.delay == 1min);
+
+  const Verdict third = judge_lost(message(2, 25), 2, rules);
+  CHECK(third.action == SettleAction::archive);
+  CHECK(third.error == "worker lost 3 times in a row");
+
+  CHECK(judge_lost(message(5, 5), 0, rules).action == SettleAction::archive);
+  CHECK(judge_lost(message(5, 5), 0, rules).error == "worker lost");
+}

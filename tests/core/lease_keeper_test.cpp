@@ -1,0 +1,166 @@
+#include "taskmux/detail/lease_keeper.hpp"
+
+#include "support/engine.hpp"
+#include "support/test.hpp"
+
+using namespace taskmux;
+using namespace taskmux::test;
+using namespace std::chrono_literals;
+using Operation = FlakyBroker::Operation;
+
+namespace {
+
+struct Keeping : Engine {
+  int stopped = 0;
+  detail::LeaseKeeper keeper{
+      {broker, registry, settler, health, logger, clock, [this] { ++stopped; }}, 10s};
+
+  /// Lets `length` pass as the keeper's thread would see it.
+  void pass(Duration length) {
+    const SteadyTime end = clock->steady_now() + length;
+    while (true) {
+      const SteadyTime next = keeper.run_once().value();
+      if (next > end) break;
+      clock->advance(std::chrono::duration_cast<Duration>(next - clock->steady_now()));
+    }
+    clock->advance(std::chrono::duration_cast<Duration>(end - clock->steady_now()));
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a run stays its worker's for as long as its lease is extended", "[lease]") {
+  Keeping k;
+  enqueue(k.broker, message("t1"));
+  const auto runs = k.take_runs();
+  k.begin(*runs[0]);
+  k.pass(2min);
+  CHECK(upkeep(k.broker).lost.empty());
+  CHECK(settle(k.broker, completed(runs[0]->run())) == SettleStatus::applied);
+}
+
+TEST_CASE("a run that waits for a worker, or to be settled, is extended too", "[lease]") {
+  Keeping k;
+  k.broker.enqueue(many("t", 2));
+  const auto runs = k.take_runs();
+  runs[1]->advance(detail::RunState::Phase::ready, detail::RunState::Phase::ended);
+  k.pass(30s);
+  CHECK(upkeep(k.broker).lost.empty());
+}
+
+TEST_CASE("leases are extended each quarter, and young ones not at all", "[lease]") {
+  Keeping k;
+  CHECK(*k.keeper.run_once() - k.clock->steady_now() == 2500ms);
+  enqueue(k.broker, message("t1"));
+  k.take_runs();
+  k.pass(2400ms);
+  CHECK(k.broker.calls(Operation::extend) == 0);
+  k.pass(10s);
+  CHECK(k.broker.calls(Operation::extend) >= 3);
+  CHECK(k.broker.calls(Operation::extend) <= 5);
+}
+
+TEST_CASE("a lost lease fires the run's stop token", "[lease]") {
+  Keeping k;
+  enqueue(k.broker, message("t1"));
+  const auto runs = k.take_runs();
+  k.begin(*runs[0]);
+  k.clock->advance(12s);
+  upkeep(k.broker);  // Taken over.
+  k.keeper.run_once();
+  CHECK(runs[0]->stop_reason() == StopReason::lease_lost);
+  CHECK(k.stopped == 1);
+  CHECK(k.log.size() == 1);
+}
+
+TEST_CASE("a run that is lost before a worker came for it is forgotten", "[lease]") {
+  Keeping k;
+  enqueue(k.broker, message("t1"));
+  const auto runs = k.take_runs();
+  k.clock->advance(12s);
+  upkeep(k.broker);
+  k.keeper.run_once();
+  CHECK(k.registry.size() == 0);
+  CHECK(runs[0]->phase() == detail::RunState::Phase::ended);
+  CHECK(k.settler.unsettled() == 0);
+}
+
+TEST_CASE("an operator's cancellation reaches the run in its mode", "[lease]") {
+  Keeping k;
+  const CancelMode mode = GENERATE(CancelMode::retry, CancelMode::archive, CancelMode::drop);
+  std::vector<std::string> hinted;
+  const auto watch = k.broker.watch({"default"}, [&](const Hint& hint) {
+    if (hint.kind == Hint::Kind::cancel) hinted.push_back(hint.task_id);
+  });
+  k.broker.enqueue(many("t", 2));
+  const auto runs = k.take_runs();
+  for (const auto& run : runs) k.begin(*run);
+  k.memory.cancel("default", "t2", mode);
+  REQUIRE(hinted == std::vector<std::string>{"t2"});
+  k.keeper.run_once();  // Its regular look.
+  const std::size_t extends = k.broker.calls(Operation::extend);
+  k.keeper.cancel(hinted[0]);
+  k.keeper.run_once();
+  CHECK(k.broker.calls(Operation::extend) == extends + 1);
+  CHECK(runs[0]->stop_reason() == StopReason::none);
+  CHECK(runs[1]->stop_reason() == StopReason::cancelled);
+  CHECK(runs[1]->cancel_mode() == mode);
+}
+
+TEST_CASE("a hint without a mode cancels as asynq does; one for another's task does nothing",
+          "[lease]") {
+  Keeping k;
+  enqueue(k.broker, message("t1"));
+  const auto runs = k.take_runs();
+  k.begin(*runs[0]);
+  k.keeper.cancel("nobody's");
+  k.keeper.run_once();
+  CHECK(runs[0]->stop_reason() == StopReason::none);
+  k.keeper.cancel("t1");
+  k.keeper.run_once();
+  CHECK(runs[0]->stop_reason() == StopReason::cancelled);
+  CHECK(runs[0]->cancel_mode() == CancelMode::retry);
+}
+
+TEST_CASE("a run that is cancelled before its start is settled without its handler", "[lease]") {
+  Keeping k;
+  enqueue(k.broker, message("t1"));
+  k.take_runs();
+  k.memory.cancel("default", "t1", CancelMode::archive);
+  k.keeper.cancel("t1");
+  k.keeper.run_once();
+  k.carry_out();
+  CHECK(k.state("t1") == TaskState::archived);
+  CHECK(k.handled.empty());
+}
+
+TEST_CASE("while the broker is away, runs go on and are extended as soon as it is back",
+          "[lease]") {
+  Keeping k;
+  enqueue(k.broker, message("t1"));
+  const auto runs = k.take_runs();
+  k.begin(*runs[0]);
+  k.broker.fail(Operation::extend);
+  k.pass(9s);
+  CHECK(runs[0]->stop_reason() == StopReason::none);
+  CHECK_FALSE(k.health.health().healthy);
+  k.broker.recover();
+  k.pass(1s);
+  CHECK(k.health.health().healthy);
+  k.clock->advance(8s);
+  CHECK(upkeep(k.broker).lost.empty());
+}
+
+TEST_CASE("a cancellation during an outage is not forgotten", "[lease]") {
+  Keeping k;
+  enqueue(k.broker, message("t1"));
+  const auto runs = k.take_runs();
+  k.begin(*runs[0]);
+  k.memory.cancel("default", "t1", CancelMode::drop);
+  k.broker.fail(Operation::extend, 2);
+  k.keeper.cancel("t1");
+  k.keeper.run_once();
+  CHECK(runs[0]->stop_reason() == StopReason::none);
+  k.pass(5s);
+  CHECK(runs[0]->cancel_mode() == CancelMode::drop);
+}

@@ -1,0 +1,66 @@
+#include "taskmux/detail/queue_picker.hpp"
+
+#include <map>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "support/test.hpp"
+
+using namespace taskmux;
+using namespace taskmux::detail;
+
+namespace {
+
+std::size_t sum(const std::vector<QueueQuota>& quotas) {
+  return std::accumulate(quotas.begin(), quotas.end(), std::size_t{0},
+                         [](std::size_t n, const QueueQuota& q) { return n + q.count; });
+}
+
+}  // namespace
+
+TEST_CASE("strictly, all slots go to the highest priority and what is left falls down the order",
+          "[picker]") {
+  QueuePicker picker{{{"low", 1}, {"critical", 6}, {"default", 3}}, true};
+  const std::vector<QueueQuota> quotas = picker.share(5);
+  REQUIRE(quotas.size() == 3);
+  CHECK(quotas[0].queue == "critical");
+  CHECK(quotas[0].count == 5);
+  CHECK(quotas[1].queue == "default");
+  CHECK(quotas[1].count == 0);
+  CHECK(quotas[2].queue == "low");
+}
+
+TEST_CASE("one queue gets everything", "[picker]") {
+  QueuePicker picker{{{"only", 7}}, false};
+  const std::vector<QueueQuota> quotas = picker.share(3);
+  REQUIRE(quotas.size() == 1);
+  CHECK(quotas[0].count == 3);
+}
+
+TEST_CASE("by weight, each call shares out all slots over all queues", "[picker]") {
+  QueuePicker picker{{{"a", 6}, {"b", 3}, {"c", 1}}, false, Random{1}};
+  for (const std::size_t slots : {1u, 2u, 9u, 10u, 11u, 1000u}) {
+    const std::vector<QueueQuota> quotas = picker.share(slots);
+    CHECK(quotas.size() == 3);
+    CHECK(sum(quotas) == slots);
+  }
+}
+
+TEST_CASE("by weight, queues get their part of the slots and of the first places", "[picker]") {
+  QueuePicker picker{{{"a", 6}, {"b", 3}, {"c", 1}}, false, Random{GENERATE(1u, 2u, 3u)}};
+  std::map<std::string, std::size_t> slots;
+  std::map<std::string, std::size_t> first;
+  constexpr std::size_t rounds = 10'000;
+  for (std::size_t i = 0; i < rounds; ++i) {
+    const std::vector<QueueQuota> quotas = picker.share(1);
+    for (const QueueQuota& quota : quotas) slots[quota.queue] += quota.count;
+    ++first[quotas.front().queue];
+  }
+  for (auto& counts : {slots, first}) {
+    CHECK(counts.at("a") > rounds * 57 / 100);
+    CHECK(counts.at("a") < rounds * 63 / 100);
+    CHECK(counts.at("c") > rounds * 8 / 100);
+    CHECK(counts.at("c") < rounds * 12 / 100);
+  }
+}

@@ -1,0 +1,114 @@
+#include "taskmux/detail/settler.hpp"
+
+#include "support/engine.hpp"
+#include "support/test.hpp"
+
+using namespace taskmux;
+using namespace taskmux::test;
+using namespace std::chrono_literals;
+
+TEST_CASE("an outcome handed in is carried out by the next exchange", "[settler]") {
+  Engine e;
+  enqueue(e.broker, message("t1"));
+  const auto runs = e.take_runs();
+  e.settler.finish(runs.at(0), Outcome::success(), 0.0);
+  CHECK(e.arrivals == 1);
+  CHECK(e.settler.unsettled() == 1);
+  CHECK(e.registry.size() == 1);
+
+  CHECK(e.carry_out() == std::vector{SettleStatus::applied});
+  CHECK(e.settler.unsettled() == 0);
+  CHECK(e.registry.size() == 0);
+  CHECK(e.state("t1") == std::nullopt);
+  CHECK(e.settler.counts().of(SettleAction::complete) == 1);
+  CHECK(e.settled == std::vector{std::pair{std::string{"t1"}, SettleAction::complete}});
+}
+
+TEST_CASE("a failure waits for the policy's delay; a type's own policy goes first", "[settler]") {
+  Engine e;
+  e.mux->handle("own:", [](Context&, const Task&) {}, {.retry_policy = FixedDelay{7s}});
+  enqueue(e.broker, message("t1"));
+  TaskMessage own = message("t2");
+  own.task.type = "own:x";
+  enqueue(e.broker, own);
+  const auto runs = e.take_runs();
+  e.settler.finish(runs.at(0), Outcome::fail("boom"), 0.0);
+  e.settler.finish(runs.at(1), Outcome::fail("boom"), 0.0);
+  e.carry_out();
+  CHECK(e.memory.find("default", "t1")->next_process_at == e.clock->now() + 1min);
+  CHECK(e.memory.find("default", "t2")->next_process_at == e.clock->now() + 7s);
+  CHECK(e.memory.find("default", "t1")->last_error == "boom");
+}
+
+TEST_CASE("what the broker does not know of is kept and sent again, in its order", "[settler]") {
+  Engine e;
+  e.broker.enqueue(many("t", 3));
+  for (const auto& run : e.take_runs()) e.settler.finish(run, Outcome::success(), 0.0);
+  e.settler.collect();
+  REQUIRE(e.settler.batch(2).size() == 2);
+  const SettleStatus unknown[] = {SettleStatus::unknown, SettleStatus::unknown};
+  CHECK(e.settler.report(unknown));
+  CHECK(e.settler.unsettled() == 3);
+  REQUIRE(e.settler.batch(10).size() == 3);
+  CHECK(e.settler.batch(10)[0].run.message->id == "t1");
+  CHECK(e.settler.batch(10)[1].run.message->id == "t2");
+  CHECK(e.settler.batch(10)[2].run.message->id == "t3");
+  CHECK(e.carry_out() == std::vector(3, SettleStatus::applied));
+  CHECK(e.memory.queue_info("default").size() == 0);
+}
+
+TEST_CASE("a refused outcome is dropped, counted and told", "[settler]") {
+  Engine e;
+  enqueue(e.broker, message("t1"));
+  const auto runs = e.take_runs();
+  e.clock->advance(12s);
+  upkeep(e.broker);  // Somebody else takes the run over.
+  e.settler.finish(runs.at(0), Outcome::success(), 0.0);
+  CHECK(e.carry_out() == std::vector{SettleStatus::stale});
+  CHECK(e.settler.unsettled() == 0);
+  CHECK(e.registry.size() == 0);
+  CHECK(e.settler.counts().stale == 1);
+  CHECK(e.settled.empty());
+  REQUIRE(e.log.size() == 1);
+  CHECK(e.log[0].find("t1") != std::string::npos);
+  CHECK(e.state("t1") == TaskState::active);
+}
+
+TEST_CASE("a run that is given back is first in line and loses nothing", "[settler]") {
+  Engine e;
+  e.broker.enqueue(many("t", 2));
+  const auto runs = e.take_runs(1);
+  e.settler.give_back(runs.at(0));
+  e.carry_out();
+  CHECK(ids(e.memory, TaskState::pending) == std::vector<std::string>{"t1", "t2"});
+  CHECK(e.memory.find("default", "t1")->retried == 0);
+}
+
+TEST_CASE("a lost run is judged by its crashes, and needs no registered run", "[settler]") {
+  Engine e;
+  enqueue(e.broker, message("t1"));
+  e.take_runs();
+  e.clock->advance(12s);
+  UpkeepReply reply = upkeep(e.broker);
+  REQUIRE(reply.lost.size() == 1);
+  e.settler.settle_lost(std::move(reply.lost[0]), 0.0);
+  e.carry_out();
+  CHECK(e.state("t1") == TaskState::pending);
+  CHECK(e.memory.find("default", "t1")->retried == 1);
+  CHECK(e.memory.find("default", "t1")->crashes == 1);
+  CHECK(e.settler.counts().recovered == 1);
+}
+
+TEST_CASE("a result set during the run is written when it is settled", "[settler]") {
+  Engine e;
+  TaskMessage kept = message("t1");
+  kept.retention = 1h;
+  enqueue(e.broker, kept);
+  const auto runs = e.take_runs();
+  Context context{*runs.at(0)};
+  context.set_result("first");
+  context.set_result(std::string("se\0cond", 7));
+  e.settler.finish(runs.at(0), Outcome::success(), 0.0);
+  e.carry_out();
+  CHECK(e.memory.find("default", "t1")->result == std::string("se\0cond", 7));
+}

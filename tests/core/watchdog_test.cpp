@@ -1,0 +1,127 @@
+#include "taskmux/detail/watchdog.hpp"
+
+#include <latch>
+
+#include "support/engine.hpp"
+#include "support/test.hpp"
+
+using namespace taskmux;
+using namespace taskmux::test;
+using namespace std::chrono_literals;
+using Phase = detail::RunState::Phase;
+
+namespace {
+
+struct Watching : Engine {
+  explicit Watching(std::size_t concurrency = 2) : Engine{concurrency} {}
+  detail::Watchdog dog{{registry, *pool, settler, health, logger, clock}, 5s, 1};
+
+  Duration until(std::optional<SteadyTime> next) {
+    return std::chrono::duration_cast<Duration>(next.value() - clock->steady_now());
+  }
+};
+
+}  // namespace
+
+TEST_CASE("with nothing to watch it sleeps, and a new run concerns it", "[watchdog]") {
+  Watching w;
+  CHECK(w.dog.run_once() == std::nullopt);
+  CHECK(w.dog.concerns(w.clock->steady_now()));
+  enqueue(w.broker, message("t1"));
+  w.take_runs();
+  CHECK(w.until(w.dog.run_once()) <= 21ms);
+  CHECK_FALSE(w.dog.concerns(w.clock->steady_now() + 10ms));
+}
+
+TEST_CASE("at its deadline a run is asked to stop, with the reason", "[watchdog]") {
+  Watching w;
+  enqueue(w.broker, message("t1"));
+  const auto runs = w.take_runs();
+  w.begin(*runs[0], 3s);
+  CHECK(w.until(w.dog.run_once()) == 3s);
+  w.clock->advance(3s - 1us);
+  w.dog.run_once();
+  CHECK(runs[0]->stop_reason() == StopReason::none);
+  w.clock->advance(1us);
+  CHECK(w.until(w.dog.run_once()) == 5s);
+  CHECK(runs[0]->stop_reason() == StopReason::timeout);
+  CHECK(runs[0]->phase() == Phase::running);
+}
+
+TEST_CASE("a run that no worker came for goes back after 20 ms, the oldest first in line",
+          "[watchdog]") {
+  Watching w;
+  w.broker.enqueue(many("t", 4));
+  const auto runs = w.take_runs(3);
+  w.pool->ready().push(runs);
+  w.clock->advance(19ms);
+  w.dog.run_once();
+  CHECK(w.settler.unsettled() == 0);
+  w.clock->advance(1ms);
+  w.dog.run_once();
+  CHECK(w.settler.unsettled() == 3);
+  w.carry_out();
+  CHECK(ids(w.memory, TaskState::pending) == std::vector<std::string>{"t1", "t2", "t3", "t4"});
+  CHECK(w.registry.size() == 0);
+  CHECK(w.dog.run_once() == std::nullopt);
+}
+
+TEST_CASE("a handler that hangs is given up, its run fails, and another worker takes its place",
+          "[watchdog]") {
+  Watching w{1};
+  const auto hang = std::make_shared<std::latch>(1);
+  const auto entered = std::make_shared<std::latch>(1);
+  const auto left = std::make_shared<std::latch>(1);
+  w.mux->handle("hang", [=](Context& context, const Task&) {
+    entered->count_down();
+    hang->wait();
+    context.set_result("too late");
+    CHECK_FALSE(context.wait_for(1h));
+    CHECK(context.stop_requested());
+    left->count_down();
+  });
+  TaskMessage hanging = message("t1");
+  hanging.task.type = "hang";
+  hanging.timeout = 3s;
+  hanging.retention = 1h;
+  enqueue(w.broker, hanging);
+  enqueue(w.broker, message("t2", "default", "second"));
+  w.pool->start();
+  const auto runs = w.take_runs();
+  w.pool->ready().push(runs);
+  entered->wait();
+
+  w.clock->advance(3s);
+  w.dog.run_once();
+  CHECK(runs[0]->stop_reason() == StopReason::timeout);
+  w.clock->advance(5s);
+  w.dog.run_once();
+  CHECK(runs[0]->phase() == Phase::abandoned);
+  CHECK(w.pool->hung() == 1);
+  CHECK(w.pool->room().total == 0);  // max_abandoned of the pool is its concurrency, 1
+  CHECK_FALSE(w.health.health().healthy);
+  while (w.settler.unsettled() < 2)
+    std::this_thread::yield();  // The other worker runs t2, or it went back unstarted.
+  w.carry_out();
+  CHECK(w.state("t1") == TaskState::retry);
+  CHECK(w.memory.find("default", "t1")->last_error.find("context deadline exceeded") == 0);
+
+  hang->count_down();
+  left->wait();
+  while (w.pool->hung() > 0) std::this_thread::yield();
+  w.dog.run_once();
+  CHECK(w.health.health().healthy);
+  CHECK(w.settler.unsettled() == 0);  // What it did late went nowhere.
+  CHECK(w.memory.find("default", "t1")->result.empty());
+}
+
+TEST_CASE("a handler that ends just as it is to be given up keeps its outcome", "[watchdog]") {
+  Watching w;
+  enqueue(w.broker, message("t1"));
+  const auto runs = w.take_runs();
+  w.begin(*runs[0], 1s);
+  runs[0]->advance(Phase::running, Phase::ended);
+  w.dog.give_up(runs[0], true);
+  CHECK(w.pool->hung() == 0);
+  CHECK(w.settler.unsettled() == 0);
+}
