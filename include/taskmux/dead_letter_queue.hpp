@@ -1,0 +1,83 @@
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/error.hpp"
+#include "taskmux/queue_view.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+/// Which dead letters are meant: those that meet all that is given. Ages count from when a task was
+/// archived, by the broker's clock.
+struct DeadLetterFilter {
+  std::string type{};                      ///< The task's type; any when empty.
+  std::string type_prefix{};               ///< What the type begins with, such as "email:".
+  std::string error_contains{};            ///< A part of the last error, spelt exactly.
+  std::optional<Duration> older_than{};    ///< Archived at least so long ago.
+  std::optional<Duration> younger_than{};  ///< Archived less than so long ago.
+};
+
+/// What keeps failing: the tasks of one queue that are archived, each with its last error
+/// (TaskInfo::last_error) and the time when it was set aside (TaskInfo::archived_at). Thread-safe.
+/// The broker must outlive it.
+///
+/// Every action is on tasks that are still archived at that moment, and reads the archive in
+/// bounded parts, from the newest to the oldest, so that what is removed or archived meanwhile,
+/// here or elsewhere, makes it skip nothing. What is archived after the call came is left alone.
+///
+/// Throws Error{queue_not_found} if nothing was ever enqueued to the queue, Error{unavailable} when
+/// the broker can't be reached, and Error{invalid_argument} for an age that is negative or over 100
+/// years. An Error in the midst of many says in its text how many had been done.
+class DeadLetterQueue {
+ public:
+  /// Throws Error{unsupported} if the broker has no QueueView.
+  DeadLetterQueue(Broker& broker, std::string queue);
+  DeadLetterQueue(const DeadLetterQueue&) = delete;
+  DeadLetterQueue& operator=(const DeadLetterQueue&) = delete;
+
+  const std::string& queue() const noexcept { return queue_; }
+
+  /// How many dead letters there are.
+  std::size_t count() const;
+
+  /// A page of them, oldest first.
+  std::vector<TaskInfo> list(Page page = {}) const;
+  /// A page of those that match; `page.offset` counts these alone. Keeps no more than the page in
+  /// memory.
+  std::vector<TaskInfo> list(const DeadLetterFilter& filter, Page page = {}) const;
+
+  /// One dead letter; nullopt if there is none of this id (the task may be in another state).
+  std::optional<TaskInfo> get(std::string_view id) const;
+
+  /// Makes one pending again, last in line, with the retries that it has left. Throws
+  /// Error{task_not_found}, or {wrong_state} if the task is not archived.
+  void requeue(std::string_view id);
+  /// Returns how many were requeued.
+  std::size_t requeue_matching(const DeadLetterFilter& filter);
+  std::size_t requeue_all();
+
+  /// Deletes one for good and frees its unique lock. Throws as requeue() does.
+  void remove(std::string_view id);
+  /// Returns how many were deleted.
+  std::size_t remove_matching(const DeadLetterFilter& filter);
+  std::size_t remove_all();
+
+  /// Deletes those that were archived at least `age` ago; returns how many.
+  std::size_t purge(Duration age);
+
+ private:
+  QueueView& view_;
+  const std::string queue_;
+};
+
+}  // namespace v0
+}  // namespace taskmux
+
+#include "taskmux/detail/inspector_dead_letters.hpp"

@@ -1,0 +1,111 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/clock.hpp"
+#include "taskmux/error.hpp"
+#include "taskmux/queue_view.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+struct InspectorConfig {
+  /// For wait_for_result() to sleep by; the machine's when null.
+  std::shared_ptr<Clock> clock{};
+  /// update_payload() refuses a larger one.
+  std::size_t max_payload_bytes = Limits::payload_bytes;
+};
+
+/// Looks into the queues of a broker, and repairs what is in them. Thread-safe. The broker must
+/// outlive it.
+///
+/// What names a queue throws Error{queue_not_found} if nothing was ever enqueued to it; anything
+/// throws Error{unavailable} when the broker can't be reached. The text of each Error says
+/// operation, subject and cause.
+class Inspector {
+ public:
+  /// Throws Error{unsupported} if the broker has no QueueView.
+  explicit Inspector(Broker& broker, InspectorConfig config = {});
+  Inspector(const Inspector&) = delete;
+  Inspector& operator=(const Inspector&) = delete;
+
+  /// All queues that anything was ever enqueued to, sorted by name.
+  std::vector<std::string> queues();
+
+  /// How a queue stands: tasks in each state, latency, processed and failed today and in all.
+  QueueInfo queue(std::string_view queue);
+
+  /// Processed and failed on each of the last `days` days, today first. Throws
+  /// Error{invalid_argument} unless `days` is from 1 to 90.
+  std::vector<DailyStats> history(std::string_view queue, int days = 7);
+
+  /// A page of the tasks in a state, in the order of QueueView::list(). Empty beyond the end.
+  std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page = {});
+
+  /// One task, with its result if it is completed and its handler set one; nullopt if there is no
+  /// such task.
+  std::optional<TaskInfo> get(std::string_view queue, std::string_view id);
+
+  /// Makes a scheduled, retry, archived or completed task pending now, last in line. Throws
+  /// Error{task_not_found} or {wrong_state}, as archive() and remove() do.
+  void run(std::string_view queue, std::string_view id);
+  /// Puts a pending, scheduled, retry or completed task into the dead-letter queue.
+  void archive(std::string_view queue, std::string_view id);
+  /// Deletes a task that is not active for good, and frees its unique lock.
+  void remove(std::string_view queue, std::string_view id);
+
+  /// The same for all tasks of a state; returns how many. As many as there were when the call came
+  /// are taken, in the order of list(), so that it ends even while others keep coming. Throws
+  /// Error{wrong_state} if that can't be done from `state`. An Error on the way says in its text
+  /// how many had been done.
+  std::size_t run_all(std::string_view queue, TaskState state);
+  std::size_t archive_all(std::string_view queue, TaskState state);
+  std::size_t remove_all(std::string_view queue, TaskState state);
+
+  /// Replaces the payload of a task that is pending, scheduled, in retry or archived. Its unique
+  /// lock stays the one of its first payload. Throws Error{payload_too_large}, {task_not_found} or
+  /// {wrong_state}.
+  void update_payload(std::string_view queue, std::string_view id, std::string payload);
+
+  /// Stops the taking of tasks: what runs goes on, enqueue works. Throws Error{wrong_state} if
+  /// already paused.
+  void pause(std::string_view queue);
+  /// Throws Error{wrong_state} if not paused.
+  void unpause(std::string_view queue);
+
+  /// Asks the worker that runs a task to stop it, and says what becomes of the task then. Does not
+  /// wait for that. Throws Error{task_not_found}, or {wrong_state} if it is not active.
+  void cancel(std::string_view queue, std::string_view id, CancelMode mode = CancelMode::retry);
+
+  /// Deletes a queue with all that belongs to it. Throws Error{queue_not_empty} if it holds tasks
+  /// and `force` is not set, and Error{wrong_state} if tasks of it are active, forced or not.
+  void delete_queue(std::string_view queue, bool force = false);
+
+  /// The servers that live, with the tasks that their workers run.
+  std::vector<ServerInfo> servers();
+
+  /// Waits until a task is completed, and returns it with its result. Looks at once and then ever
+  /// less often, from every millisecond to every 250 ms. Throws Error, with the task's id:
+  /// timed_out after `timeout` (0: looks once); invalid_argument if `timeout` is negative or over
+  /// 100 years, or if the task has no retention, since its end could not be told from its removal;
+  /// wrong_state, with the task's last error, if it was archived; task_not_found if there is no
+  /// such task, or no more.
+  TaskInfo wait_for_result(std::string_view queue, std::string_view id, Duration timeout);
+
+ private:
+  QueueView& view_;
+  const InspectorConfig config_;
+  const std::shared_ptr<Clock> clock_;
+};
+
+}  // namespace v0
+}  // namespace taskmux
+
+#include "taskmux/detail/inspector.hpp"
