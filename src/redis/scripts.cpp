@@ -342,10 +342,9 @@ return replies
 // a cluster. KEYS: the queues'. ARGV: now, length of the lease, first 12 of the 16 hex digits of
 // the tokens, number of free workers, bytes of messages at most, due tasks to move at most in each
 // queue, then for each queue how many to take. Returns now and, for each queue, {error or '', ids,
-// {message, crashes, expiry, time of enqueue} of each, next due time or nil, whether it may hold
-// more, ids that had no task}. The n-th id of all queues together, from 0, counted in the order in
-// which they were taken, has a token that ends in n as 4 hex digits; its number is the fifth of its
-// fields.
+// {message, crashes, expiry, time of enqueue, n} of each, next due time or nil, whether it may hold
+// more, ids that had no task}. The token of a run ends in its n, in the order of taking from 0, as
+// 4 hex digits.
 constexpr std::string_view acquire = R"lua(
 local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
 local token, free, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -463,7 +462,7 @@ return reply
 //     s id token delay crash                      schedules it again
 //     q id token                                  back to pending, first in line
 // each of which `= result` may precede. Head and tail are the message round its time in seconds.
-// Returns {1 or 0 (it was not the caller's) for each run, error of the counters or ''}.
+// Returns {1 or 0 (it was not the caller's) for each run, error of the counters or '', now}.
 constexpr std::string_view settle = R"lua(
 local width = {d = 4, c = 7, r = 8, a = 6, s = 5, q = 3}
 local goal = {c = 'completed', r = 'retry', a = 'archived', s = 'scheduled'}
@@ -576,7 +575,7 @@ end
 many('ZREM', P .. 'lease', ended)
 remove_tasks(gone)
 count(processed, failed)
-return {replies, fault}
+return {replies, fault, now}
 )lua";
 
 // Extends leases of one queue.
@@ -637,8 +636,8 @@ return replies
 // runs that are taken over, first 12 hex digits of their tokens, whether to look for them (0 or 1),
 // bytes of their messages at most, and the ranks at which to go on checking tmx:due and active.
 // Returns {now, forwarded, expired, repaired, next due time or nil, whether there is more to do,
-// ids of lost runs, {message, crashes, expiry, time of enqueue} of each, next rank in tmx:due, in
-// active, errors of roles}. The n-th lost run, from 0, has a token that ends in n as 4 hex digits.
+// ids of lost runs, the fields of each as acquire returns them, next rank in tmx:due, in active,
+// errors of roles}.
 constexpr std::string_view upkeep = R"lua(
 local limit, bytes = tonumber(ARGV[3]), tonumber(ARGV[7])
 local lease_end = text(seconds_up(now + tonumber(ARGV[4])))
@@ -681,6 +680,7 @@ local function take_over(id, task)
   redis.call('ZADD', P .. 'lease', lease_end, id)
   redis.call('HSET', T .. id, 'state', 'active', 'tmx_run',
       ARGV[5] .. string.format('%04x', #lost_ids) .. ' ' .. lease_end, 'tmx_started', now_text)
+  task[5] = #lost_ids
   lost_ids[#lost_ids + 1] = id
   lost_tasks[#lost_tasks + 1] = task
 end

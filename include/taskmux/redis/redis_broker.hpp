@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/queue_view.hpp"
+#include "taskmux/redis/redis_options.hpp"
+#include "taskmux/version.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+namespace detail {
+
+/// Part of the symbols that this header needs of the compiled library, so that a library of another
+/// version does not link.
+template <int major, int minor, int patch>
+struct RedisLibrary {};
+using ThisRedisLibrary =
+    RedisLibrary<TASKMUX_VERSION_MAJOR, TASKMUX_VERSION_MINOR, TASKMUX_VERSION_PATCH>;
+
+}  // namespace detail
+
+/// A broker on Redis 6.2 or newer, alone, behind Sentinels, or as a Cluster, on the keys and
+/// messages of Go's asynq: Go clients, servers and inspectors may share its queues. What is beyond
+/// the contract of Broker and QueueView:
+///
+/// *Time* is Redis's own unless `RedisOptions::clock` is set. Leases end at whole seconds, rounded
+/// up; `last_failed_at`, `completed_at` and `archived_at` are whole seconds, rounded down. What is
+/// due or expires after the year 2254 is taken to be due or to expire then.
+///
+/// *Bounds*: one exchange takes 2000 tasks and 4 MiB of messages at most (but always one task), and
+/// reports `more`; act_all() is atomic for 1000 tasks at a time.
+///
+/// *Malformed*: a message that can't be read, or that names another task or queue than its key, is
+/// archived under its id as a task of type `taskmux:malformed` when a worker comes upon it.
+///
+/// *Full*: a Redis that is at its maxmemory and evicts nothing refuses enqueue(), as queue_full,
+/// and nothing else.
+///
+/// Connects when it is first used. Thread-safe.
+class TASKMUX_API RedisBroker final : public Broker, public QueueView {
+ public:
+  /// Throws Error{invalid_argument} for options that can't work.
+  explicit RedisBroker(RedisOptions options = {}, detail::ThisRedisLibrary library = {});
+  /// See parse_redis_url().
+  explicit RedisBroker(std::string_view url, detail::ThisRedisLibrary library = {});
+  explicit RedisBroker(const char* url, detail::ThisRedisLibrary library = {})
+      : RedisBroker{std::string_view{url}, library} {}
+  ~RedisBroker() override;
+
+  std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override;
+  ExchangeReply exchange(const ExchangeRequest& request) override;
+  std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) override;
+  std::unique_ptr<Watch> watch(std::vector<std::string> queues,
+                               std::function<void(const Hint&)> callback) override;
+  UpkeepReply upkeep(const UpkeepRequest& request) override;
+  void heartbeat(const ServerInfo& server, Duration lifetime) override;
+  void retire(const ServerInfo& server) override;
+  void ping() override;
+  QueueView& queue_view() override { return *this; }
+
+  Time now() override;
+  std::vector<std::string> queues() override;
+  QueueInfo queue_info(std::string_view queue) override;
+  std::vector<DailyStats> history(std::string_view queue, int days) override;
+  std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) override;
+  std::optional<TaskInfo> find(std::string_view queue, std::string_view id) override;
+  std::vector<std::optional<Errc>> act(std::string_view queue, TaskAction action,
+                                       std::span<const std::string> ids,
+                                       std::optional<TaskState> only) override;
+  std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
+                      std::size_t limit) override;
+  void update_payload(std::string_view queue, std::string_view id, std::string payload) override;
+  void pause(std::string_view queue) override;
+  void unpause(std::string_view queue) override;
+  void cancel(std::string_view queue, std::string_view id, CancelMode mode) override;
+  void delete_queue(std::string_view queue, bool force) override;
+  std::vector<ServerInfo> servers() override;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace v0
+}  // namespace taskmux

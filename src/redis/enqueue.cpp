@@ -1,0 +1,179 @@
+#include <algorithm>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "redis/operations.hpp"
+#include "redis/wire.hpp"
+
+namespace taskmux::redis {
+namespace {
+
+// Redis's own limit of a string.
+constexpr std::size_t most_message_bytes = 512u << 20;
+
+// The items of one script call.
+struct Chunk {
+  std::string queue{};
+  std::vector<std::size_t> items{};
+  std::size_t bytes = 0;
+  Call call{};
+};
+
+class Enqueuer {
+ public:
+  Enqueuer(Store& store, std::vector<EnqueueRequest> batch)
+      : store_{store}, batch_{std::move(batch)}, replies_(batch_.size()) {}
+
+  std::vector<EnqueueReply> run() {
+    for (std::size_t i = 0; i < batch_.size(); ++i) add(i);
+    if (!chunks_.empty()) send();
+    return std::move(replies_);
+  }
+
+ private:
+  void add(std::size_t item) {
+    TaskMessage& message = batch_[item].message;
+    const EnqueueRequest& request = batch_[item];
+    const Keys keys = store_.keys(message.queue);
+    message.unique_key.clear();
+    if (request.unique_for.count() > 0) {
+      const std::string& payload = message.task.payload;
+      const bool none = payload.empty() && !request.unique_empty_payload;
+      message.unique_key = keys.unique(
+          message.task.type, none ? std::nullopt : std::optional{std::string_view{payload}});
+    }
+    std::string bytes;
+    try {
+      bytes = encode_message(message);
+    } catch (const Error& error) {
+      return refuse(item, error.errc(), error.what());
+    }
+    if (bytes.size() >= most_message_bytes) {
+      return refuse(item, Errc::payload_too_large, "Redis takes 512 MiB at most");
+    }
+
+    Chunk& chunk = chunk_for(message.queue, bytes.size());
+    chunk.items.push_back(item);
+    chunk.bytes += bytes.size();
+    std::vector<std::string>& args = chunk.call.args;
+    args.push_back(message.id);
+    args.push_back(std::move(bytes));
+    args.push_back(message.unique_key);
+    args.push_back(text(request.unique_for.count()));
+    args.push_back(request.process_in || !request.process_at ? "" : micros(*request.process_at));
+    args.push_back(request.process_in ? micros(*request.process_in) : "");
+    const bool at = !request.expires_in && message.expires_at != Time{};
+    args.push_back(at ? micros(message.expires_at) : "");
+    args.push_back(request.expires_in ? micros(*request.expires_in) : "");
+  }
+
+  Chunk& chunk_for(const std::string& queue, std::size_t more_bytes) {
+    const auto open = std::find_if(chunks_.rbegin(), chunks_.rend(),
+                                   [&](const Chunk& chunk) { return chunk.queue == queue; });
+    if (open != chunks_.rend() && open->items.size() < bound::items &&
+        open->bytes + more_bytes <= bound::bytes) {
+      return *open;
+    }
+    return chunks_.emplace_back(
+        Chunk{.queue = queue, .call = store_.call(scripts().enqueue, queue)});
+  }
+
+  void send() {
+    std::vector<Call> calls;
+    try {
+      register_queues(calls);
+      const std::size_t first = calls.size();
+      for (Chunk& chunk : chunks_) calls.push_back(std::move(chunk.call));
+      send(calls, first);
+    } catch (const Error& error) {
+      for (const Chunk& chunk : chunks_) {
+        for (const std::size_t item : chunk.items) refuse(item, error.errc(), error.what());
+      }
+    }
+  }
+
+  // Each time anew, since the queue may have been deleted meanwhile. In a cluster the set lies on
+  // another node than the tasks, so it goes first.
+  void register_queues(std::vector<Call>& calls) {
+    Call add = Store::command(store_.global().queues(), {"SADD", store_.global().queues()});
+    std::set<std::string> names;
+    for (const Chunk& chunk : chunks_) names.insert(chunk.queue);
+    add.args.insert(add.args.end(), names.begin(), names.end());
+    calls.push_back(std::move(add));
+    if (!store_.cluster()) return;
+    throw_unless_full(store_.run(calls).front());
+    calls.clear();
+  }
+
+  // A full Redis then refuses the tasks too, each with its own reply.
+  static void throw_unless_full(const Reply& reply) {
+    if (reply.is_error() && errc_of(reply) != Errc::queue_full)
+      throw_if_error("enqueue: add to the set of queues", reply);
+  }
+
+  void send(const std::vector<Call>& calls, std::size_t first) {
+    const RedisOptions& options = store_.options();
+    WaitedReplies waited;
+    if (options.wait_replicas > 0) {
+      waited = store_.transport().run_and_wait(
+          calls, options.wait_replicas,
+          std::chrono::ceil<std::chrono::milliseconds>(options.wait_timeout));
+    } else {
+      waited.replies = store_.run(calls);
+      waited.replicas.assign(calls.size(), 0);
+    }
+    for (std::size_t i = 0; i < chunks_.size(); ++i) {
+      read(chunks_[i], waited.replies[first + i],
+           waited.replicas[first + i] >= options.wait_replicas);
+    }
+  }
+
+  void read(const Chunk& chunk, const Reply& reply, bool replicated) {
+    const auto subject = [&] { return "enqueue \"" + printable(chunk.queue) + "\""; };
+    try {
+      throw_if_error(subject(), reply);
+      reply.expect_array(chunk.items.size());
+      for (std::size_t i = 0; i < chunk.items.size(); ++i) {
+        read(chunk.items[i], reply[i].as_integer(), replicated);
+      }
+    } catch (const Error& error) {
+      for (const std::size_t item : chunk.items) refuse(item, error.errc(), error.what());
+    }
+  }
+
+  void read(std::size_t item, std::int64_t outcome, bool replicated) {
+    if (outcome == -1) {
+      return refuse(item, Errc::duplicate_task,
+                    "a task of the same queue, type and payload holds the lock");
+    }
+    if (outcome == -2) {
+      return refuse(item, Errc::task_id_conflict, "the queue holds a task of this id");
+    }
+    replies_[item].replicated = replicated;
+    if (outcome > 0) {
+      replies_[item].state = TaskState::scheduled;
+      replies_[item].process_at = time_of(outcome);
+    }
+  }
+
+  void refuse(std::size_t item, Errc errc, std::string detail) {
+    replies_[item].error = errc;
+    replies_[item].detail = std::move(detail);
+  }
+
+  Store& store_;
+  std::vector<EnqueueRequest> batch_;
+  std::vector<EnqueueReply> replies_;
+  std::vector<Chunk> chunks_;
+};
+
+}  // namespace
+
+std::vector<EnqueueReply> enqueue(Store& store, std::vector<EnqueueRequest> batch) {
+  return Enqueuer{store, std::move(batch)}.run();
+}
+
+}  // namespace taskmux::redis

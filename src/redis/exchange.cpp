@@ -1,0 +1,374 @@
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "redis/operations.hpp"
+#include "redis/runs.hpp"
+#include "redis/wire.hpp"
+
+namespace taskmux::redis {
+namespace {
+
+// Of one exchange: a token numbers the runs of a call with 16 bits, and Redis takes some 5 µs a
+// run.
+constexpr std::size_t most_runs = 2000;
+
+// Settlements of one script call.
+struct Chunk {
+  std::string queue{};
+  std::vector<std::size_t> items{};
+  std::size_t bytes = 0;
+  Call call{};
+};
+
+ForeignFields foreign_of(const Run& run) {
+  if (run.foreign.empty()) return {};
+  Decoded<ForeignFields> foreign = unpack_foreign(run.foreign);
+  if (!foreign) throw Error{Errc::invalid_argument, "exchange: not a run that this broker made"};
+  return *std::move(foreign);
+}
+
+// The lock of a message, if it is one of its queue.
+std::string_view lock_of(const TaskMessage& message, const Keys& keys) {
+  const std::string& lock = message.unique_key;
+  return lock.starts_with(keys.stem() + "unique:") ? std::string_view{lock} : std::string_view{};
+}
+
+std::string flag(bool set) { return set ? "1" : "0"; }
+
+class Exchanger {
+ public:
+  Exchanger(Store& store, const ExchangeRequest& request)
+      : store_{store}, request_{request}, block_{store.token_block()} {}
+
+  ExchangeReply run() {
+    reply_.settled.assign(request_.settlements.size(), SettleStatus::unknown);
+    for (std::size_t i = 0; i < request_.settlements.size(); ++i) add(i);
+    bound_quotas();
+
+    std::vector<Call> calls;
+    for (Chunk& chunk : chunks_) calls.push_back(std::move(chunk.call));
+    const std::size_t first_take = calls.size();
+    add_takes(calls);
+    const std::vector<Reply> replies = store_.run(calls);
+    for (std::size_t i = 0; i < chunks_.size(); ++i) read_settled(chunks_[i], replies[i]);
+    read_takes(std::span{replies}.subspan(first_take));
+    if (store_.cluster()) take_leftovers();
+    finish();
+    return std::move(reply_);
+  }
+
+ private:
+  // What one quota gave.
+  struct Share {
+    std::string queue{};
+    std::size_t count = 0;
+    std::vector<Run> runs{};
+    std::string fault{};
+    bool blocked = false;
+  };
+
+  void add(std::size_t item) {
+    const Settlement& settlement = request_.settlements[item];
+    if (!settlement.run.message) {
+      reply_.settled[item] = SettleStatus::stale;
+      return;
+    }
+    const TaskMessage& message = *settlement.run.message;
+    std::vector<std::string> args = arguments(settlement, message);
+    std::size_t bytes = 0;
+    for (const std::string& arg : args) bytes += arg.size();
+
+    auto open = std::find_if(chunks_.rbegin(), chunks_.rend(),
+                             [&](const Chunk& chunk) { return chunk.queue == message.queue; });
+    Chunk* chunk = nullptr;
+    if (open != chunks_.rend() && open->items.size() < bound::items &&
+        open->bytes + bytes <= bound::bytes) {
+      chunk = &*open;
+    } else {
+      chunk = &chunks_.emplace_back(
+          Chunk{.queue = message.queue, .call = store_.call(scripts().settle, message.queue)});
+    }
+    chunk->items.push_back(item);
+    chunk->bytes += bytes;
+    std::move(args.begin(), args.end(), std::back_inserter(chunk->call.args));
+  }
+
+  std::vector<std::string> arguments(const Settlement& settlement, const TaskMessage& message) {
+    const std::string& id = message.id;
+    const std::string token = hex_of_token(settlement.run.token);
+    std::vector<std::string> args;
+    if (settlement.result) args.insert(args.end(), {"=", *settlement.result});
+    const auto add = [&args](std::initializer_list<std::string_view> more) {
+      args.insert(args.end(), more.begin(), more.end());
+    };
+    switch (settlement.action) {
+      case SettleAction::complete:
+        if (message.retention.count() > 0) {
+          const auto [head, tail] = stamp_success(message, foreign_of(settlement.run));
+          add({"c", id, token, lock_of(message, store_.keys(message.queue)), head, tail,
+               text(message.retention.count())});
+          break;
+        }
+        [[fallthrough]];
+      case SettleAction::drop:
+        add({"d", id, token, lock_of(message, store_.keys(message.queue))});
+        break;
+      case SettleAction::retry: {
+        TaskMessage failed = message;
+        failed.last_error = error_text(settlement.error);
+        if (settlement.failure) ++failed.retried;
+        const auto [head, tail] = stamp_failure(std::move(failed), foreign_of(settlement.run));
+        add({"r", id, token, head, tail, micros(settlement.delay), flag(settlement.failure),
+             flag(settlement.crash)});
+        break;
+      }
+      case SettleAction::archive: {
+        TaskMessage failed = message;
+        failed.last_error = error_text(settlement.error);
+        const auto [head, tail] = stamp_failure(std::move(failed), foreign_of(settlement.run));
+        add({"a", id, token, head, tail, flag(settlement.crash)});
+        break;
+      }
+      case SettleAction::snooze:
+        add({"s", id, token, micros(settlement.delay), flag(settlement.crash)});
+        break;
+      case SettleAction::requeue: add({"q", id, token}); break;
+    }
+    return args;
+  }
+
+  void bound_quotas() {
+    std::size_t left = most_runs;
+    for (const QueueQuota& quota : request_.quotas) {
+      const std::size_t count = std::min(quota.count, left);
+      if (count < quota.count) reply_.more = true;
+      left -= count;
+      wanted_ += count;
+      shares_.push_back({.queue = quota.queue, .count = count});
+    }
+  }
+
+  // One script for all queues; in a cluster one for each, as they lie on different nodes.
+  void add_takes(std::vector<Call>& calls) {
+    if (shares_.empty()) return;
+    if (!store_.cluster()) {
+      calls.push_back(take(std::span{shares_}, block_, request_.free_workers));
+      return;
+    }
+    std::size_t free = request_.free_workers;
+    for (std::size_t i = 0; i < shares_.size(); ++i) {
+      calls.push_back(take(std::span{shares_}.subspan(i, 1), block_, free));
+      block_ = store_.token_block();
+      free -= std::min(free, shares_[i].count);
+    }
+  }
+
+  Call take(std::span<const Share> shares, std::uint64_t block, std::size_t free_workers) {
+    Call call{.slot_key = store_.keys(shares.front().queue).pending(),
+              .script = &scripts().acquire};
+    call.args.push_back(text(static_cast<std::int64_t>(shares.size())));
+    for (const Share& share : shares) call.args.push_back(store_.keys(share.queue).pending());
+    store_.add_now(call.args);
+    call.args.push_back(micros(request_.lease));
+    call.args.push_back(hex_of_block(block));
+    call.args.push_back(text(static_cast<std::int64_t>(std::min(free_workers, most_runs))));
+    call.args.push_back(text(bound::bytes));
+    call.args.push_back(text(bound::forward));
+    for (const Share& share : shares)
+      call.args.push_back(text(static_cast<std::int64_t>(share.count)));
+    blocks_.push_back(block);
+    return call;
+  }
+
+  void read_settled(const Chunk& chunk, const Reply& reply) {
+    try {
+      throw_if_error("settle in queue \"" + printable(chunk.queue) + "\"", reply);
+      reply.expect_array(3);
+      reply[0].expect_array(chunk.items.size());
+      for (std::size_t i = 0; i < chunk.items.size(); ++i) {
+        reply_.settled[chunk.items[i]] =
+            reply[0][i].as_integer() == 1 ? SettleStatus::applied : SettleStatus::stale;
+      }
+      const std::string_view fault = reply[1].as_string();
+      if (!fault.empty()) {
+        store_.log()(LogLevel::error, "count attempts of queue \"" + printable(chunk.queue) +
+                                          "\": " + printable(fault));
+      }
+      reply_.now = time_of(reply[2].as_integer());
+      any_answer_ = true;
+    } catch (const Error& error) {
+      note(error);
+    }
+  }
+
+  void read_takes(std::span<const Reply> replies) {
+    if (shares_.empty()) return;
+    if (!store_.cluster()) return read_take(replies.front(), std::span{shares_}, blocks_.front());
+    for (std::size_t i = 0; i < shares_.size(); ++i) {
+      read_take(replies[i], std::span{shares_}.subspan(i, 1), blocks_[i]);
+    }
+  }
+
+  void read_take(const Reply& reply, std::span<Share> shares, std::uint64_t block) {
+    try {
+      throw_if_error("take tasks", reply);
+      reply.expect_array(1 + shares.size());
+      reply_.now = time_of(reply[0].as_integer());
+      RunReader reader{store_, block};
+      for (std::size_t i = 0; i < shares.size(); ++i) read_share(reply[1 + i], shares[i], reader);
+      reader.set_aside();
+    } catch (const Error& error) {
+      for (Share& share : shares) share.fault = error.what();
+      note(error);
+    }
+  }
+
+  void read_share(ReplyView reply, Share& share, RunReader& reader) {
+    reply.expect_array(6);
+    const std::string_view fault = reply[0].as_string();
+    if (!fault.empty()) {
+      share.fault = "take from queue \"" + printable(share.queue) + "\": " + printable(fault);
+      note(Error{Errc::protocol, share.fault});
+    } else {
+      any_answer_ = true;
+    }
+    const std::size_t before = share.runs.size();
+    reader.read(share.queue, reply[1], reply[2], share.runs);
+    taken_ += share.runs.size() - before;
+    if (!reply[3].is_nil()) {
+      reply_.next_due = earlier(reply_.next_due, time_of(reply[3].as_integer()));
+    }
+    reply_.more = reply_.more || reply[4].as_integer() != 0;
+    share.blocked = reply[4].as_integer() == 0 || share.runs.size() - before < share.count;
+    for (std::size_t i = 0; i < reply[5].size(); ++i) {
+      store_.log()(LogLevel::warning, "queue \"" + printable(share.queue) + "\": dropped id \"" +
+                                          printable(reply[5][i].as_string()) +
+                                          "\", which has no task");
+    }
+  }
+
+  // In a cluster: what one queue could not give is taken from the others, one by one.
+  void take_leftovers() {
+    for (Share& share : shares_) {
+      if (taken_ >= wanted_) return;
+      if (share.blocked || !share.fault.empty()) continue;
+      Share more{.queue = share.queue, .count = wanted_ - taken_};
+      const std::size_t free = request_.free_workers - std::min(request_.free_workers, taken_);
+      const std::uint64_t block = store_.token_block();
+      const std::vector<Call> calls{take(std::span{&more, 1}, block, free)};
+      try {
+        read_take(store_.run(calls).front(), std::span{&more, 1}, block);
+      } catch (const Error& error) {
+        note(error);
+        return;
+      }
+      std::move(more.runs.begin(), more.runs.end(), std::back_inserter(share.runs));
+    }
+  }
+
+  void note(const Error& error) {
+    if (!first_error_) first_error_ = error;
+    if (error.errc() != Errc::unavailable) store_.log()(LogLevel::error, error.what());
+  }
+
+  void finish() {
+    if (first_error_ && !any_answer_) throw *first_error_;
+    for (Share& share : shares_) {
+      std::move(share.runs.begin(), share.runs.end(), std::back_inserter(reply_.runs));
+    }
+    if (!any_answer_) reply_.now = store_.now();
+  }
+
+  Store& store_;
+  const ExchangeRequest& request_;
+  std::uint64_t block_;
+  ExchangeReply reply_;
+  std::vector<Chunk> chunks_;
+  std::vector<Share> shares_;
+  std::vector<std::uint64_t> blocks_;
+  std::size_t wanted_ = 0;
+  std::size_t taken_ = 0;
+  std::optional<Error> first_error_;
+  bool any_answer_ = false;
+};
+
+}  // namespace
+
+ExchangeReply exchange(Store& store, const ExchangeRequest& request) {
+  return Exchanger{store, request}.run();
+}
+
+std::string_view to_string(CancelMode mode) noexcept {
+  switch (mode) {
+    case CancelMode::archive: return "archive";
+    case CancelMode::drop: return "drop";
+    case CancelMode::retry: break;
+  }
+  return "retry";
+}
+
+CancelMode parse_cancel_mode(std::string_view name) noexcept {
+  if (name == "archive") return CancelMode::archive;
+  if (name == "drop") return CancelMode::drop;
+  return CancelMode::retry;
+}
+
+namespace {
+
+// Runs of one script call of extend().
+struct Part {
+  std::string queue{};
+  std::vector<std::size_t> items{};
+};
+
+void read_extended(const Part& part, const Reply& answer, std::vector<ExtendReply>& replies) {
+  throw_if_error("extend leases in queue \"" + printable(part.queue) + "\"", answer);
+  answer.expect_array(part.items.size());
+  for (std::size_t i = 0; i < part.items.size(); ++i) {
+    if (answer[i].is_integer() && answer[i].as_integer() == 0) continue;
+    ExtendReply& reply = replies[part.items[i]];
+    reply.status = LeaseStatus::ok;
+    if (answer[i].is_string()) reply.cancel = parse_cancel_mode(answer[i].as_string());
+  }
+}
+
+}  // namespace
+
+std::vector<ExtendReply> extend(Store& store, std::span<const Run> runs, Duration lease) {
+  std::vector<ExtendReply> replies(runs.size(), ExtendReply{.status = LeaseStatus::lost});
+  std::vector<Part> parts;
+  std::vector<Call> calls;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    if (!runs[i].message) continue;
+    const TaskMessage& message = *runs[i].message;
+    std::size_t at = parts.size();
+    while (at > 0 && parts[at - 1].queue != message.queue) --at;
+    if (at == 0 || parts[at - 1].items.size() >= bound::items) {
+      parts.push_back({message.queue, {}});
+      calls.push_back(store.call(scripts().extend, message.queue, {micros(lease)}));
+      at = parts.size();
+    }
+    parts[at - 1].items.push_back(i);
+    calls[at - 1].args.push_back(message.id);
+    calls[at - 1].args.push_back(hex_of_token(runs[i].token));
+  }
+
+  const std::vector<Reply> answers = store.run(calls);
+  std::size_t failed = 0;
+  for (std::size_t at = 0; at < parts.size(); ++at) {
+    try {
+      read_extended(parts[at], answers[at], replies);
+    } catch (const Error& error) {
+      // The other queues' runs must not suffer from one whose keys are broken.
+      if (error.errc() == Errc::unavailable || ++failed == parts.size()) throw;
+      store.log()(LogLevel::error, error.what());
+    }
+  }
+  return replies;
+}
+
+}  // namespace taskmux::redis

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "redis/store.hpp"
+#include "taskmux/broker.hpp"
+#include "taskmux/detail/mutex.hpp"
+
+// The operations of Broker, in terms of scripts; each as its contract there says.
+namespace taskmux::redis {
+
+std::vector<EnqueueReply> enqueue(Store& store, std::vector<EnqueueRequest> batch);
+
+ExchangeReply exchange(Store& store, const ExchangeRequest& request);
+
+std::vector<ExtendReply> extend(Store& store, std::span<const Run> runs, Duration lease);
+
+void heartbeat(Store& store, const ServerInfo& server, Duration lifetime);
+
+void retire(Store& store, const ServerInfo& server);
+
+/// Upkeep remembers where it stopped checking a queue. Thread-safe.
+class Upkeep {
+ public:
+  UpkeepReply step(Store& store, const UpkeepRequest& request);
+
+ private:
+  struct Ranks {
+    std::int64_t due = 0;
+    std::int64_t active = 0;
+  };
+  Ranks ranks_of(const std::string& queue);
+  void set_ranks(const std::string& queue, Ranks ranks);
+
+  detail::Mutex mutex_;
+  std::map<std::string, Ranks> ranks_ TASKMUX_GUARDED_BY(mutex_);
+};
+
+/// As tmx_cancel holds it.
+std::string_view to_string(CancelMode mode) noexcept;
+/// The reverse; what it does not know is asynq's own way.
+CancelMode parse_cancel_mode(std::string_view name) noexcept;
+
+/// The earlier of two instants, either of which may be none.
+inline std::optional<Time> earlier(std::optional<Time> one, std::optional<Time> other) {
+  if (!one || (other && *other < *one)) return other;
+  return one;
+}
+
+}  // namespace taskmux::redis

@@ -1,0 +1,143 @@
+#include "redis/store.hpp"
+
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <system_error>
+#include <utility>
+
+namespace taskmux::redis {
+namespace {
+
+// Below 2^53, which Lua's numbers hold exactly, with room for a sum.
+constexpr std::int64_t last_micros = 8'990'000'000'000'000;
+
+std::uint64_t random_number() {
+  std::uint64_t number = 0;
+  if (getrandom(&number, sizeof number, 0) != sizeof number) {
+    throw std::system_error{errno, std::generic_category(), "getrandom"};
+  }
+  return number;
+}
+
+std::string hex(std::uint64_t number, int digits) {
+  std::string text(static_cast<std::size_t>(digits), '0');
+  for (auto at = text.rbegin(); at != text.rend(); ++at, number >>= 4)
+    *at = "0123456789abcdef"[number & 15];
+  return text;
+}
+
+}  // namespace
+
+std::string text(std::int64_t number) { return std::to_string(number); }
+
+std::string micros(Duration duration) {
+  return text(std::clamp<std::int64_t>(duration.count(), 0, last_micros / 2));
+}
+
+std::string micros(Time instant) {
+  return text(std::clamp<std::int64_t>(instant.time_since_epoch().count(), 0, last_micros));
+}
+
+std::optional<std::int64_t> parse_number(std::optional<std::string_view> bytes) noexcept {
+  if (!bytes) return std::nullopt;
+  std::int64_t number = 0;
+  const char* end = bytes->data() + bytes->size();
+  const auto [stopped, fault] = std::from_chars(bytes->data(), end, number);
+  if (fault != std::errc{} || stopped != end) return std::nullopt;
+  return number;
+}
+
+std::string hex_of_block(std::uint64_t block) { return hex(block, 12); }
+std::string hex_of_token(std::uint64_t token) { return hex(token, 16); }
+
+Store::Store(RedisOptions options)
+    : process_{::getpid()},
+      global_{options.key_prefix},
+      transport_{std::move(options)},
+      next_block_{random_number()} {}
+
+bool Store::in_own_process() const noexcept { return ::getpid() == process_; }
+
+void Store::check_process() const {
+  if (!in_own_process()) {
+    throw Error{Errc::forked, "redis broker: made in another process, before fork()"};
+  }
+}
+
+Call Store::call(const Script& script, std::string_view queue,
+                 std::initializer_list<std::string_view> args) const {
+  Call call = call_on(script, {keys(queue).pending()}, {});
+  add_now(call.args);
+  call.args.insert(call.args.end(), args.begin(), args.end());
+  return call;
+}
+
+Call Store::call_on(const Script& script, std::initializer_list<std::string_view> keys,
+                    std::initializer_list<std::string_view> args) {
+  Call call{.slot_key = std::string{*keys.begin()}, .script = &script};
+  call.args.reserve(1 + keys.size() + args.size());
+  call.args.push_back(std::to_string(keys.size()));
+  call.args.insert(call.args.end(), keys.begin(), keys.end());
+  call.args.insert(call.args.end(), args.begin(), args.end());
+  return call;
+}
+
+Call Store::command(std::string_view slot_key, std::initializer_list<std::string_view> args) {
+  return {.slot_key = std::string{slot_key}, .args = {args.begin(), args.end()}};
+}
+
+void Store::add_now(std::vector<std::string>& args) const {
+  if (!options().clock) {
+    args.insert(args.end(), {"", ""});
+    return;
+  }
+  const std::int64_t now = options().clock->now().time_since_epoch().count();
+  args.push_back(text(now / 1'000'000));
+  args.push_back(text(now % 1'000'000));
+}
+
+Time Store::now() {
+  if (options().clock) return options().clock->now();
+  const Reply reply = run_one("time", command({}, {"TIME"}));
+  reply.expect_array(2);
+  return time_of(reply[0].as_number() * 1'000'000 + reply[1].as_number());
+}
+
+std::vector<Reply> Store::run(std::span<const Call> calls) {
+  std::vector<Reply> replies = transport_.run(calls);
+  note_contact();
+  return replies;
+}
+
+Reply Store::run_one(std::string_view operation, const Call& call) {
+  Reply reply = transport_.run_one(operation, call);
+  note_contact();
+  return reply;
+}
+
+SteadyTime Store::steady_now() const {
+  return options().clock ? options().clock->steady_now() : std::chrono::steady_clock::now();
+}
+
+void Store::note_contact() {
+  if (contact_epoch_.load(std::memory_order_acquire) == transport_.epoch()) return;
+  detail::MutexLock lock{mutex_};
+  contact_since_ = steady_now();
+  contact_epoch_.store(transport_.epoch(), std::memory_order_release);
+}
+
+bool Store::in_contact_for(Duration length) {
+  detail::MutexLock lock{mutex_};
+  return contact_epoch_.load(std::memory_order_acquire) == transport_.epoch() &&
+         steady_now() - contact_since_ >= length;
+}
+
+std::uint64_t Store::token_block() noexcept {
+  return next_block_.fetch_add(1, std::memory_order_relaxed) & 0xffff'ffff'ffff;
+}
+
+}  // namespace taskmux::redis

@@ -1,0 +1,103 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "redis/keys.hpp"
+#include "redis/reply.hpp"
+#include "redis/scripts.hpp"
+#include "redis/transport.hpp"
+#include "taskmux/clock.hpp"
+#include "taskmux/detail/mutex.hpp"
+#include "taskmux/redis/redis_options.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux::redis {
+
+/// A number as a script's argument.
+std::string text(std::int64_t number);
+
+/// Microseconds as a script's argument, within what a script can count exactly.
+std::string micros(Duration duration);
+std::string micros(Time instant);
+
+/// An instant that Redis holds in microseconds.
+inline Time time_of(std::int64_t micros) noexcept { return Time{Duration{micros}}; }
+
+/// The number that `bytes` spell, if they are one and nothing else.
+std::optional<std::int64_t> parse_number(std::optional<std::string_view> bytes) noexcept;
+
+/// What the parts of the broker share: the way to Redis, the names of keys, the time, the tokens.
+/// Thread-safe.
+class Store {
+ public:
+  explicit Store(RedisOptions options);
+
+  /// Throws Error{forked} unless in the process that made this.
+  void check_process() const;
+  bool in_own_process() const noexcept;
+
+  Transport& transport() noexcept { return transport_; }
+  const RedisOptions& options() const noexcept { return transport_.options(); }
+  const Logger& log() const noexcept { return options().logger; }
+  bool cluster() const noexcept { return options().mode == RedisMode::cluster; }
+
+  Keys keys(std::string_view queue) const { return Keys{queue, options().key_prefix}; }
+  const GlobalKeys& global() const noexcept { return global_; }
+
+  /// A run of `script` on `queue`; its arguments so far are now and `args`.
+  Call call(const Script& script, std::string_view queue,
+            std::initializer_list<std::string_view> args = {}) const;
+  /// A run of `script` on `keys`; its arguments are `args`.
+  static Call call_on(const Script& script, std::initializer_list<std::string_view> keys,
+                      std::initializer_list<std::string_view> args);
+  /// A plain command, `{"GET", key}`, for the server of `slot_key`.
+  static Call command(std::string_view slot_key, std::initializer_list<std::string_view> args);
+
+  /// Appends now as scripts take it: two arguments, empty for Redis's own time.
+  void add_now(std::vector<std::string>& args) const;
+
+  /// The broker's clock; asks Redis unless a clock was given.
+  Time now();
+
+  /// As Transport::run(), and notes when contact with the server was made.
+  std::vector<Reply> run(std::span<const Call> calls);
+  /// As Transport::run_one().
+  Reply run_one(std::string_view operation, const Call& call);
+
+  /// Whether contact with the same server has lasted for `length`.
+  bool in_contact_for(Duration length);
+
+  /// Numbers a call that hands out runs: the upper 48 bits of their tokens. Never the same twice,
+  /// and begins at random, so that not in another process either.
+  std::uint64_t token_block() noexcept;
+
+ private:
+  SteadyTime steady_now() const;
+  void note_contact();
+
+  const int process_;
+  GlobalKeys global_;
+  Transport transport_;
+  std::atomic<std::uint64_t> next_block_;
+  std::atomic<std::uint64_t> contact_epoch_{0};
+  detail::Mutex mutex_;
+  SteadyTime contact_since_ TASKMUX_GUARDED_BY(mutex_){};
+};
+
+/// The token of run number `index` of a call, see Store::token_block().
+constexpr std::uint64_t make_token(std::uint64_t block, std::uint64_t index) noexcept {
+  return block << 16 | index;
+}
+/// The first 12 of the 16 hex digits of a block's tokens.
+std::string hex_of_block(std::uint64_t block);
+/// All 16 digits.
+std::string hex_of_token(std::uint64_t token);
+
+}  // namespace taskmux::redis

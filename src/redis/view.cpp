@@ -1,0 +1,425 @@
+#include "redis/view.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <utility>
+
+#include "redis/operations.hpp"
+#include "redis/runs.hpp"
+#include "redis/wire.hpp"
+
+namespace taskmux::redis {
+namespace {
+
+// Rows of one script call.
+constexpr std::size_t rows_at_once = 100;
+// Tasks of one call of act_all's script.
+constexpr std::size_t acts_at_once = 1000;
+
+std::string subject(std::string_view operation, std::string_view kind, std::string_view name) {
+  return std::string{operation} + " " + std::string{kind} + " \"" + printable(name) + "\"";
+}
+
+std::string on_queue(std::string_view operation, std::string_view queue) {
+  return subject(operation, "queue", queue);
+}
+
+// The set of queues lies in another slot than a queue's keys, so this is a command of its own.
+Call membership(const Store& store, std::string_view queue) {
+  return Store::command(store.global().queues(), {"SISMEMBER", store.global().queues(), queue});
+}
+
+void require_member(std::string_view operation, std::string_view queue, const Reply& reply) {
+  throw_if_error(on_queue(operation, queue), reply);
+  if (reply.as_integer() == 0) {
+    throw Error{Errc::queue_not_found,
+                on_queue(operation, queue) + ": nothing was ever enqueued to it"};
+  }
+}
+
+// Before an operation that changes something.
+void require_queue(Store& store, std::string_view operation, std::string_view queue) {
+  const std::vector<Call> calls{membership(store, queue)};
+  require_member(operation, queue, store.run(calls).front());
+}
+
+// An operation that only reads, in the same round trip.
+Reply read_of(Store& store, std::string_view operation, std::string_view queue, Call call) {
+  const std::vector<Call> calls{membership(store, queue), std::move(call)};
+  std::vector<Reply> replies = store.run(calls);
+  require_member(operation, queue, replies[0]);
+  throw_if_error(on_queue(operation, queue), replies[1]);
+  return std::move(replies[1]);
+}
+
+std::string_view name_of(TaskAction action) {
+  switch (action) {
+    case TaskAction::run: return "run";
+    case TaskAction::archive: return "archive";
+    case TaskAction::remove: return "remove";
+  }
+  throw Error{Errc::invalid_argument, "no such action"};
+}
+
+bool allows(TaskAction action, TaskState state) {
+  if (state == TaskState::active) return false;
+  if (action == TaskAction::remove) return true;
+  if (state == TaskState::aggregating) return false;
+  return action == TaskAction::run ? state != TaskState::pending : state != TaskState::archived;
+}
+
+std::optional<TaskState> parse_state(std::optional<std::string_view> name) {
+  for (const TaskState state :
+       {TaskState::pending, TaskState::active, TaskState::scheduled, TaskState::retry,
+        TaskState::archived, TaskState::completed, TaskState::aggregating}) {
+    if (name == to_string(state)) return state;
+  }
+  return std::nullopt;
+}
+
+std::size_t count_of(ReplyView reply) { return static_cast<std::size_t>(reply.as_integer()); }
+
+// A counter of asynq's; one that is absent, or no number, is 0.
+std::uint64_t counter(ReplyView reply) {
+  const auto number = reply.is_string() ? parse_number(reply.as_string()) : std::nullopt;
+  return static_cast<std::uint64_t>(std::max<std::int64_t>(0, number.value_or(0)));
+}
+
+std::optional<Time> if_set(Time time) {
+  return time == Time{} ? std::nullopt : std::optional{time};
+}
+
+std::optional<Time> optional_time(ReplyView micros) {
+  const auto number = parse_number(micros.as_optional_string());
+  return number ? std::optional{time_of(*number)} : std::nullopt;
+}
+
+// A score in seconds; asynq's readers break on fractions, we cut them off.
+std::optional<Time> time_of_score(ReplyView score) {
+  const auto text = score.as_optional_string();
+  if (!text) return std::nullopt;
+  const auto seconds = parse_number(text->substr(0, text->find('.')));
+  return seconds ? std::optional{Time{std::chrono::seconds{*seconds}}} : std::nullopt;
+}
+
+void describe_message(TaskInfo& info, ReplyView bytes) {
+  if (!bytes.is_string()) {
+    info.last_error = "the task's message is missing";
+    return;
+  }
+  Decoded<WireMessage> decoded = decode_message(bytes.as_string());
+  const std::string fault =
+      decoded ? mismatch(decoded->message, info.queue, info.id) : decoded.error().text();
+  WireMessage wire;
+  if (fault.empty()) {
+    wire = *std::move(decoded);
+  } else {
+    wire.message = malformed_message(info.queue, info.id, fault);
+  }
+  TaskMessage& message = wire.message;
+  info.task = std::move(message.task);
+  info.max_retry = message.max_retry;
+  info.retried = message.retried;
+  info.timeout = message.timeout;
+  info.retention = message.retention;
+  info.deadline = if_set(message.deadline);
+  info.last_failed_at = if_set(message.last_failed_at);
+  info.completed_at = if_set(message.completed_at);
+  info.last_error = std::move(message.last_error);
+  info.group = std::move(wire.foreign.group);
+}
+
+// When a task of scheduled or retry is due: the precise time, if the public score bears it out.
+std::optional<Time> due_of(std::optional<Time> score, ReplyView precise) {
+  const std::optional<Time> due = optional_time(precise);
+  return due && score && std::chrono::ceil<std::chrono::seconds>(*due) == *score ? due : score;
+}
+
+// A row of describe() in the scripts.
+TaskInfo read_row(ReplyView row, std::string_view queue, TaskState state, Time now) {
+  row.expect_array(11);
+  TaskInfo info;
+  info.id = row[0].as_string();
+  info.queue = queue;
+  info.state = state;
+  const std::optional<Time> score = time_of_score(row[1]);
+  describe_message(info, row[4]);
+  info.result = row[5].as_optional_string().value_or("");
+  info.crashes = static_cast<int>(parse_number(row[6].as_optional_string()).value_or(0));
+  info.expires_at = optional_time(row[7]);
+  info.enqueued_at = optional_time(row[8]);
+  if (state != TaskState::completed) info.completed_at.reset();
+  if (info.group.empty()) info.group = row[10].as_optional_string().value_or("");
+  switch (state) {
+    case TaskState::active:
+      info.started_at = optional_time(row[9]);
+      info.orphaned = !score || *score <= now;
+      break;
+    case TaskState::scheduled:
+    case TaskState::retry: info.next_process_at = due_of(score, row[2]); break;
+    case TaskState::archived: info.archived_at = score; break;
+    case TaskState::pending:
+    case TaskState::completed:
+    case TaskState::aggregating: break;
+  }
+  return info;
+}
+
+std::string number(std::size_t value) {
+  return text(static_cast<std::int64_t>(
+      std::min<std::size_t>(value, std::numeric_limits<std::int32_t>::max())));
+}
+
+// The outcome of a script that says 0, or 1 no such task, or 2 wrong state.
+void throw_outcome(std::string_view operation, std::string_view id, std::int64_t outcome) {
+  if (outcome == 1) {
+    throw Error{Errc::task_not_found, subject(operation, "task", id) + ": not in the queue",
+                std::string{id}};
+  }
+  if (outcome == 2) {
+    throw Error{Errc::wrong_state, subject(operation, "task", id) + ": its state does not allow it",
+                std::string{id}};
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> queues(Store& store) {
+  const std::string& key = store.global().queues();
+  const Reply reply = store.run_one("list queues", Store::command(key, {"SMEMBERS", key}));
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < reply.size(); ++i) names.emplace_back(reply[i].as_string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+QueueInfo queue_info(Store& store, std::string_view queue) {
+  const Reply reply = read_of(store, "look at", queue, store.call(scripts().queue_info, queue));
+  reply.expect_array(14);
+  QueueInfo info;
+  info.queue = queue;
+  info.paused = reply[1].as_integer() != 0;
+  info.pending = count_of(reply[2]);
+  info.active = count_of(reply[3]);
+  info.scheduled = count_of(reply[4]);
+  info.retry = count_of(reply[5]);
+  info.archived = count_of(reply[6]);
+  info.completed = count_of(reply[7]);
+  info.aggregating = count_of(reply[8]);
+  if (const auto since = parse_number(reply[9].as_optional_string()); since && *since > 0) {
+    const Duration latency{reply[0].as_integer() - *since / 1000};
+    info.latency = std::max(Duration{0}, latency);
+  }
+  info.processed_today = counter(reply[10]);
+  info.failed_today = counter(reply[11]);
+  info.processed_total = counter(reply[12]);
+  info.failed_total = counter(reply[13]);
+  return info;
+}
+
+std::vector<DailyStats> history(Store& store, std::string_view queue, int days) {
+  if (days < 1 || days > 90) {
+    throw Error{Errc::invalid_argument, on_queue("history of", queue) + ": 1 to 90 days are kept"};
+  }
+  const Keys keys = store.keys(queue);
+  const auto today = std::chrono::floor<std::chrono::days>(store.now());
+  Call get = Store::command(keys.pending(), {"MGET"});
+  std::vector<DailyStats> stats;
+  for (int back = 0; back < days; ++back) {
+    stats.push_back({.day = today - std::chrono::days{back}});
+    get.args.push_back(keys.processed_on(stats.back().day));
+    get.args.push_back(keys.failed_on(stats.back().day));
+  }
+  const Reply reply = read_of(store, "history of", queue, std::move(get));
+  reply.expect_array(2 * stats.size());
+  for (std::size_t i = 0; i < stats.size(); ++i) {
+    stats[i].processed = counter(reply[2 * i]);
+    stats[i].failed = counter(reply[2 * i + 1]);
+  }
+  return stats;
+}
+
+std::vector<TaskInfo> list(Store& store, std::string_view queue, TaskState state, Page page) {
+  std::vector<TaskInfo> infos;
+  if (page.limit == 0) require_queue(store, "list tasks of", queue);
+  while (infos.size() < page.limit) {
+    const std::size_t wanted = std::min(rows_at_once, page.limit - infos.size());
+    const Reply reply =
+        read_of(store, "list tasks of", queue,
+                store.call(scripts().list, queue,
+                           {to_string(state), number(page.offset + infos.size()), number(wanted)}));
+    reply.expect_array(1);
+    const Time now = time_of(reply[0].as_integer());
+    for (std::size_t i = 1; i < reply.size(); ++i) {
+      infos.push_back(read_row(reply[i], queue, state, now));
+    }
+    if (reply.size() - 1 < wanted) break;
+  }
+  return infos;
+}
+
+std::optional<TaskInfo> find(Store& store, std::string_view queue, std::string_view id) {
+  const Reply reply = read_of(store, "look into", queue, store.call(scripts().find, queue, {id}));
+  reply.expect_array(1);
+  if (reply.size() < 2) return std::nullopt;
+  reply[1].expect_array(11);
+  const std::optional<TaskState> state = parse_state(reply[1][3].as_optional_string());
+  if (!state) {
+    throw Error{Errc::malformed, subject("look at", "task", id) + ": it is in no known state",
+                std::string{id}};
+  }
+  return read_row(reply[1], queue, *state, time_of(reply[0].as_integer()));
+}
+
+std::vector<std::optional<Errc>> act(Store& store, std::string_view queue, TaskAction action,
+                                     std::span<const std::string> ids,
+                                     std::optional<TaskState> only) {
+  require_queue(store, name_of(action), queue);
+  std::vector<Call> calls;
+  for (std::size_t first = 0; first < ids.size(); first += bound::items) {
+    Call call = store.call(scripts().act, queue,
+                           {name_of(action), only ? to_string(*only) : std::string_view{}});
+    const auto part = ids.subspan(first, std::min(bound::items, ids.size() - first));
+    call.args.insert(call.args.end(), part.begin(), part.end());
+    calls.push_back(std::move(call));
+  }
+  std::vector<std::optional<Errc>> refusals;
+  for (const Reply& reply : store.run(calls)) {
+    throw_if_error(subject(name_of(action), "tasks of queue", queue), reply);
+    for (std::size_t i = 0; i < reply.size(); ++i) {
+      const std::int64_t outcome = reply[i].as_integer();
+      refusals.push_back(outcome == 0   ? std::nullopt
+                         : outcome == 1 ? std::optional{Errc::task_not_found}
+                                        : std::optional{Errc::wrong_state});
+    }
+  }
+  return refusals;
+}
+
+std::size_t act_all(Store& store, std::string_view queue, TaskAction action, TaskState state,
+                    std::size_t limit) {
+  const std::string operation{name_of(action)};
+  if (!allows(action, state)) {
+    throw Error{Errc::wrong_state,
+                subject(operation, "tasks of state", to_string(state)) + ": that is not possible"};
+  }
+  require_queue(store, operation, queue);
+  std::size_t done = 0;
+  while (done < limit) {
+    const std::size_t wanted = std::min(acts_at_once, limit - done);
+    const Reply reply = store.run_one(
+        subject(operation, "tasks of queue", queue),
+        store.call(scripts().act_all, queue, {operation, to_string(state), number(wanted)}));
+    reply.expect_array(2);
+    done += count_of(reply[0]);
+    if (count_of(reply[1]) < wanted) break;
+  }
+  return done;
+}
+
+void update_payload(Store& store, std::string_view queue, std::string_view id,
+                    std::string payload) {
+  require_queue(store, "update payload in", queue);
+  const std::string operation = subject("update payload of", "task", id);
+  const std::string key = store.keys(queue).task(id);
+  for (int attempt = 0; attempt < 10; ++attempt) {
+    const Reply old = store.run_one(operation, Store::command(key, {"HGET", key, field::msg}));
+    if (old.is_nil()) throw_outcome("update payload of", id, 1);
+    Decoded<WireMessage> decoded = decode_message(old.as_string());
+    if (!decoded) {
+      throw Error{Errc::malformed, operation + ": " + decoded.error().text(), std::string{id}};
+    }
+    decoded->message.task.payload = payload;
+    const Reply reply = store.run_one(
+        operation,
+        store.call(scripts().update_message, queue,
+                   {id, old.as_string(), encode_message(decoded->message, decoded->foreign)}));
+    if (reply.as_integer() == 0) return;
+    throw_outcome("update payload of", id, reply.as_integer());
+  }
+  throw Error{Errc::wrong_state, operation + ": others keep changing it", std::string{id}};
+}
+
+void pause(Store& store, std::string_view queue) {
+  require_queue(store, "pause", queue);
+  const Reply reply = store.run_one(on_queue("pause", queue), store.call(scripts().pause, queue));
+  if (reply.as_integer() == 0) {
+    throw Error{Errc::wrong_state, on_queue("pause", queue) + ": already paused"};
+  }
+}
+
+void unpause(Store& store, std::string_view queue) {
+  require_queue(store, "unpause", queue);
+  const std::string key = store.keys(queue).paused();
+  const Reply reply = store.run_one(on_queue("unpause", queue), Store::command(key, {"DEL", key}));
+  if (reply.as_integer() == 0) {
+    throw Error{Errc::wrong_state, on_queue("unpause", queue) + ": not paused"};
+  }
+}
+
+void cancel(Store& store, std::string_view queue, std::string_view id, CancelMode mode) {
+  require_queue(store, "cancel in", queue);
+  const Reply reply = store.run_one(
+      subject("cancel", "task", id),
+      store.call(scripts().cancel, queue, {id, to_string(mode), store.global().cancel()}));
+  throw_outcome("cancel", id, reply.as_integer());
+}
+
+void delete_queue(Store& store, std::string_view queue, bool force) {
+  require_queue(store, "delete", queue);
+  const std::string operation = on_queue("delete", queue);
+  std::int64_t outcome = 1;
+  while (outcome == 1) {
+    const Reply reply = store.run_one(
+        operation,
+        store.call(scripts().empty_queue, queue, {force ? "1" : "0", number(acts_at_once)}));
+    outcome = reply.as_integer();
+  }
+  if (outcome == 2) throw Error{Errc::wrong_state, operation + ": tasks of it are active"};
+  if (outcome == 3) throw Error{Errc::queue_not_empty, operation + ": it holds tasks"};
+  const std::string& names = store.global().queues();
+  store.run_one(operation, Store::command(names, {"SREM", names, queue}));
+}
+
+std::vector<ServerInfo> servers(Store& store) {
+  std::vector<Call> calls;
+  for (const std::string& list : {store.global().servers(), store.global().workers()}) {
+    Call call = Store::call_on(scripts().live_servers, {list}, {});
+    store.add_now(call.args);
+    calls.push_back(std::move(call));
+  }
+  const std::vector<Reply> lists = store.run(calls);
+  for (const Reply& reply : lists) throw_if_error("list servers", reply);
+
+  calls.clear();
+  for (std::size_t kind = 0; kind < lists.size(); ++kind) {
+    for (std::size_t i = 0; i < lists[kind].size(); ++i) {
+      const std::string_view key = lists[kind][i].as_string();
+      calls.push_back(Store::command(key, {kind == 0 ? "GET" : "HVALS", key}));
+    }
+  }
+  const std::vector<Reply> records = store.run(calls);
+  std::vector<ServerInfo> servers;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    const Reply& record = records[i];
+    if (i < lists[0].size()) {
+      if (!record.is_string()) continue;
+      if (Decoded<WireServer> decoded = decode_server(record.as_string())) {
+        servers.push_back(std::move(decoded->server));
+      }
+      continue;
+    }
+    for (std::size_t k = 0; record.is_array() && k < record.size(); ++k) {
+      Decoded<WireWorker> decoded = decode_worker(record[k].as_string());
+      if (!decoded) continue;
+      const auto owner = std::find_if(servers.begin(), servers.end(), [&](const ServerInfo& each) {
+        return each.id == decoded->server_id;
+      });
+      if (owner != servers.end()) owner->workers.push_back(std::move(decoded->worker));
+    }
+  }
+  return servers;
+}
+
+}  // namespace taskmux::redis

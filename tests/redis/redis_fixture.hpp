@@ -1,0 +1,76 @@
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "support/redis_server.hpp"
+#include "taskmux/clock.hpp"
+#include "taskmux/redis/redis_broker.hpp"
+
+namespace taskmux::test {
+
+/// The redis-server of this test program; started at its first use.
+inline RedisServer& shared_redis() {
+  static RedisServer server;
+  return server;
+}
+
+/// Options for a broker on `server`. Without a clock: Redis's own time.
+inline RedisOptions options_for(const RedisServer& server, std::shared_ptr<Clock> clock = nullptr) {
+  RedisOptions options = parse_redis_url(server.url());
+  options.clock = std::move(clock);
+  return options;
+}
+
+/// An empty database of a redis-server, a clock that stands still, and a broker.
+struct RedisFixture {
+  explicit RedisFixture(RedisServer& on = shared_redis()) : redis{(on.command({"FLUSHALL"}), on)} {
+    // Lost runs are looked for after a whole lease of contact, however long that is.
+    redis_broker.ping();
+    clock.advance(std::chrono::hours{1});
+  }
+
+  RedisServer& redis;
+  std::shared_ptr<ManualClock> manual_clock = std::make_shared<ManualClock>();
+  ManualClock& clock = *manual_clock;
+  RedisBroker redis_broker{options_for(redis, manual_clock)};
+  Broker& broker = redis_broker;
+  QueueView& view = redis_broker;
+
+  /// Moves the clock on, and every TTL as far.
+  void advance(Duration step) {
+    clock.advance(step);
+    const std::string milliseconds =
+        std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(step).count());
+    redis.command({"EVAL", R"lua(
+      for _, key in ipairs(redis.call('KEYS', '*')) do
+        local left = redis.call('PTTL', key)
+        if left > 0 then redis.call('PEXPIRE', key, left - tonumber(ARGV[1])) end
+      end)lua",
+                   "0", milliseconds});
+  }
+
+  /// A string, the field of a hash.
+  std::string field(std::string_view task, std::string_view name,
+                    std::string_view queue = "default") {
+    const std::string key = "asynq:{" + std::string{queue} + "}:t:" + std::string{task};
+    const redis::Reply reply = redis.command({"HGET", key, name});
+    return std::string{reply.as_optional_string().value_or("")};
+  }
+
+  /// All keys, sorted.
+  std::vector<std::string> keys() {
+    const redis::Reply reply = redis.command({"KEYS", "*"});
+    std::vector<std::string> names;
+    for (std::size_t i = 0; i < reply.size(); ++i) names.emplace_back(reply[i].as_string());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+};
+
+}  // namespace taskmux::test
