@@ -1,0 +1,31 @@
+# The package: one export set a component, so that whoever asks for the core alone needs none of what the others need.
+include(CMakePackageConfigHelpers)
+set(taskmux_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/taskmux)
+
+function(taskmux_install_component component target)
+  install(TARGETS ${target} EXPORT taskmux-${component} FILE_SET HEADERS)
+  install(EXPORT taskmux-${component} NAMESPACE taskmux:: DESTINATION ${taskmux_package_dir}
+          FILE taskmux-${component}-targets.cmake)
+endfunction()
+
+taskmux_install_component(core taskmux)
+if(TARGET taskmux_json)
+  taskmux_install_component(json taskmux_json)
+endif()
+if(TARGET taskmux_redis)
+  taskmux_install_component(redis taskmux_redis)
+  # A static library leaves it to the program to link what it uses, so the package must be able to find that.
+  get_target_property(taskmux_redis_type taskmux_redis TYPE)
+  install(FILES ${PROJECT_SOURCE_DIR}/cmake/Findhiredis.cmake DESTINATION ${taskmux_package_dir})
+endif()
+
+configure_package_config_file(
+  ${PROJECT_SOURCE_DIR}/cmake/taskmux-config.cmake.in ${PROJECT_BINARY_DIR}/taskmux-config.cmake
+  INSTALL_DESTINATION ${taskmux_package_dir} NO_SET_AND_CHECK_MACRO)
+# Before 1.0, a new minor version may break what was there.
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/taskmux-config-version.cmake
+                                 COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/taskmux-config.cmake
+              ${PROJECT_BINARY_DIR}/taskmux-config-version.cmake
+        DESTINATION ${taskmux_package_dir})
+install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

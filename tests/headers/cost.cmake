@@ -1,0 +1,20 @@
+# What taskmux.hpp costs whoever includes it: at most MAX_LINES preprocessed lines, and none of the heavy headers.
+cmake_minimum_required(VERSION 3.25)
+set(command ${COMPILER} -std=c++20 -I${SOURCE_DIR}/include -x c++
+            ${SOURCE_DIR}/include/taskmux/taskmux.hpp)
+
+execute_process(COMMAND ${command} -M OUTPUT_VARIABLE headers ERROR_QUIET
+                COMMAND_ERROR_IS_FATAL ANY)
+set(heavy "c\\+\\+/[0-9.]+/(random|regex|iostream)|hiredis/[^ ]*|fmt/[^ ]*|nlohmann/[^ ]*")
+if(headers MATCHES "[^ ]*/(${heavy})[ \n]")
+  message(SEND_ERROR "taskmux.hpp includes ${CMAKE_MATCH_0}")
+endif()
+
+execute_process(COMMAND ${command} -E -P OUTPUT_VARIABLE text ERROR_QUIET
+                COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX REPLACE "[^\n]+" "" newlines "${text}")
+string(LENGTH "${newlines}" lines)
+message("taskmux.hpp preprocesses to ${lines} lines; ${MAX_LINES} are allowed")
+if(lines GREATER MAX_LINES)
+  message(SEND_ERROR "taskmux.hpp has become too heavy")
+endif()

@@ -1,0 +1,23 @@
+# The README's program is examples/quickstart.cpp, to the letter, and fits on a screen.
+cmake_minimum_required(VERSION 3.25)
+set(readme ${SOURCE_DIR}/README.md)
+set(quickstart ${SOURCE_DIR}/examples/quickstart.cpp)
+foreach(file ${readme} ${quickstart})
+  if(NOT EXISTS ${file})
+    message("skipped: there is no ${file} yet")
+    return()
+  endif()
+endforeach()
+
+file(READ ${readme} readme_text)
+file(READ ${quickstart} program)
+string(FIND "${readme_text}" "```cpp\n${program}```" position)
+if(position EQUAL -1)
+  message(SEND_ERROR "no block of cpp in README.md equals examples/quickstart.cpp")
+endif()
+
+string(REGEX REPLACE "[^\n]+" "" newlines "${program}")
+string(LENGTH "${newlines}" lines)
+if(lines GREATER 30)
+  message(SEND_ERROR "examples/quickstart.cpp has ${lines} lines; 30 are allowed")
+endif()
