@@ -201,12 +201,15 @@ TEST_CASE("ending a watch waits for its callback, and the broker is free meanwhi
   entered.get_future().wait();
   CHECK(t.view.queue_info("default").pending == 1);
 
+  bool left_before_end = false;
   std::jthread ender{[&] {
     watch.reset();
-    CHECK(left);
+    left_before_end = left;
   }};
   CHECK(take(t.broker).size() == 1);
   leave.set_value();
+  ender.join();
+  CHECK(left_before_end);
 }
 
 TEST_CASE("watches come and go while tasks flow", "[memory]") {
