@@ -34,7 +34,8 @@ struct EnqueueRequest {
 
 /// What became of one EnqueueRequest.
 struct EnqueueReply {
-  /// Unset if accepted. Else duplicate_task, task_id_conflict, queue_full, payload_too_large,
+  /// Unset if accepted. Else duplicate_task, task_id_conflict (which comes first where both are
+  /// true), queue_full, payload_too_large,
   /// invalid_argument, or unavailable (not known whether it was accepted), or whatever else the
   /// broker reports for this item.
   std::optional<Errc> error{};
@@ -65,7 +66,7 @@ enum class SettleAction {
   archive,  ///< To the dead-letter queue. Counts as processed and failed; the lock is kept until
             ///< its time is over.
   requeue,  ///< Back to pending, first in line; nothing is counted, the message and its crashes
-            ///< stay as they were.
+            ///< stay as they were (`crash` means nothing here).
   snooze,   ///< Scheduled again after `delay`; nothing is counted.
 };
 
@@ -106,6 +107,8 @@ struct ExchangeRequest {
   std::span<const QueueQuota> quotas{};
   /// So many workers are free. Runs beyond that would wait for one, so among these no task with
   /// `max_retry` 0 is taken: it stays at the head of its queue, and that queue gives nothing more.
+  /// Runs are counted in the order of taking, what makes up for other queues last; so at most this
+  /// many of them have `max_retry` 0, though not always the first of the reply.
   std::size_t free_workers = std::numeric_limits<std::size_t>::max();
   /// How long a run is its worker's unless extended. At least 1 s.
   Duration lease = std::chrono::seconds{10};
