@@ -1,0 +1,69 @@
+/// What all handlers have in common stands in middleware: here a log line with the time taken, and
+/// a check of who is asking. The first that is added is the outermost.
+
+#include <chrono>
+#include <iostream>
+#include <string>
+#include <taskmux/inspector.hpp>
+#include <taskmux/taskmux.hpp>
+
+using namespace std::chrono_literals;
+using taskmux::Context, taskmux::Next, taskmux::Outcome, taskmux::Task;
+
+struct Tenant {
+  std::string name;
+};
+
+/// Tells how each attempt ended. `next` never throws: exceptions are outcomes by now.
+Outcome log_attempts(Context& context, const Task& task, const Next& next) {
+  const auto began = std::chrono::steady_clock::now();
+  Outcome outcome = next(context, task);
+  const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - began;
+  context.log(taskmux::LogLevel::info,
+              task.type + (outcome.failed() ? " failed: " + outcome.error() : " succeeded") +
+                  " after " + std::to_string(took.count()) + " ms");
+  return outcome;
+}
+
+/// Lets only tasks of a known tenant pass, and tells the handler whose they are.
+Outcome require_tenant(Context& context, const Task& task, const Next& next) {
+  const auto header = context.headers().find("tenant");
+  if (header == context.headers().end()) return Outcome::skip_retry("no tenant");
+  context.set_value("tenant", Tenant{header->second});
+  return next(context, task);
+}
+
+int main() {
+  taskmux::ServeMux mux;
+  mux.use(log_attempts);
+  mux.use(require_tenant);
+  mux.handle("report:build", [](Context& context, const Task& task) {
+    const Tenant& tenant = *context.value<Tenant>("tenant");
+    context.set_result(task.payload + " report of " + tenant.name);
+  });
+
+  taskmux::MemoryBroker broker;
+  const auto print = [](taskmux::LogLevel level, std::string_view line) {
+    std::cerr << to_string(level) << ": " << line << '\n';
+  };
+  taskmux::Server server{broker, std::move(mux), {.logger = {taskmux::LogLevel::info, print}}};
+  server.start();
+
+  taskmux::Client client{broker};
+  taskmux::Inspector inspector{broker};
+  const auto wait = [&](const taskmux::EnqueueResult& task) {
+    return inspector.wait_for_result(task.queue, task.id, 10s);
+  };
+  const auto known = client.enqueue(
+      {.type = "report:build", .payload = "monthly", .headers = {{"tenant", "acme"}}},
+      {.retention = 1h});
+  std::cout << wait(known).result << '\n';
+
+  const auto unknown = client.enqueue({.type = "report:build"}, {.retention = 1h});
+  try {
+    wait(unknown);
+  } catch (const taskmux::Error& error) {
+    std::cout << to_string(error.errc()) << ": " << error.what() << '\n';
+  }
+  server.shutdown();
+}

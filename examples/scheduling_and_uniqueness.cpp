@@ -1,0 +1,65 @@
+/// When a task runs, and how often: later, not after a time, once for an id, once in a while.
+
+#include <chrono>
+#include <iostream>
+#include <latch>
+#include <string>
+#include <taskmux/dead_letter_queue.hpp>
+#include <taskmux/inspector.hpp>
+#include <taskmux/taskmux.hpp>
+
+using namespace std::chrono_literals;
+
+int main() {
+  taskmux::MemoryBroker broker;
+  taskmux::Client client{broker};
+  const auto try_enqueue = [&](taskmux::Task task, taskmux::EnqueueOptions options) {
+    try {
+      client.enqueue(std::move(task), std::move(options));
+      std::cout << "accepted\n";
+    } catch (const taskmux::Error& error) {
+      std::cout << "refused: " << to_string(error.errc()) << '\n';
+    }
+  };
+
+  // One digest at a time for each user, however often it is asked for: the lock is held until the
+  // task has succeeded, an hour at most.
+  try_enqueue({.type = "digest:send", .payload = "ada"}, {.unique_for = 1h});
+  try_enqueue({.type = "digest:send", .payload = "ada"}, {.unique_for = 1h});
+  try_enqueue({.type = "digest:send", .payload = "grace"}, {.unique_for = 1h});
+
+  // An id of one's own makes an enqueue that can be repeated: after a lost reply, or from two
+  // places. It is taken for as long as the task is there in whatever state; so a retention makes it
+  // outlast the task.
+  try_enqueue({.type = "order:ship", .payload = "17"}, {.task_id = "order-17", .retention = 24h});
+  try_enqueue({.type = "order:ship", .payload = "17"}, {.task_id = "order-17", .retention = 24h});
+
+  // Worthless when late: not run after this, but set aside as a dead letter.
+  client.enqueue({.type = "price:show", .payload = "too late"}, {.expires_in = 1us});
+
+  // Later: after a while, or at an instant.
+  const auto began = std::chrono::system_clock::now();
+  client.enqueue({.type = "reminder:send", .payload = "third"}, {.process_in = 400ms});
+  client.enqueue({.type = "reminder:send", .payload = "second"},
+                 {.process_at = std::chrono::floor<std::chrono::microseconds>(began + 200ms)});
+  client.enqueue({.type = "reminder:send", .payload = "first"});
+
+  std::latch reminders{3};
+  taskmux::ServeMux mux;
+  mux.handle("reminder:send", [&](taskmux::Context&, const taskmux::Task& task) {
+    const auto late = std::chrono::duration_cast<std::chrono::milliseconds>(
+        std::chrono::system_clock::now() - began);
+    std::cout << task.payload << " reminder, after " << late / 100 * 100 << '\n';
+    reminders.count_down();
+  });
+  mux.not_found([](taskmux::Context&, const taskmux::Task&) {});
+  taskmux::Server server{broker, std::move(mux), {.concurrency = 1}};
+  server.start();
+  reminders.wait();
+  server.shutdown();
+
+  // The digests have been sent, so the next may come.
+  try_enqueue({.type = "digest:send", .payload = "ada"}, {.unique_for = 1h});
+  for (const taskmux::TaskInfo& task : taskmux::DeadLetterQueue{broker, "default"}.list())
+    std::cout << task.task.type << ": " << task.last_error << '\n';
+}
