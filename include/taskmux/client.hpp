@@ -81,7 +81,10 @@ class Client {
 
  private:
   void check_usable() const;
-  EnqueueRequest prepare(NewTask&& item);
+  void prepare(NewTask&& item, EnqueueRequest& request) const;
+  /// Fills `request` and `result`; false if the item is refused, and `result` tells why.
+  bool prepare(NewTask&& item, EnqueueRequest& request, EnqueueResult& result);
+  static void note(const EnqueueReply& reply, EnqueueResult& result);
 
   Broker& broker_;
   const ClientConfig config_;

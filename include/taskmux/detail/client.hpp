@@ -28,11 +28,13 @@ inline void check_name(std::string_view what, std::string_view name) {
   if (name.size() > Limits::name_bytes) {
     refuse(what, "is longer than " + std::to_string(Limits::name_bytes) + " bytes");
   }
+  bool ascii = true;
   for (const char c : name) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
-      refuse(what, "holds a control character");
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) refuse(what, "holds a control character");
+    ascii = ascii && byte < 0x80;
   }
-  if (!is_valid_utf8(name)) refuse(what, "is not valid UTF-8");
+  if (!ascii && !is_valid_utf8(name)) refuse(what, "is not valid UTF-8");
 }
 
 inline void check_headers(const Headers& headers) {
@@ -98,7 +100,7 @@ inline void Client::check_usable() const {
   if (closed_) throw Error{Errc::wrong_state, "enqueue: the client is closed"};
 }
 
-inline EnqueueRequest Client::prepare(NewTask&& item) {
+inline void Client::prepare(NewTask&& item, EnqueueRequest& request) const {
   const EnqueueOptions& options = item.options;
   const auto found = config_.defaults.find(item.task.type);
   const TypeDefaults none;
@@ -107,7 +109,6 @@ inline EnqueueRequest Client::prepare(NewTask&& item) {
     return first ? first : second;
   };
 
-  EnqueueRequest request;
   TaskMessage& message = request.message;
   message.task = std::move(item.task);
   if (const auto& queue = pick(options.queue, defaults.queue)) {
@@ -119,7 +120,7 @@ inline EnqueueRequest Client::prepare(NewTask&& item) {
       pick(options.max_retry, defaults.max_retry).value_or(detail::default_max_retry);
 
   detail::check_name("the type", message.task.type);
-  detail::check_name("the queue", message.queue);
+  if (options.queue) detail::check_name("the queue", message.queue);
   if (options.task_id) detail::check_name("the task id", *options.task_id);
   if (message.max_retry < 0) detail::refuse("max_retry", "is negative");
   if (!message.task.headers.empty()) detail::check_headers(message.task.headers);
@@ -170,13 +171,39 @@ inline EnqueueRequest Client::prepare(NewTask&& item) {
     detail::check_duration("expires_in", *options.expires_in, Duration{1});
     request.expires_in = options.expires_in;
   }
-  return request;
+}
+
+inline bool Client::prepare(NewTask&& item, EnqueueRequest& request, EnqueueResult& result) {
+  result.id = item.options.task_id ? *item.options.task_id : ids_.next();
+  try {
+    prepare(std::move(item), request);
+  } catch (const Error& e) {
+    result.error.emplace(e.errc(), e.what(), result.id);
+    return false;
+  }
+  request.message.id = result.id;
+  result.queue = request.message.queue;
+  return true;
+}
+
+inline void Client::note(const EnqueueReply& reply, EnqueueResult& result) {
+  if (reply.error) {
+    std::string text = "enqueue \"" + result.queue + "\" task " + result.id + ": ";
+    text += reply.detail.empty() ? std::string{to_string(*reply.error)} : reply.detail;
+    result.error.emplace(*reply.error, text, result.id);
+  } else {
+    result.state = reply.state;
+    result.process_at = reply.process_at;
+    result.replicated = reply.replicated;
+  }
 }
 
 inline EnqueueResult Client::enqueue(Task task, EnqueueOptions options) {
-  std::vector<NewTask> batch;
-  batch.push_back({std::move(task), std::move(options)});
-  EnqueueResult result = std::move(enqueue_all(std::move(batch)).front());
+  check_usable();
+  EnqueueResult result;
+  std::vector<EnqueueRequest> requests(1);
+  if (prepare({std::move(task), std::move(options)}, requests.front(), result))
+    note(broker_.enqueue(std::move(requests)).at(0), result);
   if (result.error) throw *std::move(result.error);
   return result;
 }
@@ -185,37 +212,16 @@ inline std::vector<EnqueueResult> Client::enqueue_all(std::vector<NewTask> batch
   check_usable();
   std::vector<EnqueueResult> results(batch.size());
   std::vector<EnqueueRequest> requests;
-  std::vector<std::size_t>
-      places;  // Of each request among the results: some items may be refused here.
   requests.reserve(batch.size());
-  places.reserve(batch.size());
   for (std::size_t i = 0; i < batch.size(); ++i) {
-    EnqueueResult& result = results[i];
-    result.id = batch[i].options.task_id ? *batch[i].options.task_id : ids_.next();
-    try {
-      requests.push_back(prepare(std::move(batch[i])));
-      requests.back().message.id = result.id;
-      result.queue = requests.back().message.queue;
-      places.push_back(i);
-    } catch (const Error& e) {
-      result.error.emplace(e.errc(), e.what(), result.id);
-    }
+    if (!prepare(std::move(batch[i]), requests.emplace_back(), results[i])) requests.pop_back();
   }
   if (requests.empty()) return results;
 
   const std::vector<EnqueueReply> replies = broker_.enqueue(std::move(requests));
-  for (std::size_t k = 0; k < places.size(); ++k) {
-    EnqueueResult& result = results[places[k]];
-    const EnqueueReply& reply = replies.at(k);
-    if (reply.error) {
-      std::string text = "enqueue \"" + result.queue + "\" task " + result.id + ": ";
-      text += reply.detail.empty() ? std::string{to_string(*reply.error)} : reply.detail;
-      result.error.emplace(*reply.error, text, result.id);
-    } else {
-      result.state = reply.state;
-      result.process_at = reply.process_at;
-      result.replicated = reply.replicated;
-    }
+  std::size_t sent = 0;  // Those that were refused here have no reply.
+  for (EnqueueResult& result : results) {
+    if (!result.error) note(replies.at(sent++), result);
   }
   return results;
 }
