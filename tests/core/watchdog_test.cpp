@@ -14,7 +14,9 @@ namespace {
 
 struct Watching : Engine {
   explicit Watching(std::size_t concurrency = 2) : Engine{concurrency} {}
-  detail::Watchdog dog{{registry, *pool, settler, health, logger, clock}, 5s, 1};
+  int room_again = 0;
+  detail::Watchdog dog{
+      {registry, *pool, settler, health, logger, clock, [this] { ++room_again; }}, 5s, 1};
 
   Duration until(std::optional<SteadyTime> next) {
     return std::chrono::duration_cast<Duration>(next.value() - clock->steady_now());
@@ -109,7 +111,9 @@ TEST_CASE("a handler that hangs is given up, its run fails, and another worker t
   hang->count_down();
   left->wait();
   while (w.pool->hung() > 0) std::this_thread::yield();
+  CHECK(w.room_again == 0);
   w.dog.run_once();
+  CHECK(w.room_again == 1);
   CHECK(w.health.health().healthy);
   CHECK(w.settler.unsettled() == 0);  // What it did late went nowhere.
   CHECK(w.memory.find("default", "t1")->result.empty());

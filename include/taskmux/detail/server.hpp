@@ -390,7 +390,8 @@ class ServerEngine {
                     [this](RunPtr run, const Outcome& outcome, double random) {
                       finished(std::move(run), outcome, random);
                     }}};
-  Watchdog watchdog_{{registry_, pool_, settler_, health_, config_.logger, environment_->clock},
+  Watchdog watchdog_{{registry_, pool_, settler_, health_, config_.logger, environment_->clock,
+                      [this] { exchanging_.wake(); }},
                      config_.abandon_after,
                      config_.max_abandoned.value_or(config_.concurrency)};
   LeaseKeeper lease_keeper_{{broker_, registry_, settler_, health_, config_.logger,

@@ -39,6 +39,8 @@ class Watchdog {
     HealthMonitor& health;
     const Logger& logger;
     std::shared_ptr<Clock> clock;
+    std::function<void()>
+        room_again;  ///< Given-up threads have come back: tasks may be taken again.
   };
 
   Watchdog(Parts parts, Duration abandon_after, std::size_t max_abandoned)
@@ -65,7 +67,9 @@ class Watchdog {
     });
     for (const RunPtr& run : late) next = std::min(next, deal_with(run, now));
     if (parts_.pool.hung() > 0) next = std::min(next, now + abandon_after_);  // To see them return.
-    parts_.health.too_many_hung(parts_.pool.hung() >= max_abandoned_);
+    const bool full = parts_.pool.hung() >= max_abandoned_;
+    parts_.health.too_many_hung(full);
+    if (std::exchange(full_, full) && !full) parts_.room_again();
     plan(next);
     if (next == SteadyTime::max()) return std::nullopt;
     return next;
@@ -127,6 +131,7 @@ class Watchdog {
   const Parts parts_;
   const Duration abandon_after_;
   const std::size_t max_abandoned_;
+  bool full_ = false;  ///< At the last look.
   std::atomic<SteadyTime::rep> planned_{SteadyTime::max().time_since_epoch().count()};
   Random random_;
 };

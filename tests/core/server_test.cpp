@@ -1,0 +1,643 @@
+#include "taskmux/server.hpp"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <barrier>
+#include <latch>
+#include <mutex>
+#include <set>
+#include <stdexcept>
+#include <stop_token>
+#include <thread>
+#include <vector>
+
+#include "support/builders.hpp"
+#include "support/eventually.hpp"
+#include "support/flaky_broker.hpp"
+#include "support/test.hpp"
+#include "taskmux/client.hpp"
+#include "taskmux/memory/memory_broker.hpp"
+
+using namespace taskmux;
+using namespace taskmux::test;
+using namespace std::chrono_literals;
+using Operation = FlakyBroker::Operation;
+
+namespace {
+
+/// A broker, a client, and whatever servers a test starts. On a manual clock, time passes only as
+/// the test says.
+struct Fixture {
+  std::shared_ptr<ManualClock> clock = std::make_shared<ManualClock>();
+  MemoryBroker memory{{.clock = clock}};
+  FlakyBroker broker{memory};
+  Client client{broker, {.clock = clock}};
+
+  ServerConfig config(std::size_t concurrency = 2) {
+    return {.concurrency = concurrency, .retry_policy = FixedDelay{1min}, .clock = clock};
+  }
+  std::optional<TaskState> state(const std::string& id) { return state_of(memory, id); }
+
+  /// Lets time pass in small steps, so that leases are extended as they would be, until `done`.
+  template <typename Predicate>
+  bool pass_time_until(Predicate done) {
+    return eventually([&] {
+      if (done()) return true;
+      clock->advance(50ms);
+      std::this_thread::yield();
+      return false;
+    });
+  }
+};
+
+template <typename F>
+ServeMux mux_of(F function) {
+  ServeMux mux;
+  mux.handle("t", std::move(function));
+  return mux;
+}
+
+const auto nothing = [](Context&, const Task&) {};
+
+}  // namespace
+
+TEST_CASE("every task is run once, those from before the start and those from later", "[server]") {
+  Fixture f;
+  std::mutex mutex;
+  std::multiset<std::string> ran;
+  Server server{f.broker, mux_of([&](Context& context, const Task&) {
+                  const std::lock_guard lock{mutex};
+                  ran.emplace(context.task_id());
+                }),
+                f.config(4)};
+  std::set<std::string> ids;
+  for (int i = 0; i < 50; ++i) ids.insert(f.client.enqueue({.type = "t"}).id);
+  server.start();
+  for (int i = 0; i < 50; ++i) ids.insert(f.client.enqueue({.type = "t"}).id);
+  REQUIRE(eventually([&] { return server.stats().succeeded == 100; }));
+  server.shutdown();
+  CHECK(std::set<std::string>{ran.begin(), ran.end()} == ids);
+  CHECK(ran.size() == 100);
+  CHECK(f.memory.queue_info("default").size() == 0);
+  CHECK(f.memory.queue_info("default").processed_total == 100);
+}
+
+TEST_CASE("as many handlers run at once as the concurrency allows, and no more", "[server]") {
+  Fixture f;
+  std::barrier meet{3};
+  std::atomic<int> now{0};
+  std::atomic<int> most{0};
+  Server server{f.broker, mux_of([&](Context&, const Task&) {
+                  int seen = ++now;
+                  for (int known = most;
+                       seen > known && !most.compare_exchange_weak(known, seen);) {
+                  }
+                  meet.arrive_and_wait();
+                  --now;
+                }),
+                f.config(3)};
+  for (int i = 0; i < 9; ++i) f.client.enqueue({.type = "t"});
+  server.start();
+  REQUIRE(eventually([&] { return server.stats().succeeded == 9; }));
+  CHECK(most == 3);
+}
+
+TEST_CASE("a failed task comes back after the policy's delay, until it succeeds", "[server]") {
+  Fixture f;
+  std::atomic<int> tries{0};
+  Server server{f.broker, mux_of([&](Context& context, const Task&) {
+                  CHECK(context.retry_count() == tries);
+                  if (++tries < 3) throw std::runtime_error{"not yet"};
+                }),
+                f.config()};
+  server.start();
+  const std::string id = f.client.enqueue({.type = "t"}).id;
+  REQUIRE(eventually([&] { return f.state(id) == TaskState::retry; }));
+  CHECK(f.memory.find("default", id)->last_error == "not yet");
+  f.clock->advance(59s);
+  CHECK(tries == 1);
+  f.clock->advance(1s);
+  REQUIRE(eventually([&] { return server.stats().retried == 2; }));
+  REQUIRE(eventually([&] { return f.state(id) == TaskState::retry; }));
+  f.clock->advance(1min);
+  REQUIRE(eventually([&] { return server.stats().succeeded == 1; }));
+  CHECK(tries == 3);
+}
+
+TEST_CASE("a configuration that can't work is refused at once", "[server]") {
+  Fixture f;
+  const auto refused = [&](auto change) {
+    ServerConfig config = f.config();
+    change(config);
+    CHECK_THROWS_AS((Server{f.broker, mux_of(nothing), config}), std::invalid_argument);
+  };
+  refused([](ServerConfig& c) { c.concurrency = 0; });
+  refused([](ServerConfig& c) { c.queues = {}; });
+  refused([](ServerConfig& c) { c.queues = {{"", 1}}; });
+  refused([](ServerConfig& c) { c.queues = {{"q", 0}}; });
+  refused([](ServerConfig& c) { c.queues = {{"q", -1}}; });
+  refused([](ServerConfig& c) { c.lease = 4s; });
+  refused([](ServerConfig& c) { c.lease = Duration::max(); });
+  refused([](ServerConfig& c) { c.shutdown_timeout = -1s; });
+  refused([](ServerConfig& c) { c.abandon_after = -1s; });
+  refused([](ServerConfig& c) { c.max_abandoned = 0; });
+  refused([](ServerConfig& c) { c.max_crashes = 0; });
+  refused([](ServerConfig& c) { c.heartbeat_interval = 0s; });
+  refused([](ServerConfig& c) { c.upkeep_interval = 0s; });
+  refused([](ServerConfig& c) { c.archive.max_age = -1s; });
+  CHECK_THROWS_AS((Server{f.broker, ServeMux{}, f.config()}), std::invalid_argument);
+}
+
+TEST_CASE("a server starts once", "[server]") {
+  Fixture f;
+  Server server{f.broker, mux_of(nothing), f.config()};
+  server.start();
+  CHECK(error_of([&] { server.start(); }) == Errc::wrong_state);
+  server.shutdown();
+  CHECK(error_of([&] { server.start(); }) == Errc::wrong_state);
+
+  Server never{f.broker, mux_of(nothing), f.config()};
+  never.shutdown();
+  CHECK(error_of([&] { never.start(); }) == Errc::wrong_state);
+}
+
+TEST_CASE("a start without a broker fails, and can be tried again", "[server]") {
+  Fixture f;
+  Server server{f.broker, mux_of(nothing), f.config()};
+  f.broker.fail(Operation::ping, 1);
+  CHECK(error_of([&] { server.start(); }) == Errc::unavailable);
+  f.broker.fail(Operation::watch, 1);
+  CHECK(error_of([&] { server.start(); }) == Errc::unavailable);
+  server.start();
+  f.client.enqueue({.type = "t"});
+  CHECK(eventually([&] { return server.stats().succeeded == 1; }));
+}
+
+TEST_CASE("shutdown waits for running handlers and takes nothing new", "[server]") {
+  Fixture f;
+  std::latch entered{1};
+  std::latch go{1};
+  Server server{f.broker, mux_of([&](Context&, const Task&) {
+                  entered.count_down();
+                  go.wait();
+                }),
+                f.config(1)};
+  server.start();
+  const std::string first = f.client.enqueue({.type = "t"}).id;
+  entered.wait();
+  const std::string second = f.client.enqueue({.type = "t"}).id;
+  std::thread ends{[&] { server.shutdown(); }};
+  go.count_down();
+  ends.join();
+  CHECK(f.state(first) == std::nullopt);
+  CHECK(f.state(second) == TaskState::pending);
+  CHECK(server.stats().running == 0);
+  CHECK(f.memory.servers().empty());
+}
+
+TEST_CASE("at the shutdown's limit handlers are asked to stop, and their tasks go back",
+          "[server]") {
+  Fixture f;
+  std::latch entered{1};
+  std::atomic<StopReason> reason{StopReason::none};
+  Server server{f.broker, mux_of([&](Context& context, const Task&) {
+                  entered.count_down();
+                  context.wait_for(24h);
+                  reason = context.stop_reason();
+                  return Outcome::fail("interrupted");
+                }),
+                f.config(1)};
+  server.start();
+  const std::string id = f.client.enqueue({.type = "t"}, {.timeout = 24h}).id;
+  entered.wait();
+  std::atomic<bool> ended{false};
+  std::thread ends{[&] {
+    server.shutdown();
+    ended = true;
+  }};
+  REQUIRE(f.pass_time_until([&] { return ended.load(); }));
+  ends.join();
+  CHECK(reason == StopReason::shutdown);
+  CHECK(f.state(id) == TaskState::pending);
+  CHECK(f.memory.find("default", id)->retried == 0);
+  CHECK(server.stats().requeued >= 1);
+}
+
+TEST_CASE("a handler that ignores the shutdown is left behind, and its task goes back",
+          "[server]") {
+  Fixture f;
+  struct Hang {
+    std::latch entered{1};
+    std::latch go{1};
+    std::latch left{1};
+  };
+  const auto hang = std::make_shared<Hang>();
+  std::string id;
+  std::vector<std::string> log;
+  {
+    ServerConfig config = f.config(1);
+    config.logger =
+        Logger{LogLevel::info, [&](LogLevel, std::string_view line) { log.emplace_back(line); }};
+    Server server{f.broker, mux_of([hang](Context& context, const Task&) {
+                    hang->entered.count_down();
+                    hang->go.wait();
+                    context.log(LogLevel::error, "from the grave");
+                    context.set_result("late");
+                    context.set_value("k", 1);
+                    const bool waited = context.wait_for(1h);
+                    if (!waited && context.task_id() != "") hang->left.count_down();
+                  }),
+                  config};
+    server.start();
+    id = f.client.enqueue({.type = "t"}).id;
+    hang->entered.wait();
+    std::atomic<bool> ended{false};
+    std::thread ends{[&] {
+      server.shutdown();
+      ended = true;
+    }};
+    REQUIRE(f.pass_time_until([&] { return ended.load(); }));
+    ends.join();
+    CHECK(server.stats().abandoned == 1);
+  }
+  CHECK(f.state(id) == TaskState::pending);
+  hang->go.count_down();  // Server, mux and configuration are gone; the handler still has what it
+                          // needs.
+  hang->left.wait();
+  CHECK(f.state(id) == TaskState::pending);
+  for (const std::string& line : log) CHECK(line.find("from the grave") == std::string::npos);
+}
+
+TEST_CASE("a handler can stop its server but not shut it down", "[server]") {
+  Fixture f;
+  Server* self = nullptr;
+  std::atomic<bool> refused{false};
+  Server server{f.broker, mux_of([&](Context&, const Task&) {
+                  refused = error_of([&] { self->shutdown(); }) == Errc::wrong_state;
+                  self->stop();
+                }),
+                f.config(1)};
+  self = &server;
+  server.start();
+  f.client.enqueue({.type = "t"});
+  REQUIRE(eventually([&] { return server.stats().succeeded == 1; }));
+  CHECK(refused);
+  const std::string id = f.client.enqueue({.type = "t"}).id;
+  server.shutdown();
+  CHECK(f.state(id) == TaskState::pending);
+}
+
+TEST_CASE("a hook can't shut its server down either", "[server]") {
+  Fixture f;
+  Server* self = nullptr;
+  std::atomic<int> refused{-1};
+  ServerConfig config = f.config(1);
+  config.hooks.on_state_change = [&](const TaskEvent&) {
+    refused = error_of([&] { self->shutdown(); }) == Errc::wrong_state ? 1 : 0;
+  };
+  Server server{f.broker, mux_of(nothing), config};
+  self = &server;
+  server.start();
+  f.client.enqueue({.type = "t"});
+  CHECK(eventually([&] { return refused >= 0; }));
+  CHECK(refused == 1);
+}
+
+TEST_CASE("several threads may shut down at once; all return when it is done", "[server]") {
+  Fixture f;
+  Server server{f.broker, mux_of(nothing), f.config()};
+  server.start();
+  for (int i = 0; i < 20; ++i) f.client.enqueue({.type = "t"});
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      server.shutdown();
+      CHECK(f.memory.servers().empty());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(f.memory.queue_info("default").active == 0);
+}
+
+TEST_CASE("run() works until it is told to stop", "[server]") {
+  Fixture f;
+  Server server{f.broker, mux_of(nothing), f.config()};
+  std::stop_source stop;
+  std::thread runs{[&] { server.run(stop.get_token()); }};
+  f.client.enqueue({.type = "t"});
+  CHECK(eventually([&] { return server.stats().succeeded == 1; }));
+  stop.request_stop();
+  runs.join();
+  CHECK(error_of([&] { server.start(); }) == Errc::wrong_state);
+}
+
+TEST_CASE("at its timeout a handler is told so, and the attempt fails", "[server]") {
+  Fixture f;
+  std::atomic<StopReason> reason{StopReason::none};
+  std::latch entered{1};
+  Server server{f.broker, mux_of([&](Context& context, const Task&) {
+                  CHECK(context.deadline() > ManualClock{}.now());
+                  entered.count_down();
+                  const bool whole = context.wait_for(24h);
+                  reason = context.stop_reason();
+                  return whole ? Outcome::success() : Outcome::fail("stopped");
+                }),
+                f.config(1)};
+  server.start();
+  const std::string id = f.client.enqueue({.type = "t"}, {.timeout = 3s}).id;
+  entered.wait();
+  REQUIRE(f.pass_time_until([&] { return f.state(id) == TaskState::retry; }));
+  CHECK(reason == StopReason::timeout);
+  CHECK(f.memory.find("default", id)->last_error == "stopped");
+}
+
+TEST_CASE("a handler that hangs neither blocks its task nor shrinks the pool", "[server]") {
+  Fixture f;
+  const auto go = std::make_shared<std::latch>(1);
+  const auto entered = std::make_shared<std::latch>(1);
+  ServeMux mux = mux_of(nothing);
+  mux.handle("hang", [=](Context&, const Task&) {
+    entered->count_down();
+    go->wait();
+  });
+  ServerConfig config = f.config(1);
+  config.max_abandoned = 2;
+  Server server{f.broker, std::move(mux), config};
+  server.start();
+  const std::string id = f.client.enqueue({.type = "hang"}, {.max_retry = 0, .timeout = 1s}).id;
+  entered->wait();
+  REQUIRE(f.pass_time_until([&] { return f.state(id) == TaskState::archived; }));
+  CHECK(server.stats().abandoned == 1);
+  CHECK(server.health().healthy);
+  f.client.enqueue({.type = "t"});
+  REQUIRE(eventually([&] { return server.stats().succeeded == 1; }));
+  go->count_down();
+  CHECK(f.pass_time_until([&] { return server.stats().abandoned == 0; }));
+}
+
+TEST_CASE("with too many hanging handlers the server takes no more, and says so, until they return",
+          "[server]") {
+  Fixture f;
+  const auto go = std::make_shared<std::latch>(1);
+  ServeMux mux = mux_of(nothing);
+  mux.handle("hang", [=](Context&, const Task&) { go->wait(); });
+  std::mutex mutex;
+  std::vector<bool> changes;
+  ServerConfig config = f.config(1);
+  config.max_abandoned = 1;
+  config.hooks.on_health_change = [&](const Health& health) {
+    const std::lock_guard lock{mutex};
+    changes.push_back(health.healthy);
+  };
+  Server server{f.broker, std::move(mux), config};
+  server.start();
+  const std::string id = f.client.enqueue({.type = "hang"}, {.max_retry = 0, .timeout = 1s}).id;
+  REQUIRE(f.pass_time_until([&] { return f.state(id) == TaskState::archived; }));
+  CHECK_FALSE(server.health().healthy);
+  const std::string next = f.client.enqueue({.type = "t"}).id;
+  f.clock->advance(1s);
+  CHECK(f.state(next) == TaskState::pending);
+  go->count_down();
+  REQUIRE(f.pass_time_until([&] { return server.stats().succeeded == 1; }));
+  CHECK(server.health().healthy);
+  server.shutdown();
+  CHECK(changes == std::vector<bool>{false, true});
+}
+
+TEST_CASE("nothing that the host's code throws ends a thread", "[server]") {
+  Fixture f;
+  ServeMux mux = mux_of([](Context& context, const Task&) -> Outcome {
+    context.log(LogLevel::error, "a line");
+    throw std::runtime_error{"handler"};
+  });
+  mux.use([](Context& context, const Task& task, const Next& next) -> Outcome {
+    next(context, task);
+    throw 42;
+  });
+  ServerConfig config = f.config(1);
+  config.retry_policy = [](const FailedAttempt&) -> Duration {
+    throw std::runtime_error{"policy"};
+  };
+  config.is_failure = [](const FailedAttempt&) -> bool { throw std::runtime_error{"is_failure"}; };
+  const auto hook = [](const TaskEvent&) { throw std::runtime_error{"hook"}; };
+  config.hooks = {.on_failure = hook, .on_dead_letter = hook, .on_state_change = hook};
+  config.logger = Logger{LogLevel::debug,
+                         [](LogLevel, std::string_view) { throw std::runtime_error{"logger"}; }};
+  config.on_thread_start = [] { throw std::runtime_error{"thread"}; };
+  Server server{f.broker, std::move(mux), config};
+  server.start();
+  const std::string id = f.client.enqueue({.type = "t"}, {.max_retry = 1}).id;
+  REQUIRE(eventually([&] { return f.state(id) == TaskState::retry; }));
+  f.clock->advance(24h);
+  REQUIRE(eventually([&] { return f.state(id) == TaskState::archived; }));
+}
+
+TEST_CASE("a long run keeps its lease while time passes", "[server]") {
+  Fixture f;
+  std::latch entered{1};
+  std::latch go{1};
+  Server server{f.broker, mux_of([&](Context&, const Task&) {
+                  entered.count_down();
+                  go.wait();
+                }),
+                f.config(1)};
+  server.start();
+  const std::string id = f.client.enqueue({.type = "t"}).id;
+  entered.wait();
+  for (std::size_t i = 1; i <= 24; ++i) {  // A minute, by quarters of a lease.
+    f.clock->advance(2500ms);
+    f.broker.wait_calls(Operation::extend, i > 1 ? i - 1 : 0);
+  }
+  CHECK(f.state(id) == TaskState::active);
+  go.count_down();
+  CHECK(eventually([&] { return server.stats().succeeded == 1; }));
+  CHECK(server.stats().stale == 0);
+}
+
+TEST_CASE("what a lost worker left behind is found and run by another server", "[server]") {
+  Fixture f;
+  const std::string id = f.client.enqueue({.type = "t"}).id;
+  const Run lost = take_one(f.memory);  // Its worker dies here.
+  std::atomic<int> crashes{-1};
+  Server server{f.broker,
+                mux_of([&](Context& context, const Task&) { crashes = context.retry_count(); }),
+                f.config(1)};
+  server.start();
+  REQUIRE(f.pass_time_until([&] { return server.stats().succeeded == 1; }));
+  CHECK(crashes == 1);
+  CHECK(server.stats().recovered == 1);
+  CHECK(settle(f.memory, completed(lost)) == SettleStatus::stale);
+  CHECK(f.clock->now() - ManualClock{}.now() < 20s);
+}
+
+TEST_CASE("an operator's cancellation stops the handler at once", "[server]") {
+  Fixture f;
+  std::latch entered{1};
+  std::atomic<StopReason> reason{StopReason::none};
+  Server server{f.broker, mux_of([&](Context& context, const Task&) {
+                  entered.count_down();
+                  context.wait_for(24h);
+                  reason = context.stop_reason();
+                  return Outcome::fail("context canceled");
+                }),
+                f.config(1)};
+  server.start();
+  const std::string id = f.client.enqueue({.type = "t"}, {.timeout = 24h}).id;
+  entered.wait();
+  f.memory.cancel("default", id, CancelMode::archive);
+  REQUIRE(eventually([&] { return f.state(id) == TaskState::archived; }));
+  CHECK(reason == StopReason::cancelled);
+}
+
+TEST_CASE("strict priority runs a queue only while all above it are empty", "[server]") {
+  Fixture f;
+  std::vector<std::string> order;
+  ServerConfig config = f.config(1);
+  config.queues = {{"low", 1}, {"mid", 2}, {"high", 3}};
+  config.strict_priority = true;
+  Server server{f.broker,
+                mux_of([&](Context& context, const Task&) { order.emplace_back(context.queue()); }),
+                config};
+  for (const char* queue : {"low", "mid", "high", "low", "mid", "high"})
+    f.client.enqueue({.type = "t"}, {.queue = queue});
+  server.start();
+  REQUIRE(eventually([&] { return server.stats().succeeded == 6; }));
+  server.shutdown();
+  CHECK(order == std::vector<std::string>{"high", "high", "mid", "mid", "low", "low"});
+}
+
+TEST_CASE("a paused queue rests; unpausing wakes the server", "[server]") {
+  Fixture f;
+  Server server{f.broker, mux_of(nothing), f.config()};
+  f.client.enqueue({.type = "t"});
+  f.memory.pause("default");
+  server.start();
+  f.broker.wait_calls(Operation::arm, 1);
+  CHECK(server.stats().taken == 0);
+  f.memory.unpause("default");
+  CHECK(eventually([&] { return server.stats().succeeded == 1; }));
+}
+
+TEST_CASE("an outage delays outcomes and loses none", "[server]") {
+  Fixture f;
+  std::barrier<> meet{2};
+  Server server{f.broker, mux_of([&](Context&, const Task&) {
+                  meet.arrive_and_wait();
+                  meet.arrive_and_wait();
+                }),
+                f.config(1)};
+  server.start();
+  const std::string id = f.client.enqueue({.type = "t"}).id;
+  meet.arrive_and_wait();
+  f.broker.fail(Operation::exchange);
+  meet.arrive_and_wait();
+  REQUIRE(eventually([&] { return server.stats().broker_errors > 0; }));
+  CHECK(server.stats().unsettled == 1);
+  CHECK_FALSE(server.health().healthy);
+  CHECK(f.state(id) == TaskState::active);
+  f.broker.recover();
+  REQUIRE(f.pass_time_until([&] { return server.stats().succeeded == 1; }));
+  CHECK(f.state(id) == std::nullopt);
+  CHECK(server.health().healthy);
+}
+
+TEST_CASE("a slow hook stops nothing", "[server]") {
+  Fixture f;
+  std::latch go{1};
+  std::atomic<int> events{0};
+  ServerConfig config = f.config();
+  config.hooks.on_state_change = [&](const TaskEvent&) {
+    go.wait();
+    ++events;
+  };
+  Server server{f.broker, mux_of(nothing), config};
+  server.start();
+  for (int i = 0; i < 100; ++i) f.client.enqueue({.type = "t"});
+  CHECK(eventually([&] { return server.stats().succeeded == 100; }));
+  CHECK(events == 0);
+  go.count_down();
+  server.shutdown();
+  CHECK(events == 200);
+}
+
+TEST_CASE("library threads leave the host's signals alone and are named", "[server]") {
+  Fixture f;
+  std::atomic<int> blocked{-1};
+  std::array<char, 16> name{};
+  std::atomic<int> threads_started{0};
+  ServerConfig config = f.config(1);
+  config.on_thread_start = [&] { ++threads_started; };
+  Server server{f.broker, mux_of([&](Context&, const Task&) {
+                  sigset_t mask;
+                  pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+                  pthread_getname_np(pthread_self(), name.data(), name.size());
+                  blocked = sigismember(&mask, SIGTERM) == 1 && sigismember(&mask, SIGINT) == 1 &&
+                            sigismember(&mask, SIGPIPE) == 1 && sigismember(&mask, SIGSEGV) == 0;
+                }),
+                config};
+  server.start();
+  f.client.enqueue({.type = "t"});
+  REQUIRE(eventually([&] { return server.stats().succeeded == 1; }));
+  CHECK(blocked == 1);
+  CHECK(std::string_view{name.data()} == "tmx-worker");
+  CHECK(threads_started == 6);
+  sigset_t mine;
+  pthread_sigmask(SIG_SETMASK, nullptr, &mine);
+  CHECK(sigismember(&mine, SIGTERM) == 0);
+}
+
+TEST_CASE("a server is of no use in a child process, and does it no harm", "[server]") {
+  Fixture f;
+  auto server = std::make_unique<Server>(f.broker, mux_of(nothing), f.config());
+  server->start();
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    const bool start = error_of([&] { server->start(); }) == Errc::forked;
+    const bool shutdown = error_of([&] { server->shutdown(); }) == Errc::forked;
+    server.reset();
+    ::_exit(start && shutdown ? 0 : 1);
+  }
+  int status = -1;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+  server->shutdown();
+}
+
+TEST_CASE("a running server is listed with what it runs", "[server]") {
+  Fixture f;
+  std::latch entered{1};
+  std::latch go{1};
+  ServerConfig config = f.config(3);
+  config.queues = {{"default", 2}, {"low", 1}};
+  Server server{f.broker, mux_of([&](Context&, const Task&) {
+                  entered.count_down();
+                  go.wait();
+                }),
+                config};
+  server.start();
+  const std::string id = f.client.enqueue({.type = "t", .payload = "p"}, {.timeout = 1h}).id;
+  entered.wait();
+  const Time begun = f.clock->now();
+  REQUIRE(f.pass_time_until([&] {
+    const std::vector<ServerInfo> servers = f.memory.servers();
+    return servers.size() == 1 && servers[0].workers.size() == 1;
+  }));
+  const ServerInfo info = f.memory.servers()[0];
+  CHECK(info.id == server.id());
+  CHECK(info.pid == ::getpid());
+  CHECK(info.concurrency == 3);
+  CHECK(info.queues == std::map<std::string, int>{{"default", 2}, {"low", 1}});
+  CHECK(info.status == "active");
+  CHECK(info.workers[0].task_id == id);
+  CHECK(info.workers[0].task.payload == "p");
+  CHECK(info.workers[0].started_at == begun);
+  CHECK(info.workers[0].deadline == begun + 1h);
+  go.count_down();
+}

@@ -1,0 +1,183 @@
+#include "taskmux/testing.hpp"
+
+#include <string>
+#include <vector>
+
+#include "support/builders.hpp"
+#include "support/test.hpp"
+#include "taskmux/client.hpp"
+#include "taskmux/memory/memory_broker.hpp"
+
+using namespace taskmux;
+using namespace std::chrono_literals;
+
+namespace {
+
+struct Fixture {
+  std::shared_ptr<ManualClock> clock = std::make_shared<ManualClock>();
+  MemoryBroker broker{{.clock = clock}};
+  Client client{broker, {.clock = clock}};
+  std::vector<std::string> calls;
+
+  ServeMux mux() {
+    ServeMux mux;
+    mux.handle("note", [this](Context&, const Task& task) { calls.push_back(task.payload); });
+    return mux;
+  }
+  ServerConfig config() { return {.retry_policy = FixedDelay{1min}, .clock = clock}; }
+};
+
+}  // namespace
+
+TEST_CASE("what is due runs on the caller's thread, in order, and nothing else does", "[testing]") {
+  Fixture f;
+  TestServer server{f.broker, f.mux(), f.config()};
+  CHECK(server.run_due() == 0);
+  f.client.enqueue({.type = "note", .payload = "a"});
+  f.client.enqueue({.type = "note", .payload = "later"}, {.process_in = 1h});
+  f.client.enqueue({.type = "note", .payload = "b"});
+  CHECK(server.run_one());
+  CHECK(f.calls == std::vector<std::string>{"a"});
+  CHECK(server.run_due() == 1);
+  CHECK(f.calls == std::vector<std::string>{"a", "b"});
+  f.clock->advance(1h);
+  CHECK(server.run_due() == 1);
+  CHECK(f.calls.back() == "later");
+}
+
+TEST_CASE("running all moves the clock from due time to due time", "[testing]") {
+  Fixture f;
+  ServeMux mux = f.mux();
+  int tries = 0;
+  mux.handle("flaky", [&](Context& context, const Task&) {
+    CHECK(context.retry_count() == tries);
+    return ++tries < 3 ? Outcome::fail("not yet") : Outcome::success();
+  });
+  TestServer server{f.broker, std::move(mux), f.config()};
+  const Time start = f.clock->now();
+  f.client.enqueue({.type = "flaky"});
+  f.client.enqueue({.type = "note", .payload = "tomorrow"}, {.process_in = 24h});
+  CHECK(server.run_all(*f.clock) == 4);
+  CHECK(tries == 3);
+  CHECK(f.calls == std::vector<std::string>{"tomorrow"});
+  CHECK(f.clock->now() == start + 24h);
+  CHECK(f.broker.queue_info("default").size() == 0);
+}
+
+TEST_CASE("a task that enqueues itself is stopped by the limit", "[testing]") {
+  Fixture f;
+  ServeMux mux;
+  mux.handle("again", [&](Context&, const Task&) { f.client.enqueue({.type = "again"}); });
+  TestServer server{f.broker, std::move(mux), f.config()};
+  f.client.enqueue({.type = "again"});
+  CHECK(test::error_of([&] { server.run_due(100); }) == Errc::timed_out);
+}
+
+TEST_CASE("waiting in a handler moves the clock, up to the deadline", "[testing]") {
+  Fixture f;
+  ServeMux mux;
+  mux.handle("waits", [&](Context& context, const Task&) {
+    const Time before = f.clock->now();
+    CHECK(context.wait_for(10s));
+    CHECK(f.clock->now() - before == 10s);
+    CHECK_FALSE(context.wait_for(1h));
+    CHECK(context.stop_reason() == StopReason::timeout);
+    CHECK(f.clock->now() - before == 1min);
+    return Outcome::fail("too slow");
+  });
+  TestServer server{f.broker, std::move(mux), f.config()};
+  f.client.enqueue({.type = "waits"}, {.max_retry = 0, .timeout = 1min});
+  CHECK(server.run_due() == 1);
+  CHECK(f.broker.queue_info("default").archived == 1);
+}
+
+TEST_CASE("queues are served by priority", "[testing]") {
+  Fixture f;
+  ServerConfig config = f.config();
+  config.queues = {{"low", 1}, {"high", 9}};
+  TestServer server{f.broker, f.mux(), config};
+  f.client.enqueue({.type = "note", .payload = "low"}, {.queue = "low"});
+  f.client.enqueue({.type = "note", .payload = "high"}, {.queue = "high"});
+  server.run_due();
+  CHECK(f.calls == std::vector<std::string>{"high", "low"});
+}
+
+TEST_CASE("hooks are called, with what happened", "[testing]") {
+  Fixture f;
+  ServeMux mux;
+  mux.handle("fails", [&](Context&, const Task&) {
+    f.clock->advance(2s);
+    return Outcome::fail("boom");
+  });
+  std::vector<std::string> events;
+  ServerConfig config = f.config();
+  const auto note = [&events](const char* hook) {
+    return [&events, hook](const TaskEvent& e) {
+      events.push_back(std::string{hook} + ' ' + std::string{to_string(e.change)} + " #" +
+                       std::to_string(e.attempt) + ' ' + e.error);
+      if (e.change != TaskEvent::Change::started) CHECK(e.ran == 2s);
+      if (e.attempt == 1) CHECK(e.waited == 5s);
+    };
+  };
+  config.hooks = {.on_failure = note("failure"),
+                  .on_dead_letter = note("dead"),
+                  .on_state_change = note("change")};
+  TestServer server{f.broker, std::move(mux), config};
+  f.client.enqueue({.type = "fails"}, {.max_retry = 1});
+  f.clock->advance(5s);
+  server.run_all(*f.clock);
+  CHECK(events == std::vector<std::string>{"change started #1 ", "change retried #1 boom",
+                                           "failure retried #1 boom", "change started #2 ",
+                                           "change archived #2 boom", "failure archived #2 boom",
+                                           "dead archived #2 boom"});
+}
+
+TEST_CASE("a task that expired before anyone started it is archived instead of run", "[testing]") {
+  Fixture f;
+  TestServer server{f.broker, f.mux(), f.config()};
+  const std::string id = f.client.enqueue({.type = "note"}, {.expires_in = 1min}).id;
+  f.client.enqueue({.type = "note", .payload = "in time"}, {.expires_in = 2min});
+  f.clock->advance(1min);
+  server.run_due();
+  CHECK(f.calls == std::vector<std::string>{"in time"});
+  CHECK(f.broker.find("default", id)->state == TaskState::archived);
+  CHECK(f.broker.find("default", id)->last_error.find("expired") == 0);
+}
+
+TEST_CASE("an attempt whose deadline has passed fails without its handler", "[testing]") {
+  Fixture f;
+  TestServer server{f.broker, f.mux(), f.config()};
+  const std::string id =
+      f.client.enqueue({.type = "note"}, {.max_retry = 1, .deadline = f.clock->now() + 30s}).id;
+  f.clock->advance(30s);
+  server.run_all(*f.clock);
+  CHECK(f.calls.empty());
+  CHECK(f.broker.find("default", id)->state == TaskState::archived);
+  CHECK(f.broker.find("default", id)->last_error == "context deadline exceeded");
+}
+
+TEST_CASE("limits of any size bound an attempt without overflow", "[testing]") {
+  const SteadyTime now{1h};
+  const Time wall = ManualClock{}.now();
+  const auto limit_of = [&](std::chrono::seconds timeout, Time deadline,
+                            const HandleOptions* options = nullptr) {
+    TaskMessage message;
+    message.timeout = timeout;
+    message.deadline = deadline;
+    return detail::attempt_limits(message, options, now, wall).steady - now;
+  };
+  CHECK(limit_of(0s, Time{}) == 30min);
+  CHECK(limit_of(10s, Time{}) == 10s);
+  CHECK(limit_of(0s, wall + 5s) == 5s);
+  CHECK(limit_of(10s, wall + 5s) == 5s);
+  CHECK(limit_of(3s, wall + 5s) == 3s);
+  CHECK(limit_of(-1s, Time{}) == 0s);
+  CHECK(limit_of(std::chrono::seconds::max(), Time{}) == Limits::longest);
+  CHECK(limit_of(std::chrono::seconds::min(), Time{}) == 0s);
+  CHECK(limit_of(0s, Time::max()) == Limits::longest);
+  CHECK(limit_of(0s, Time{-2000 * 365 * 24h}) == 0s);
+  const HandleOptions lower{.timeout = 2s};
+  const HandleOptions higher{.timeout = 1h};
+  CHECK(limit_of(10s, Time{}, &lower) == 2s);
+  CHECK(limit_of(10s, Time{}, &higher) == 10s);
+}
