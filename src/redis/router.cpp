@@ -85,8 +85,8 @@ class SettingsCheck {
   std::atomic<bool> done_{false};
 };
 
-/// One server, at a fixed address or wherever Sentinels say.
-class SingleRouter final : public Router {
+/// One server at a time.
+class SingleRouter : public Router {
  public:
   SingleRouter(std::string name, const RedisOptions& options, std::atomic<std::uint64_t>& epoch,
                Pool::Connector connector)
@@ -115,6 +115,30 @@ class Sentinels {
   explicit Sentinels(const RedisOptions& options)
       : options_{options}, addresses_{options.addresses} {}
 
+  /// Whether the Sentinels name another master than the one connected to last: an old one that
+  /// still runs goes on taking writes for seconds, and they will be lost. Looks once a second at
+  /// most, on one caller's time; a Sentinel that does not answer is left alone for a while.
+  bool name_another_master() {
+    const auto now = steady_clock::now();
+    if (now < next_look_.load() || !known_master() || looking_.exchange(true)) return false;
+    const auto deadline = now + look_timeout;
+    const auto address = candidates().front();
+    bool another = false;
+    try {
+      if (!observer_ || !observer_->healthy()) observer_ = open(address, deadline);
+      const auto named = ask(*observer_, deadline);
+      another = named && named != known_master();
+      next_look_ = now + look_interval;
+    } catch (const Error&) {
+      // Another one may know; and connect() asks all of them, once it has to.
+      observer_.reset();
+      move_to_the_end(address);
+      next_look_ = now + 3 * look_interval;
+    }
+    looking_ = false;
+    return another;
+  }
+
   /// A connection to the master, which has itself confirmed that it is one.
   std::unique_ptr<Connection> connect(SteadyTime deadline) {
     const auto master = find(deadline);
@@ -134,31 +158,42 @@ class Sentinels {
     auto left = static_cast<int>(addresses.size()) + 1;  // one share for the master itself
     std::string causes;
     bool any_answer = false;
+    std::optional<Errc> errc;  // what all failures have in common
+    const auto note = [&](Errc each, const std::string& cause) {
+      causes += "; " + cause;
+      errc = errc.value_or(each) == each ? each : Errc::unavailable;
+    };
     for (const auto& address : addresses) {
       const auto now = steady_clock::now();
       try {
-        const auto master = ask(address, now + (deadline - now) / left--);
+        const auto share = now + (deadline - now) / left--;
+        const auto master = ask(*open(address, share), share);
         any_answer = true;
         if (!master) {
-          causes += "; Sentinel " + address.host + " knows no master of that name";
+          note(Errc::unavailable,
+               "a Sentinel at " + printable(address.host) + " knows no master of that name");
           continue;
         }
         prefer(address);
         return *master;
       } catch (const Error& error) {
-        causes += std::string{"; "} + error.what();
+        note(error.errc(), error.what());
       }
     }
-    detail::MutexLock lock{mutex_};
-    if (!any_answer && last_master_) return *last_master_;  // it has to confirm that it still is
-    throw Error{Errc::unavailable, "ask the Sentinels for the master \"" +
-                                       printable(options_.master_name) + "\": no answer" + causes};
+    const auto known = known_master();
+    if (!any_answer && known) return *known;  // it has to confirm that it still is
+    throw Error{errc.value_or(Errc::unavailable), "ask the Sentinels for the master \"" +
+                                                      printable(options_.master_name) +
+                                                      "\": no answer" + causes};
   }
 
-  std::optional<Endpoint> ask(const RedisAddress& address, SteadyTime deadline) const {
-    Connection sentinel{{.host = address.host, .port = address.port},
-                        {.user = options_.sentinel_user, .password = options_.sentinel_password},
-                        deadline};
+  std::unique_ptr<Connection> open(const RedisAddress& address, SteadyTime deadline) const {
+    return std::make_unique<Connection>(
+        Endpoint{.host = address.host, .port = address.port},
+        Login{.user = options_.sentinel_user, .password = options_.sentinel_password}, deadline);
+  }
+
+  std::optional<Endpoint> ask(Connection& sentinel, SteadyTime deadline) const {
     const auto reply =
         sentinel.command({"SENTINEL", "get-master-addr-by-name", options_.master_name}, deadline);
     if (reply.is_nil()) return std::nullopt;
@@ -169,9 +204,20 @@ class Sentinels {
                     .port = static_cast<std::uint16_t>(port)};
   }
 
+  std::optional<Endpoint> known_master() {
+    detail::MutexLock lock{mutex_};
+    return last_master_;
+  }
+
   std::vector<RedisAddress> candidates() {
     detail::MutexLock lock{mutex_};
     return addresses_;
+  }
+
+  void move_to_the_end(const RedisAddress& address) {
+    detail::MutexLock lock{mutex_};
+    const auto found = std::find(addresses_.begin(), addresses_.end(), address);
+    if (found != addresses_.end()) std::rotate(found, found + 1, addresses_.end());
   }
 
   void prefer(const RedisAddress& address) {
@@ -180,10 +226,34 @@ class Sentinels {
     if (found != addresses_.end()) std::rotate(addresses_.begin(), found, found + 1);
   }
 
+  static constexpr auto look_interval = std::chrono::seconds{1};
+  static constexpr auto look_timeout = std::chrono::milliseconds{200};
+
   const RedisOptions& options_;
+  std::atomic<SteadyTime> next_look_{SteadyTime{}};
+  std::atomic<bool> looking_{false};
+  std::unique_ptr<Connection> observer_;  ///< Of whoever set `looking_`.
   detail::Mutex mutex_;
   std::vector<RedisAddress> addresses_ TASKMUX_GUARDED_BY(mutex_);
   std::optional<Endpoint> last_master_ TASKMUX_GUARDED_BY(mutex_);
+};
+
+class SentinelRouter final : public SingleRouter {
+ public:
+  SentinelRouter(const RedisOptions& options, std::atomic<std::uint64_t>& epoch,
+                 std::shared_ptr<Sentinels> sentinels)
+      : SingleRouter{"master \"" + printable(options.master_name) + "\"", options, epoch,
+                     [sentinels](SteadyTime deadline) { return sentinels->connect(deadline); }},
+        sentinels_{std::move(sentinels)} {}
+
+  std::shared_ptr<Pool> pool_for(std::string_view slot_key, SteadyTime deadline) override {
+    auto pool = SingleRouter::pool_for(slot_key, deadline);
+    if (sentinels_->name_another_master()) pool->lost("the Sentinels name another master");
+    return pool;
+  }
+
+ private:
+  const std::shared_ptr<Sentinels> sentinels_;
 };
 
 /// `host:port`, where the host may be empty or hold colons.
@@ -211,10 +281,8 @@ struct SlotMap {
 };
 
 std::uint16_t index_of(std::vector<Endpoint>& nodes, const Endpoint& node) {
-  const auto found = std::find(nodes.begin(), nodes.end(), node);
-  if (found == nodes.end()) nodes.push_back(node);
-  const auto index =
-      found == nodes.end() ? nodes.size() - 1 : static_cast<std::size_t>(found - nodes.begin());
+  const auto index = std::find(nodes.begin(), nodes.end(), node) - nodes.begin();
+  if (index == std::ssize(nodes)) nodes.push_back(node);
   return static_cast<std::uint16_t>(index);
 }
 
@@ -388,14 +456,6 @@ std::unique_ptr<Router> make_direct_router(const RedisOptions& options,
       });
 }
 
-std::unique_ptr<Router> make_sentinel_router(const RedisOptions& options,
-                                             std::atomic<std::uint64_t>& epoch) {
-  const auto sentinels = std::make_shared<Sentinels>(options);
-  return std::make_unique<SingleRouter>(
-      "master \"" + printable(options.master_name) + "\"", options, epoch,
-      [sentinels](SteadyTime deadline) { return sentinels->connect(deadline); });
-}
-
 }  // namespace
 
 std::unique_ptr<Router> make_router(const RedisOptions& options,
@@ -403,7 +463,8 @@ std::unique_ptr<Router> make_router(const RedisOptions& options,
   switch (options.mode) {
     case RedisMode::standalone:
     case RedisMode::unix_socket: return make_direct_router(options, epoch);
-    case RedisMode::sentinel: return make_sentinel_router(options, epoch);
+    case RedisMode::sentinel:
+      return std::make_unique<SentinelRouter>(options, epoch, std::make_shared<Sentinels>(options));
     case RedisMode::cluster: return std::make_unique<ClusterRouter>(options, epoch);
   }
   throw Error{Errc::invalid_argument, "Redis options: mode is not one of RedisMode"};

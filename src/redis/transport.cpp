@@ -23,7 +23,7 @@ constexpr int most_repeats =
     3;  // of one batch on one server: stale connection, NOSCRIPT, and again
 
 /// What an error reply tells about the server, rather than about the call.
-enum class Refusal { none, moved, no_script, wrong_server, busy_server };
+enum class Refusal { none, moved, no_script, busy_server, wrong_server };  // worst last
 
 Refusal refusal_of(const Reply& reply) noexcept {
   if (!reply.is_error()) return Refusal::none;

@@ -1,0 +1,187 @@
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "redis/transport.hpp"
+#include "support/redis_server.hpp"
+#include "support/test.hpp"
+
+using namespace taskmux;
+using namespace taskmux::redis;
+using namespace taskmux::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+const Script increment{"increment", "return redis.call('INCR', KEYS[1])"};
+
+/// A master with one replica, which a Sentinel guards. All of them ask for a password.
+struct Fleet {
+  Fleet() : master{server_options({})}, replica{server_options(replica_of(master))} {
+    sentinel =
+        std::make_unique<RedisSentinel>(RedisSentinel::Options{.master_name = "queue",
+                                                               .master_port = master.port(),
+                                                               .master_password = "server-secret",
+                                                               .password = "sentinel-secret"});
+    REQUIRE(eventually([this] {
+      return replica.info("replication", "master_link_status") == "up" &&
+             sentinel->command({"SENTINEL", "REPLICAS", "queue"}).size() == 1;
+    }));
+  }
+
+  static RedisServer::Options server_options(std::vector<std::string> more) {
+    std::vector<std::string> arguments{"--requirepass", "server-secret", "--masterauth",
+                                       "server-secret"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return {.tcp = true, .arguments = arguments, .admin = {.password = "server-secret"}};
+  }
+
+  static std::vector<std::string> replica_of(const RedisServer& server) {
+    return {"--replicaof", "127.0.0.1 " + std::to_string(server.port())};
+  }
+
+  /// Whether the Sentinel has begun; it refuses until it knows enough of the replica.
+  bool fail_over() {
+    try {
+      sentinel->command({"SENTINEL", "FAILOVER", "queue"});
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
+  }
+
+  std::int64_t named_port() {
+    return sentinel->command({"SENTINEL", "get-master-addr-by-name", "queue"})[1].as_number();
+  }
+
+  RedisOptions options() const {
+    RedisOptions result;
+    result.mode = RedisMode::sentinel;
+    result.addresses = {{"127.0.0.1", free_port()}, {"127.0.0.1", sentinel->port()}};
+    result.master_name = "queue";
+    result.sentinel_password = "sentinel-secret";
+    result.password = "server-secret";
+    result.reconnect_min = 20ms;
+    result.reconnect_max = 100ms;
+    return result;
+  }
+
+  RedisServer master;
+  RedisServer replica;
+  std::unique_ptr<RedisSentinel> sentinel;
+};
+
+std::vector<Call> count(const std::string& key) {
+  return {{.slot_key = key, .script = &increment, .args = {"1", key}}};
+}
+
+bool is_answered(Transport& transport, const std::vector<Call>& calls) {
+  try {
+    return !transport.run(calls).front().is_error();
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+Error failure(const RedisOptions& options) {
+  Transport transport{options};
+  try {
+    transport.run(count("k"));
+  } catch (const Error& error) {
+    return error;
+  }
+  throw std::logic_error{"it worked"};
+}
+
+bool contains(const Error& error, std::string_view text) {
+  return std::string_view{error.what()}.find(text) != std::string_view::npos;
+}
+
+}  // namespace
+
+TEST_CASE("the master that the Sentinels name is used, and followed when it changes",
+          "[redis][sentinel]") {
+  Fleet fleet;
+  Transport transport{fleet.options()};
+  CHECK(transport.run(count("k"))[0].as_integer() == 1);
+  CHECK(fleet.master.command({"GET", "k"}).as_string() == "1");
+  REQUIRE(eventually([&] { return fleet.replica.command({"GET", "k"}).is_string(); }));
+  const auto before = transport.epoch();
+
+  SECTION("it dies") { fleet.master.kill(); }
+  SECTION("an operator changes it, and the old one goes on for a while") {
+    REQUIRE(eventually([&] { return fleet.fail_over(); }));
+    // Sentinel lets an old master be one for eight seconds after it named the new one.
+    REQUIRE(eventually([&] { return fleet.named_port() == fleet.replica.port(); }));
+    CHECK(eventually(
+        [&] {
+          is_answered(transport, count("noise"));
+          return transport.epoch() > before;
+        },
+        6s));
+    CHECK(fleet.master.info("replication", "role") == "master");
+  }
+  CHECK(eventually([&] { return is_answered(transport, count("k")); }));
+  CHECK(eventually([&] { return fleet.replica.info("replication", "role") == "master"; }));
+  CHECK(fleet.replica.command({"GET", "k"}).as_string() == "2");
+  CHECK(transport.epoch() > before);
+
+  const auto stable = transport.epoch();
+  CHECK(transport.run(count("k"))[0].as_integer() == 3);
+  CHECK(transport.epoch() == stable);
+}
+
+TEST_CASE("what keeps the master from being found is told without a password",
+          "[redis][sentinel]") {
+  Fleet fleet;
+  auto options = fleet.options();
+  SECTION("no such master") {
+    options.master_name = "other";
+    const auto error = failure(options);
+    CHECK(error.errc() == Errc::unavailable);
+    CHECK(contains(error, "\"other\""));
+  }
+  SECTION("no Sentinel") {
+    options.addresses.pop_back();
+    const auto error = failure(options);
+    CHECK(error.errc() == Errc::unavailable);
+    CHECK(contains(error, "connection refused"));
+  }
+  SECTION("a wrong password for the Sentinels") {
+    options.addresses.erase(options.addresses.begin());
+    options.sentinel_password = "wrong-secret";
+    const auto error = failure(options);
+    CHECK(error.errc() == Errc::unauthorized);
+    CHECK_FALSE(contains(error, "secret"));
+  }
+  SECTION("a wrong password for the master") {
+    options.password = "wrong-secret";
+    const auto error = failure(options);
+    CHECK(error.errc() == Errc::unauthorized);
+    CHECK_FALSE(contains(error, "secret"));
+  }
+}
+
+TEST_CASE("a master that is known stays in use while no Sentinel answers", "[redis][sentinel]") {
+  Fleet fleet;
+  Transport transport{fleet.options()};
+  transport.run(count("k"));
+  fleet.sentinel.reset();
+  fleet.master.command({"CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"});
+  CHECK(transport.run(count("k"))[0].as_integer() == 2);
+}
+
+TEST_CASE("a server that is no master is not used, whatever the Sentinels say",
+          "[redis][sentinel]") {
+  Fleet fleet;
+  // A Sentinel that guards a replica as if it were a master: wrong until it finds out.
+  RedisSentinel wrong{{.master_port = fleet.replica.port(), .master_password = "none"}};
+  auto options = fleet.options();
+  options.addresses = {{"127.0.0.1", wrong.port()}};
+  options.master_name = "mymaster";
+  options.sentinel_password = "";
+  const auto error = failure(options);
+  CHECK(error.errc() == Errc::unavailable);
+  CHECK(contains(error, "slave"));
+}
