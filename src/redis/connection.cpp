@@ -200,13 +200,6 @@ bool at_least_6_2(std::string_view version) {
   return major > 6 || (major == 6 && minor >= 2);
 }
 
-std::string without(std::string text, const std::string& secret) {
-  if (secret.empty()) return text;
-  for (auto at = text.find(secret); at != std::string::npos; at = text.find(secret, at + 3))
-    text.replace(at, secret.size(), "***");
-  return text;
-}
-
 }  // namespace
 
 Commands& Commands::begin(std::size_t argument_count) {
@@ -330,15 +323,20 @@ void Connection::log_in(const Login& login, SteadyTime deadline) {
 
   const auto check_reply = [&](std::size_t index, ReplyView reply) {
     if (!reply.is_error()) return;
-    const bool refused = reply.error_code() == "NOPERM";
-    if (refused && index >= optional_from) return;  // an ACL may forbid what is only nice to have
+    const auto errc = errc_of(reply);
+    // An ACL, or a hosting service, may forbid what is only nice to have.
+    const bool optional = index >= optional_from;
+    if (optional && reply.error_code() == "NOPERM") return;
+    if (optional && index + 1 < commands.size() && errc == Errc::protocol) return;
     broken_ = true;
-    auto error = error_of("log in to Redis at " + endpoint_.to_string(), reply);
-    auto errc = error.errc();
+    const auto where = "log in to Redis at " + endpoint_.to_string();
+    // What has no code of its own may be a text that repeats the command, and the password with it.
+    if (errc == Errc::protocol && authenticate && index == 0)
+      throw Error{Errc::unauthorized, where + ": the server refused AUTH"};
     const bool selecting = login.database != 0 && index + 1 == optional_from;
-    if (errc == Errc::protocol && selecting) errc = Errc::invalid_argument;
-    if (errc == Errc::protocol && authenticate && index == 0) errc = Errc::unauthorized;
-    throw Error{errc, without(error.what(), login.password)};
+    if (errc == Errc::protocol && selecting)
+      throw Error{Errc::invalid_argument, error_of(where, reply).what()};
+    throw error_of(where, reply);
   };
   std::vector<Reply> replies;
   try {

@@ -167,6 +167,8 @@ class Batch {
 
   /// One pipeline: scripts that the connection's server may lack, the calls, and WAIT.
   void exchange(PooledConnection& connection, const Indices& left, bool asking) {
+    // A repeated call has an error reply, which says nothing of what becomes of it now.
+    for (const auto index : left) result_.replies[index] = {};
     auto& commands = connection.commands;
     commands.clear();
     const auto scripts = missing_scripts(connection, left);

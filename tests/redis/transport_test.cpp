@@ -360,6 +360,29 @@ TEST_CASE("replies that came before the connection broke are kept", "[redis][tra
   CHECK(transport.epoch() > before);
 }
 
+TEST_CASE("a script that is lost on its second way is lost, and not unknown",
+          "[redis][transport]") {
+  std::atomic<int> asked{0};
+  FakeServer server{[&](const FakeServer::Command& request) {
+    if (auto login = login_answer(request)) return *login;
+    if (request[0] == "SCRIPT") return FakeServer::Answer{"+OK\r\n"};
+    if (request[0] == "PING") return FakeServer::Answer{"+PONG\r\n"};
+    if (++asked == 1) return FakeServer::Answer{"-NOSCRIPT No matching script.\r\n"};
+    return FakeServer::Answer{"", true};
+  }};
+  Transport transport{options_for(server)};
+  const auto replies = transport.run(std::vector<Call>{add_to("k", 1), command({"PING"})});
+  CHECK(asked == 2);
+  CHECK(replies[0].error_code() == lost_code);
+  CHECK(replies[1].as_string() == "PONG");
+}
+
+TEST_CASE("a redirection by a server that is no cluster leads nowhere", "[redis][transport]") {
+  FakeServer server{always({"-MOVED 1 127.0.0.1:1\r\n"})};
+  Transport transport{options_for(server)};
+  CHECK(errc_of(transport.run(std::vector<Call>{command({"PING"})})[0]) == Errc::unavailable);
+}
+
 TEST_CASE("garbage instead of a reply is a protocol error", "[redis][transport]") {
   FakeServer server{always({"garbage\r\n"})};
   Transport transport{options_for(server)};
