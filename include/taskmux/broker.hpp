@@ -223,9 +223,13 @@ struct ServerInfo {
 /// tests/broker_contract.hpp is the reference reading.
 ///
 /// The states, and who moves a task between them:
-///     enqueue -> pending | scheduled;  scheduled, retry -> pending when due (exchange, upkeep);
-///     pending -> active (exchange); active -> completed | gone | retry | archived | pending |
-///     scheduled (a settlement);  completed -> gone (upkeep)
+///
+///     enqueue          -> pending | scheduled
+///     scheduled, retry -> pending              when due (exchange, upkeep)
+///     pending          -> active               (exchange)
+///     active           -> completed | gone | retry | archived | pending | scheduled (a settlement)
+///     completed        -> gone                 (upkeep)
+///
 /// Each move is atomic: at any instant, a task is in one state.
 ///
 /// Thread-safe. A broker belongs to the process that made it: after fork() its calls throw

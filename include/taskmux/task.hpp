@@ -68,8 +68,9 @@ struct Limits {
 
 /// How one task is to be treated. Every field may be left out; the client's table of defaults for
 /// the type, and then the defaults named here, take its place. Made for designated initialisers:
-///     client.enqueue({.type = "email:welcome", .payload = "42"}, {.queue = "critical", .process_in
-///     = 10min});
+///
+///     client.enqueue({.type = "email:welcome", .payload = "42"},
+///                    {.queue = "critical", .process_in = 10min});
 struct EnqueueOptions {
   /// The queue; "default" when left out.
   std::optional<std::string> queue{};

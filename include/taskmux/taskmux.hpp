@@ -1,16 +1,21 @@
 #pragma once
 
 /// taskmux: a background task queue that a C++ service links in. This is the front door: the core
-/// and the in-memory broker.
+/// and the in-memory broker. Read in this order:
 ///
-///   task.hpp        Task, EnqueueOptions, TaskInfo: plain values       error.hpp       Errc, Error
-///   client.hpp      Client: puts tasks into queues                     retry.hpp       when a
-///   failed task is tried again handler.hpp     TaskHandler, Context, Outcome: runs a task
-///   serve_mux.hpp   ServeMux: which handler runs it server.hpp      Server: the workers, their
-///   configuration, hooks    clock.hpp       SystemClock; ManualClock for tests inspector.hpp
-///   Inspector: sees into queues and repairs them       logger.hpp      where log lines go
-///   dead_letter_queue.hpp   DeadLetterQueue: what keeps failing        memory/memory_broker.hpp
-///   the broker in this process broker.hpp, queue_view.hpp   the ports, for who writes a broker
+///   task.hpp               Task, EnqueueOptions, TaskInfo: plain values
+///   error.hpp              Errc, Error
+///   handler.hpp            TaskHandler, Context, Outcome: runs a task
+///   serve_mux.hpp          ServeMux: which handler runs it; middleware
+///   client.hpp             Client: puts tasks into queues
+///   server.hpp             Server: the workers
+///   server_config.hpp      ServerConfig, Hooks, ServerStats, Health
+///   retry.hpp              when a failed task is tried again
+///   inspector.hpp          Inspector: sees into queues, and repairs them
+///   dead_letter_queue.hpp  DeadLetterQueue: what keeps failing
+///   clock.hpp, logger.hpp  SystemClock, ManualClock for tests; where log lines go
+///   memory/memory_broker.hpp   MemoryBroker: the broker in this process
+///   broker.hpp, queue_view.hpp     the ports, for who writes a broker
 ///
 /// Beside it, by choice: json.hpp (taskmux::json), redis/redis_broker.hpp (taskmux::redis),
 /// testing.hpp (for your own tests).
@@ -18,8 +23,10 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/client.hpp"
 #include "taskmux/clock.hpp"
+#include "taskmux/dead_letter_queue.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/handler.hpp"
+#include "taskmux/inspector.hpp"
 #include "taskmux/logger.hpp"
 #include "taskmux/memory/memory_broker.hpp"
 #include "taskmux/queue_view.hpp"
