@@ -110,7 +110,7 @@ class Exchanger {
         if (message.retention.count() > 0) {
           const auto [head, tail] = stamp_success(message, foreign_of(settlement.run));
           add({"c", id, token, lock_of(message, store_.keys(message.queue)), head, tail,
-               text(message.retention.count())});
+               text(message.retention.count()), flag(settlement.crash)});
           break;
         }
         [[fallthrough]];

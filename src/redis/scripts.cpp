@@ -207,10 +207,10 @@ local function forward(P, limit)
   for _, task in ipairs(tasks) do
     local id = task[1]
     local key = P .. 't:' .. id
-    local length = redis.pcall('HSTRLEN', key, 'msg')
-    if type(length) ~= 'number' then
+    local exists = redis.pcall('HEXISTS', key, 'msg')
+    if type(exists) ~= 'number' then
       dangling[#dangling + 1] = id
-    elseif length == 0 then
+    elseif exists == 0 then
       dangling[#dangling + 1] = id
       redis.call('UNLINK', key)
     else
@@ -424,10 +424,12 @@ for n = 1, #KEYS do
   local count = tonumber(ARGV[7 + n])
   queues[n] = queue
   local ok, problem = pcall(function()
+    local due, _
+    _, _, due, queue.more = forward(P, tonumber(ARGV[7]))
     queue.paused = redis.call('EXISTS', P .. 'paused') == 1
-    if not queue.paused then
-      local _, due
-      _, _, due, queue.more = forward(P, tonumber(ARGV[7]))
+    if queue.paused then
+      queue.more = false
+    else
       queue.due = due
     end
   end)
@@ -456,7 +458,7 @@ return reply
 // Ends runs of one queue, each iff its token is the present one.
 // KEYS: the queue's. ARGV: now, then for each run one of
 //     d id token lock                             deletes it; counts as processed
-//     c id token lock head tail retention         keeps it as completed, so many seconds
+//     c id token lock head tail retention crash   keeps it as completed, so many seconds
 //     r id token head tail delay failed crash     to retry; failed and crash are 0 or 1
 //     a id token head tail crash                  archives it
 //     s id token delay crash                      schedules it again
@@ -464,7 +466,7 @@ return reply
 // each of which `= result` may precede. Head and tail are the message round its time in seconds.
 // Returns {1 or 0 (it was not the caller's) for each run, error of the counters or '', now}.
 constexpr std::string_view settle = R"lua(
-local width = {d = 4, c = 7, r = 8, a = 6, s = 5, q = 3}
+local width = {d = 4, c = 8, r = 8, a = 6, s = 5, q = 3}
 local goal = {c = 'completed', r = 'retry', a = 'archived', s = 'scheduled'}
 local starts, ids, results, checked_goal = {}, {}, {}, {}
 do
@@ -514,7 +516,7 @@ for n, at in ipairs(starts) do
     else
       local crash, state, head, tail = '0', nil, nil, nil
       if action == 'c' then
-        state, head, tail = 'completed', ARGV[at + 4], ARGV[at + 5]
+        state, head, tail, crash = 'completed', ARGV[at + 4], ARGV[at + 5], ARGV[at + 7]
         redis.call('ZADD', P .. 'completed', seconds_up(now) + tonumber(ARGV[at + 6]), id)
         processed = processed + 1
         release(ARGV[at + 3], id)
@@ -584,15 +586,19 @@ return {replies, fault, now}
 // asked to cancel it, extended too.
 constexpr std::string_view extend = R"lua(
 local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
-local ids, leases, replies = {}, {}, {}
+local ids, leases, replies, extended = {}, {}, {}, {}
 for at = 4, #ARGV, 2 do ids[#ids + 1] = ARGV[at] end
 local scores = redis.call('ZMSCORE', P .. 'lease', unpack(ids))
 redis.call('ZREM', P .. 'lease', '')
 for n, id in ipairs(ids) do
   local token = ARGV[3 + 2 * n]
   local task = redis.pcall('HMGET', T .. id, 'tmx_run', 'tmx_cancel')
+  if extended[id] then
+    scores[n] = lease_end
+  end
   if scores[n] and task[1] == token .. ' ' .. scores[n] then
     replies[n] = task[2] or 1
+    extended[id] = true
     if scores[n] ~= lease_end then
       leases[#leases + 1] = lease_end
       leases[#leases + 1] = id
@@ -678,8 +684,7 @@ local function take_over(id, task)
   bytes = bytes - #task[1]
   redis.call('ZREM', P .. 'lease', id)
   redis.call('ZADD', P .. 'lease', lease_end, id)
-  redis.call('HSET', T .. id, 'state', 'active', 'tmx_run',
-      ARGV[5] .. string.format('%04x', #lost_ids) .. ' ' .. lease_end, 'tmx_started', now_text)
+  redis.call('HSET', T .. id, 'tmx_run', ARGV[5] .. string.format('%04x', #lost_ids) .. ' ' .. lease_end)
   task[5] = #lost_ids
   lost_ids[#lost_ids + 1] = id
   lost_tasks[#lost_tasks + 1] = task
@@ -703,11 +708,11 @@ local function recover()
     local id, score = found[i], found[i + 1]
     local run = redis.pcall('HGET', T .. id, 'tmx_run')
     local ours = type(run) == 'string' and string.match(run, ' (.*)') == score
-    if ours or tonumber(score) <= now_s - 30 then
+    if redis.pcall('HEXISTS', T .. id, 'msg') ~= 1 then
+      forget(id)
+    elseif ours or tonumber(score) <= now_s - 30 then
       local task = task_of(id)
-      if not task[1] then
-        forget(id)
-      elseif task[5] ~= 'active' then
+      if task[5] ~= 'active' then
         redis.call('LREM', P .. 'active', -1, id)
         redis.call('ZREM', P .. 'lease', id)
         repaired = repaired + 1
@@ -989,8 +994,8 @@ else
 end
 local done = 0
 for _, id in ipairs(ids) do
-  local length = redis.pcall('HSTRLEN', T .. id, 'msg')
-  if type(length) == 'number' and (length > 0 or action == 'remove') then
+  local exists = redis.pcall('HEXISTS', T .. id, 'msg')
+  if exists == 1 or (exists == 0 and action == 'remove') then
     act(id, action)
     done = done + 1
   end

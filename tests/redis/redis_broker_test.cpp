@@ -1,0 +1,403 @@
+#include "taskmux/redis/redis_broker.hpp"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "golden_vectors.hpp"
+#include "redis/wire.hpp"
+#include "redis_fixture.hpp"
+#include "support/builders.hpp"
+#include "support/test.hpp"
+
+namespace taskmux::test {
+namespace {
+
+using namespace std::chrono_literals;
+using Fields = std::map<std::string, std::string>;
+using Names = std::vector<std::string>;
+
+// A broker that goes by Redis's own time.
+struct RealTimeFixture {
+  RedisServer& redis = shared_redis();
+  RedisBroker broker{(redis.command({"FLUSHALL"}), options_for(redis))};
+  QueueView& view = broker;
+};
+
+Fields hash(RedisServer& redis, const std::string& key) {
+  const redis::Reply reply = redis.command({"HGETALL", key});
+  Fields fields;
+  for (std::size_t i = 0; i < reply.size(); i += 2)
+    fields.emplace(reply[i].as_string(), reply[i + 1].as_string());
+  return fields;
+}
+
+// Without our own fields, which Go ignores.
+Fields asynq_hash(RedisServer& redis, const std::string& key) {
+  Fields fields = hash(redis, key);
+  std::erase_if(fields, [](const auto& field) { return field.first.starts_with("tmx_"); });
+  return fields;
+}
+
+Names list_of(const redis::Reply& reply) {
+  Names names;
+  for (std::size_t i = 0; i < reply.size(); ++i) names.emplace_back(reply[i].as_string());
+  return names;
+}
+
+std::string text_of(const redis::Reply& reply) {
+  return std::string{reply.as_optional_string().value_or("(nil)")};
+}
+
+TaskMessage task_a() {
+  TaskMessage a = message("0f8fad5b-d9cb-469f-a165-70867728950e", "default", "{\"user_id\":42}");
+  a.max_retry = 25;
+  return a;
+}
+
+TEST_CASE("the life of a task looks in Redis as asynq's does", "[redis]") {
+  RedisServer& redis = shared_redis();
+  redis.command({"FLUSHALL"});
+  const auto clock = std::make_shared<ManualClock>(Time{1767225600123456us});
+  RedisBroker broker{options_for(redis, clock)};
+  const std::string id = task_a().id;
+  const std::string key = "asynq:{default}:t:" + id;
+
+  enqueue(broker, task_a());
+  CHECK(list_of(redis.command({"SMEMBERS", "asynq:queues"})) == Names{"default"});
+  CHECK(list_of(redis.command({"LRANGE", "asynq:{default}:pending", "0", "-1"})) == Names{id});
+  CHECK(asynq_hash(redis, key) == Fields{{"msg", golden::from_hex(golden::plain)},
+                                         {"state", "pending"},
+                                         {"pending_since", "1767225600123456000"}});
+  CHECK(hash(redis, key).at("tmx_enqueued") == "1767225600123456");
+
+  clock->advance_to(Time{1767225601s});
+  const Run run = take_one(broker, "default", 30s);
+  CHECK(redis.command({"EXISTS", "asynq:{default}:pending"}).as_integer() == 0);
+  CHECK(list_of(redis.command({"LRANGE", "asynq:{default}:active", "0", "-1"})) == Names{id});
+  CHECK(list_of(redis.command({"ZRANGE", "asynq:{default}:lease", "0", "-1", "WITHSCORES"})) ==
+        Names{id, "1767225631"});
+  CHECK(asynq_hash(redis, key) ==
+        Fields{{"msg", golden::from_hex(golden::plain)}, {"state", "active"}});
+
+  clock->advance_to(Time{1767225602s});
+  REQUIRE(settle(broker, retried(run, 20s)) == SettleStatus::applied);
+  for (const char* gone : {"active", "lease", "tmx:due"}) {
+    CHECK(redis.command({"EXISTS", "asynq:{default}:" + std::string{gone}}).as_integer() == 0);
+  }
+  CHECK(list_of(redis.command({"ZRANGE", "asynq:{default}:retry", "0", "-1", "WITHSCORES"})) ==
+        Names{id, "1767225622"});
+  CHECK(asynq_hash(redis, key) ==
+        Fields{{"msg", golden::from_hex(golden::failed)}, {"state", "retry"}});
+  for (const char* counter : {"processed", "failed", "processed:2026-01-01", "failed:2026-01-01"}) {
+    CHECK(text_of(redis.command({"GET", "asynq:{default}:" + std::string{counter}})) == "1");
+  }
+  for (const char* counter : {"processed:2026-01-01", "failed:2026-01-01"}) {
+    const auto ttl = redis.command({"TTL", "asynq:{default}:" + std::string{counter}}).as_integer();
+    CHECK(ttl > 90 * 86400 - 60);
+    CHECK(ttl <= 90 * 86400);
+  }
+
+  clock->advance_to(Time{1767225625500000us});
+  CHECK(upkeep(broker).forwarded == 1);
+  CHECK(redis.command({"EXISTS", "asynq:{default}:retry"}).as_integer() == 0);
+  CHECK(list_of(redis.command({"LRANGE", "asynq:{default}:pending", "0", "-1"})) == Names{id});
+  CHECK(asynq_hash(redis, key) == Fields{{"msg", golden::from_hex(golden::failed)},
+                                         {"state", "pending"},
+                                         {"pending_since", "1767225625500000000"}});
+
+  REQUIRE(settle(broker, completed(take_one(broker))) == SettleStatus::applied);
+  Names keys = list_of(redis.command({"KEYS", "*"}));
+  std::sort(keys.begin(), keys.end());
+  CHECK(keys == Names{"asynq:queues", "asynq:{default}:failed", "asynq:{default}:failed:2026-01-01",
+                      "asynq:{default}:processed", "asynq:{default}:processed:2026-01-01"});
+  CHECK(text_of(redis.command({"GET", "asynq:{default}:processed"})) == "2");
+  CHECK(text_of(redis.command({"GET", "asynq:{default}:failed"})) == "1");
+}
+
+TEST_CASE("the fence is written by take and extend, and no move out of active leaves it",
+          "[redis]") {
+  RedisFixture t;
+  const std::int64_t now = t.clock.now().time_since_epoch() / 1s;
+  Run run = started(t.broker, message("t1"));
+  const std::string taken = t.field("t1", "tmx_run");
+  REQUIRE(taken.size() == 16 + 1 + 10);
+  CHECK(taken.substr(17) == std::to_string(now + 10));
+  CHECK(extend(t.broker, run, 20s).status == LeaseStatus::ok);
+  CHECK(t.field("t1", "tmx_run") == taken.substr(0, 17) + std::to_string(now + 20));
+
+  const auto settlements = {requeued(run), retried(run, 1h), snoozed(run, 1h), archived(run)};
+  for (Settlement end : settlements) {
+    end.run = run;
+    t.view.cancel("default", "t1", CancelMode::drop);
+    REQUIRE(settle(t.broker, end) == SettleStatus::applied);
+    for (const char* gone : {"tmx_run", "tmx_cancel", "tmx_started"}) {
+      CAPTURE(static_cast<int>(end.action), gone);
+      CHECK(t.field("t1", gone).empty());
+    }
+    const std::vector<std::string> ids{"t1"};
+    if (end.action != SettleAction::requeue) {
+      t.view.act("default", TaskAction::run, ids, std::nullopt);
+    }
+    run = take_one(t.broker);
+  }
+}
+
+TEST_CASE("a stale fence of ours does not own the run that a Go server has now", "[redis]") {
+  RedisFixture t;
+  const Run run = started(t.broker, message("t1"));
+  // What asynq's dequeue writes after its recovery.
+  t.redis.command({"ZADD", "asynq:{default}:lease", "4000000000", "t1"});
+  CHECK(extend(t.broker, run).status == LeaseStatus::lost);
+  CHECK(settle(t.broker, completed(run)) == SettleStatus::stale);
+  CHECK(state_of(t.view, "t1") == TaskState::active);
+}
+
+TEST_CASE("sub-second due times lie beside asynq's whole seconds", "[redis]") {
+  RedisFixture t;
+  const std::int64_t now = t.clock.now().time_since_epoch() / 1s;
+  enqueue(t.broker, scheduled(message("t1"), 1500ms));
+  enqueue(t.broker, scheduled(message("t2"), 3s));
+  CHECK(text_of(t.redis.command({"ZSCORE", "asynq:{default}:scheduled", "t1"})) ==
+        std::to_string(now + 2));
+  CHECK(text_of(t.redis.command({"ZSCORE", "asynq:{default}:tmx:due", "t1"})) ==
+        std::to_string(now * 1'000'000 + 1'500'000));
+  CHECK(text_of(t.redis.command({"ZSCORE", "asynq:{default}:tmx:due", "t2"})) == "(nil)");
+
+  t.clock.advance(1499999us);
+  CHECK(take(t.broker).empty());
+  t.clock.advance(1us);
+  CHECK(ids(take(t.broker)) == Names{"t1"});
+  CHECK(t.redis.command({"EXISTS", "asynq:{default}:tmx:due"}).as_integer() == 0);
+}
+
+TEST_CASE("a due time that the public score does not bear out counts for nothing", "[redis]") {
+  RedisFixture t;
+  enqueue(t.broker, scheduled(message("t1"), 1500ms));
+  // A Go peer schedules it anew, and an entry without any task.
+  const std::int64_t later = t.clock.now().time_since_epoch() / 1s + 100;
+  t.redis.command({"ZADD", "asynq:{default}:scheduled", std::to_string(later), "t1"});
+  t.redis.command({"ZADD", "asynq:{default}:tmx:due", "5", "nobody"});
+  t.clock.advance(2s);
+  CHECK(take(t.broker).empty());
+  CHECK(t.view.find("default", "t1")->next_process_at == Time{std::chrono::seconds{later}});
+  CHECK(upkeep(t.broker).next_due == Time{std::chrono::seconds{later}});
+  CHECK(t.redis.command({"EXISTS", "asynq:{default}:tmx:due"}).as_integer() == 0);
+}
+
+TEST_CASE("a lock is named as asynq names it, and lasts beyond the due time", "[redis]") {
+  RedisFixture t;
+  EnqueueRequest request = unique(message("t1", "default", "{\"user_id\":42}"), 50s);
+  request.process_in = 100s;
+  enqueue(t.broker, request);
+  const std::string lock = "asynq:{default}:unique:email:welcome:1181f89307fa271072c095747d5813cc";
+  CHECK(text_of(t.redis.command({"GET", lock})) == "t1");
+  CHECK(t.redis.command({"TTL", lock}).as_integer() > 140);
+  CHECK(t.redis.command({"TTL", lock}).as_integer() <= 150);
+  CHECK(t.field("t1", "unique_key") == lock);
+
+  enqueue(t.broker, unique(message("t2", "default", "")));
+  CHECK(text_of(t.redis.command({"GET", "asynq:{default}:unique:email:welcome:"})) == "t2");
+  EnqueueRequest present = unique(message("t3", "default", ""));
+  present.unique_empty_payload = true;
+  enqueue(t.broker, present);
+  CHECK(text_of(t.redis.command({"GET",
+                                 "asynq:{default}:unique:email:welcome:"
+                                 "d41d8cd98f00b204e9800998ecf8427e"})) == "t3");
+}
+
+TEST_CASE("an id conflict leaves no lock behind", "[redis]") {
+  RedisFixture t;
+  enqueue(t.broker, message("t1"));
+  CHECK(enqueue(t.broker, unique(message("t1"))).error == Errc::task_id_conflict);
+  for (const std::string& key : t.keys()) CHECK(key.find(":unique:") == std::string::npos);
+}
+
+TEST_CASE("the queue is listed again by an enqueue after its deletion", "[redis]") {
+  RedisFixture t;
+  enqueue(t.broker, message("t1"));
+  t.redis.command({"SREM", "asynq:queues", "default"});
+  enqueue(t.broker, message("t2"));
+  CHECK(t.view.queues() == Names{"default"});
+}
+
+TEST_CASE("what a peer's message holds beyond ours survives a rewrite", "[redis]") {
+  RedisFixture t;
+  const std::string sent = golden::from_hex(golden::plain) + std::string("\x80\x01\x07", 3);
+  const std::string id = task_a().id;
+  t.redis.command({"SADD", "asynq:queues", "default"});
+  t.redis.command({"HSET", "asynq:{default}:t:" + id, "msg", sent, "state", "pending"});
+  t.redis.command({"LPUSH", "asynq:{default}:pending", id});
+  REQUIRE(settle(t.broker, retried(take_one(t.broker), 1h)) == SettleStatus::applied);
+  const std::string kept = t.field(id, "msg");
+  CHECK(kept.find(std::string("\x80\x01\x07", 3)) != std::string::npos);
+  CHECK(t.view.find("default", id)->retried == 1);
+  t.view.update_payload("default", id, "new");
+  CHECK(t.field(id, "msg").find(std::string("\x80\x01\x07", 3)) != std::string::npos);
+  CHECK(t.view.find("default", id)->task.payload == "new");
+}
+
+TEST_CASE("servers and workers are written where asynq's tools look", "[redis]") {
+  RedisFixture t;
+  ServerInfo server{.host = "web-1", .pid = 4242, .id = "s1", .concurrency = 10};
+  server.queues = {{"default", 3}};
+  server.status = "active";
+  server.started_at = t.clock.now();
+  server.workers.push_back({.task_id = "t1", .queue = "default", .task = {.type = "x"}});
+  t.broker.heartbeat(server, 9500ms);
+  const std::string until = std::to_string(t.clock.now().time_since_epoch() / 1s + 10);
+  CHECK(list_of(t.redis.command({"ZRANGE", "asynq:servers", "0", "-1", "WITHSCORES"})) ==
+        Names{"asynq:servers:{web-1:4242:s1}", until});
+  CHECK(list_of(t.redis.command({"ZRANGE", "asynq:workers", "0", "-1", "WITHSCORES"})) ==
+        Names{"asynq:workers:{web-1:4242:s1}", until});
+  CHECK(t.redis.command({"TTL", "asynq:servers:{web-1:4242:s1}"}).as_integer() == 10);
+  CHECK(t.redis.command({"TTL", "asynq:workers:{web-1:4242:s1}"}).as_integer() == 10);
+  CHECK(text_of(t.redis.command({"GET", "asynq:servers:{web-1:4242:s1}"})) ==
+        redis::encode_server(server));
+  t.broker.retire(server);
+  CHECK(t.keys().empty());
+}
+
+TEST_CASE("many settlements and many runs go in one round trip", "[redis]") {
+  RedisFixture t;
+  t.broker.enqueue(many("t", 700));
+  t.broker.enqueue(many("u", 700, "other"));
+  const QueueQuota quotas[] = {{"default", 600}, {"other", 600}};
+  ExchangeReply reply = t.broker.exchange({.quotas = quotas});
+  REQUIRE(reply.runs.size() == 1200);
+  CHECK(reply.more);
+  std::vector<Settlement> ends;
+  for (Run& run : reply.runs) ends.push_back(completed(std::move(run)));
+
+  t.redis.command({"CONFIG", "RESETSTAT"});
+  reply = t.broker.exchange({.settlements = ends, .quotas = quotas});
+  CHECK(t.redis.info("commandstats", "cmdstat_evalsha").starts_with("calls=5,"));
+  CHECK(std::count(reply.settled.begin(), reply.settled.end(), SettleStatus::applied) == 1200);
+  CHECK(reply.runs.size() == 200);
+}
+
+TEST_CASE("large messages bound a take, but one is always taken", "[redis]") {
+  RedisFixture t;
+  for (const char* id : {"t1", "t2"}) {
+    enqueue(t.broker, message(id, "default", std::string(5u << 20, 'x')));
+  }
+  const QueueQuota quotas[] = {{"default", 10}};
+  ExchangeReply reply = t.broker.exchange({.quotas = quotas});
+  CHECK(ids(reply.runs) == Names{"t1"});
+  CHECK(reply.more);
+  CHECK(ids(take(t.broker)) == Names{"t2"});
+}
+
+TEST_CASE("scripts that the server has forgotten are loaded again", "[redis]") {
+  RedisFixture t;
+  enqueue(t.broker, message("t1"));
+  t.redis.command({"SCRIPT", "FLUSH"});
+  enqueue(t.broker, message("t2"));
+  std::vector<Run> runs = take(t.broker);
+  REQUIRE(runs.size() == 2);
+  t.redis.command({"SCRIPT", "FLUSH"});
+  CHECK(settle(t.broker, std::vector{completed(runs[0]), completed(runs[1])}) ==
+        std::vector(2, SettleStatus::applied));
+}
+
+TEST_CASE("by Redis's own time: a task lives its life", "[redis][time]") {
+  RealTimeFixture t;
+  const Time before = t.view.now();
+  TaskMessage kept = message("t1");
+  kept.retention = 1h;
+  EnqueueRequest request = pending(kept);
+  request.expires_in = 90s;
+  REQUIRE_FALSE(enqueue(t.broker, request).error);
+  const Run run = take_one(t.broker);
+  CHECK(run.message->enqueued_at >= before);
+  CHECK(run.message->enqueued_at <= t.view.now());
+  CHECK(run.message->expires_at == run.message->enqueued_at + 90s);
+  CHECK(extend(t.broker, run).status == LeaseStatus::ok);
+  REQUIRE(settle(t.broker, retried(run, 0s)) == SettleStatus::applied);
+  CHECK(t.view.find("default", "t1")->last_failed_at >=
+        std::chrono::floor<std::chrono::seconds>(before));
+  REQUIRE(settle(t.broker, completed(take_one(t.broker), "done")) == SettleStatus::applied);
+  const TaskInfo info = t.view.find("default", "t1").value();
+  CHECK(info.state == TaskState::completed);
+  CHECK(info.completed_at >= std::chrono::floor<std::chrono::seconds>(before));
+  CHECK(info.completed_at <= t.view.now());
+  CHECK(t.view.queue_info("default").processed_today == 2);
+  CHECK(t.view.history("default", 1).at(0).failed == 1);
+}
+
+TEST_CASE("by Redis's own time: what is delayed starts no earlier than told", "[redis][time]") {
+  RealTimeFixture t;
+  const EnqueueReply reply = enqueue(t.broker, scheduled(message("t1"), 30ms));
+  CHECK(reply.state == TaskState::scheduled);
+  REQUIRE(reply.process_at);
+  const QueueQuota quotas[] = {{"default", 1}};
+  ExchangeReply taken;
+  REQUIRE(eventually([&] {
+    taken = t.broker.exchange({.quotas = quotas});
+    CHECK((taken.runs.empty() ? taken.next_due == reply.process_at : true));
+    return !taken.runs.empty();
+  }));
+  CHECK(taken.now >= *reply.process_at);
+  REQUIRE(settle(t.broker, snoozed(taken.runs[0], 20ms)) == SettleStatus::applied);
+  const Time due = t.view.find("default", "t1")->next_process_at.value();
+  REQUIRE(eventually([&] {
+    taken = t.broker.exchange({.quotas = quotas});
+    return !taken.runs.empty();
+  }));
+  CHECK(taken.now >= due);
+}
+
+TEST_CASE("by Redis's own time: servers live as long as they say so", "[redis][time]") {
+  RealTimeFixture t;
+  t.broker.heartbeat({.host = "h", .pid = 1, .id = "s1"}, 60s);
+  CHECK(t.view.servers().size() == 1);
+}
+
+TEST_CASE("a server that can't be reached fails each call, and no item silently", "[redis]") {
+  RedisOptions options;
+  options.mode = RedisMode::unix_socket;
+  options.socket_path = "/nonexistent/redis.sock";
+  RedisBroker broker{options};
+  const auto replies = broker.enqueue({pending(message("t1")), pending(message("t2"))});
+  REQUIRE(replies.size() == 2);
+  for (const EnqueueReply& reply : replies) {
+    CHECK(reply.error == Errc::unavailable);
+    CHECK_FALSE(reply.detail.empty());
+  }
+  CHECK(error_of([&] { take(broker); }) == Errc::unavailable);
+  CHECK(error_of([&] { extend(broker, {.message = std::make_shared<TaskMessage>()}); }) ==
+        Errc::unavailable);
+  CHECK(error_of([&] { upkeep(broker); }) == Errc::unavailable);
+  CHECK(error_of([&] { broker.ping(); }) == Errc::unavailable);
+  CHECK(error_of([&] { broker.watch({"default"}, [](const Hint&) {}); }) == Errc::unavailable);
+  CHECK(error_of([&] { broker.queues(); }) == Errc::unavailable);
+}
+
+TEST_CASE("a broker belongs to the process that made it", "[redis]") {
+  RedisFixture t;
+  const auto watch = t.broker.watch({"default"}, [](const Hint&) {});
+  auto forked = std::make_unique<RedisBroker>(options_for(t.redis));
+  auto forked_watch = forked->watch({"default"}, [](const Hint&) {});
+  const pid_t child = fork();
+  if (child == 0) {
+    const bool refused = error_of([&] { take(*forked); }) == Errc::forked &&
+                         error_of([&] { forked->ping(); }) == Errc::forked &&
+                         error_of([&] { forked->watch({}, {}); }) == Errc::forked &&
+                         error_of([&] { forked->enqueue({}); }) == Errc::forked;
+    forked_watch.reset();
+    forked.reset();
+    _exit(refused ? 0 : 1);
+  }
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+  CHECK_NOTHROW(t.broker.ping());
+}
+
+}  // namespace
+}  // namespace taskmux::test

@@ -1,0 +1,438 @@
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "golden_vectors.hpp"
+#include "redis/wire.hpp"
+#include "redis_fixture.hpp"
+#include "support/builders.hpp"
+#include "support/test.hpp"
+
+// What a broker does about data that should not be there, and with a Redis that is full.
+namespace taskmux::test {
+namespace {
+
+using namespace std::chrono_literals;
+using Names = std::vector<std::string>;
+
+std::string key(const std::string& name) { return "asynq:{default}:" + name; }
+
+std::int64_t seconds(Time time) { return time.time_since_epoch() / 1s; }
+
+/// Puts a task there as a peer would, with whatever message.
+void put_raw(RedisFixture& t, const std::string& id, const std::string& message) {
+  t.redis.command({"SADD", "asynq:queues", "default"});
+  t.redis.command({"HSET", key("t:" + id), "msg", message, "state", "pending"});
+  t.redis.command({"LPUSH", key("pending"), id});
+}
+
+std::vector<std::string> malformed_messages() {
+  TaskMessage elsewhere = message("bad", "elsewhere");
+  return {"garbage\xff", golden::from_hex("3a01ff"), "", redis::encode_message(message("other")),
+          redis::encode_message(elsewhere)};
+}
+
+TEST_CASE("a malformed message is archived, and the batch goes on", "[redis][repair]") {
+  for (const std::string& bytes : malformed_messages()) {
+    CAPTURE(bytes);
+    RedisFixture t;
+    enqueue(t.broker, message("t1"));
+    put_raw(t, "bad", bytes);
+    enqueue(t.broker, message("t2"));
+    CHECK(ids(take(t.broker)) == Names{"t1", "t2"});
+    CHECK(ids(t.view, TaskState::active) == Names{"t1", "t2"});
+    const TaskInfo info = t.view.find("default", "bad").value();
+    CHECK(info.state == TaskState::archived);
+    CHECK(info.task.type == "taskmux:malformed");
+    CHECK_FALSE(info.last_error.empty());
+    CHECK(info.last_failed_at == std::chrono::floor<std::chrono::seconds>(t.clock.now()));
+    CHECK(t.field("bad", "tmx_raw") == bytes);
+    CHECK(t.field("bad", "tmx_run").empty());
+    // Go's tools read it.
+    const auto decoded = redis::decode_message(t.field("bad", "msg"));
+    REQUIRE(decoded);
+    CHECK(decoded->message.id == "bad");
+    CHECK(decoded->message.queue == "default");
+  }
+}
+
+TEST_CASE("a page with malformed messages is listed in full", "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, message("t1"));
+  int number = 0;
+  for (const std::string& bytes : malformed_messages())
+    put_raw(t, "bad" + std::to_string(number++), bytes);
+  t.redis.command({"LPUSH", key("pending"), "nobody"});
+  const std::vector<TaskInfo> infos = t.view.list("default", TaskState::pending, {});
+  REQUIRE(infos.size() == 2 + malformed_messages().size());
+  CHECK(infos[0].task.type == "email:welcome");
+  for (std::size_t i = 1; i + 1 < infos.size(); ++i) {
+    CHECK(infos[i].task.type == "taskmux:malformed");
+    CHECK_FALSE(infos[i].last_error.empty());
+  }
+  CHECK(infos.back().id == "nobody");
+  CHECK_FALSE(infos.back().last_error.empty());
+  CHECK(error_of([&] { t.view.update_payload("default", "bad0", "x"); }) == Errc::malformed);
+}
+
+TEST_CASE("a lost run whose message is malformed is archived", "[redis][repair]") {
+  RedisFixture t;
+  started(t.broker, message("t1"));
+  t.redis.command({"HSET", key("t:t1"), "msg", "garbage\xff"});
+  t.advance(20s);
+  const UpkeepReply reply = upkeep(t.broker);
+  CHECK(reply.lost.empty());
+  CHECK(reply.repaired == 1);
+  CHECK(state_of(t.view, "t1") == TaskState::archived);
+}
+
+TEST_CASE("an id without a task is dropped, and the next one taken", "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, message("t1"));
+  t.redis.command({"RPUSH", key("pending"), "nobody"});
+  t.redis.command({"HSET", key("t:ghost"), "state", "pending"});
+  t.redis.command({"RPUSH", key("pending"), "ghost"});
+  t.redis.command({"SET", key("t:string"), "not a hash"});
+  t.redis.command({"RPUSH", key("pending"), "string"});
+  CHECK(take_one(t.broker).message->id == "t1");
+  CHECK(t.view.queue_info("default").active == 1);
+  CHECK(t.redis.command({"EXISTS", key("pending")}).as_integer() == 0);
+  CHECK(t.redis.command({"EXISTS", key("t:ghost")}).as_integer() == 0);
+  CHECK(t.redis.command({"EXISTS", key("t:string")}).as_integer() == 1);
+}
+
+TEST_CASE("an id without a task does not become pending", "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, scheduled(message("t1"), 1s));
+  t.redis.command({"ZADD", key("scheduled"), "1", "nobody"});
+  t.redis.command({"HSET", key("t:ghost"), "state", "retry"});
+  t.redis.command({"ZADD", key("retry"), "1", "ghost"});
+  t.advance(1s);
+  const UpkeepReply reply = upkeep(t.broker);
+  CHECK(reply.forwarded == 1);
+  CHECK(reply.repaired == 2);
+  CHECK(ids(take(t.broker)) == Names{"t1"});
+  CHECK(t.redis.command({"EXISTS", key("t:ghost")}).as_integer() == 0);
+}
+
+TEST_CASE("a queue with a key of the wrong type loses nothing and stops no other",
+          "[redis][repair]") {
+  for (const char* broken : {"pending", "active", "lease", "scheduled", "retry"}) {
+    CAPTURE(broken);
+    RedisFixture t;
+    enqueue(t.broker, message("t1"));
+    enqueue(t.broker, message("t2", "other"));
+    t.redis.command({"RENAME", key("pending"), "kept"});
+    if (std::string{broken} != "pending") t.redis.command({"RENAME", "kept", key("pending")});
+    t.redis.command({"SET", key(broken), "a string"});
+
+    const QueueQuota quotas[] = {{"default", 1}, {"other", 1}};
+    CHECK(ids(t.broker.exchange({.quotas = quotas}).runs) == Names{"t2"});
+    CHECK(error_of([&] { take(t.broker); }) == Errc::protocol);
+    t.redis.command({"DEL", key(broken)});
+    if (std::string{broken} == "pending") t.redis.command({"RENAME", "kept", key("pending")});
+    CHECK(ids(take(t.broker)) == Names{"t1"});
+  }
+}
+
+TEST_CASE("enqueue refuses the items of a queue whose keys are of the wrong type",
+          "[redis][repair]") {
+  RedisFixture t;
+  t.redis.command({"SET", key("pending"), "a string"});
+  const auto replies = t.broker.enqueue({pending(message("t1")), pending(message("t2", "other"))});
+  CHECK(replies.at(0).error == Errc::protocol);
+  CHECK(replies.at(0).detail.find("WRONGTYPE") != std::string::npos);
+  CHECK_FALSE(replies.at(1).error);
+  CHECK(t.redis.command({"EXISTS", key("t:t1")}).as_integer() == 0);
+}
+
+TEST_CASE("a settlement that a script can't apply is unknown, and changes nothing",
+          "[redis][repair]") {
+  RedisFixture t;
+  TaskMessage kept = message("t1");
+  kept.retention = 1h;
+  const Run run = started(t.broker, kept);
+  const Run other = started(t.broker, message("t2", "other"));
+  t.redis.command({"SET", key("completed"), "a string"});
+  CHECK(settle(t.broker, std::vector{completed(run), completed(other)}) ==
+        std::vector{SettleStatus::unknown, SettleStatus::applied});
+  CHECK(error_of([&] { settle(t.broker, completed(run)); }) == Errc::protocol);
+  t.redis.command({"DEL", key("completed")});
+  CHECK(settle(t.broker, completed(run)) == SettleStatus::applied);
+}
+
+TEST_CASE("a counter that does not count is told of and stops nothing", "[redis][repair]") {
+  RedisServer& redis = shared_redis();
+  RedisFixture t{redis};
+  std::string logged;
+  RedisOptions options = options_for(redis, t.manual_clock);
+  options.logger =
+      Logger{LogLevel::error, [&](LogLevel, std::string_view text) { logged += text; }};
+  RedisBroker broker{options};
+  t.redis.command({"LPUSH", key("processed"), "x"});
+  CHECK(settle(broker, completed(started(broker, message("t1")))) == SettleStatus::applied);
+  CHECK(logged.find("WRONGTYPE") != std::string::npos);
+  CHECK_FALSE(state_of(t.view, "t1"));
+}
+
+TEST_CASE("totals start again from the top of their range", "[redis][repair]") {
+  RedisFixture t;
+  t.redis.command({"SET", key("processed"), "9223372036854775807"});
+  t.redis.command({"SET", key("failed"), "12"});
+  settle(t.broker, archived(started(t.broker, message("t1"))));
+  CHECK(t.view.queue_info("default").processed_total == 1);
+  CHECK(t.view.queue_info("default").failed_total == 1);
+}
+
+TEST_CASE("upkeep does its other duties when one fails", "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, scheduled(message("t1"), 1s));
+  t.redis.command({"SET", key("completed"), "a string"});
+  t.redis.command({"SET", key("aggregation_sets"), "a string"});
+  t.advance(1s);
+  CHECK(upkeep(t.broker).forwarded == 1);
+}
+
+TEST_CASE("a Go server's lost run is taken over when Go would take it", "[redis][repair]") {
+  RedisFixture t;
+  put_raw(t, "t1", redis::encode_message(message("t1")));
+  t.redis.command({"RPOPLPUSH", key("pending"), key("active")});
+  t.redis.command({"HSET", key("t:t1"), "state", "active"});
+  t.redis.command({"ZADD", key("lease"), std::to_string(seconds(t.clock.now())), "t1"});
+  t.advance(29s);
+  CHECK(upkeep(t.broker).lost.empty());
+  t.advance(1s);
+  const UpkeepReply reply = upkeep(t.broker);
+  REQUIRE(ids(reply.lost) == Names{"t1"});
+  CHECK(settle(t.broker, crashed(reply.lost[0])) == SettleStatus::applied);
+  CHECK(t.view.find("default", "t1")->crashes == 1);
+  CHECK(ids(take(t.broker)) == Names{"t1"});
+}
+
+TEST_CASE("what no lease covers is taken over, what has no task is forgotten", "[redis][repair]") {
+  RedisFixture t;
+  started(t.broker, message("t1"));
+  t.redis.command({"ZREM", key("lease"), "t1"});
+  t.redis.command({"LPUSH", key("active"), "nobody"});
+  started(t.broker, message("t2"));
+  t.redis.command({"DEL", key("t:t2")});
+  enqueue(t.broker, message("t3"));
+  t.redis.command({"LPUSH", key("active"), "t3"});  // it is pending
+  t.advance(20s);
+
+  const UpkeepReply reply = upkeep(t.broker);
+  CHECK(ids(reply.lost) == Names{"t1"});
+  CHECK(reply.repaired == 4);
+  CHECK(ids(t.view, TaskState::active) == Names{"t1"});
+  CHECK(ids(take(t.broker)) == Names{"t3"});
+}
+
+TEST_CASE("runs look lost only after a whole lease of contact", "[redis][repair]") {
+  RedisFixture t;
+  started(t.broker, message("t1"));
+  t.advance(1h);
+  RedisOptions options = options_for(t.redis, t.manual_clock);
+  options.command_timeout = 200ms;
+  RedisBroker late{options};
+  const auto lost = [&] { return upkeep(late).lost.size(); };
+  CHECK(lost() == 0);
+  t.advance(9s);
+  CHECK(lost() == 0);
+
+  t.redis.pause();
+  CHECK(error_of([&] { late.ping(); }) == Errc::unavailable);
+  t.redis.resume();
+  REQUIRE(eventually([&] { return !error_of([&] { late.ping(); }); }));
+  t.advance(9s);
+  CHECK(lost() == 0);
+  t.advance(1s);
+  CHECK(lost() == 1);
+}
+
+TEST_CASE("due times of tasks that others have moved are dropped in time", "[redis][repair]") {
+  RedisFixture t;
+  for (int i = 0; i < 250; ++i) {
+    enqueue(t.broker, scheduled(message("t" + std::to_string(i)), 1h + 1ms));
+  }
+  for (int i = 0; i < 250; i += 2) {
+    t.redis.command({"ZREM", key("scheduled"), "t" + std::to_string(i)});
+  }
+  for (int i = 0; i < 4; ++i) upkeep(t.broker);
+  CHECK(t.redis.command({"ZCARD", key("tmx:due")}).as_integer() == 125);
+}
+
+TEST_CASE("an expired aggregation goes back to its group, and the group is listed",
+          "[redis][repair]") {
+  RedisFixture t;
+  const std::string set = key("g:tenant:9:set-1");
+  put_raw(t, "t1", redis::encode_message(message("t1")));
+  t.redis.command({"DEL", key("pending")});
+  t.redis.command({"HSET", key("t:t1"), "state", "aggregating", "group", "tenant:9"});
+  t.redis.command({"ZADD", set, "1767225600", "t1"});
+  t.redis.command({"ZADD", key("aggregation_sets"), "1767225700", set});
+  const std::vector<std::string> ids_of_t1{"t1"};
+  CHECK(t.view.act("default", TaskAction::remove, ids_of_t1, std::nullopt) ==
+        std::vector{std::optional{Errc::wrong_state}});
+
+  CHECK(upkeep(t.broker).repaired == 1);
+  CHECK(t.redis.command({"EXISTS", set}).as_integer() == 0);
+  CHECK(t.redis.command({"EXISTS", key("aggregation_sets")}).as_integer() == 0);
+  CHECK(ids(t.view, TaskState::aggregating) == Names{"t1"});
+  CHECK(t.view.list("default", TaskState::aggregating, {}).at(0).group == "tenant:9");
+  CHECK(t.view.queue_info("default").aggregating == 1);
+
+  CHECK(t.view.act("default", TaskAction::remove, ids_of_t1, std::nullopt) ==
+        std::vector{std::optional<Errc>{}});
+  CHECK(t.view.queue_info("default").aggregating == 0);
+  CHECK(t.redis.command({"EXISTS", key("groups")}).as_integer() == 0);
+}
+
+TEST_CASE("a task of a group goes back to it when it is due", "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, scheduled(message("t1"), 1s));
+  t.redis.command({"HSET", key("t:t1"), "group", "g"});
+  t.advance(1s);
+  CHECK(upkeep(t.broker).forwarded == 1);
+  CHECK(ids(t.view, TaskState::aggregating) == Names{"t1"});
+}
+
+TEST_CASE("a deleted queue leaves nothing", "[redis][repair]") {
+  RedisFixture t;
+  TaskMessage kept = message("kept");
+  kept.retention = 1h;
+  settle(t.broker, completed(started(t.broker, kept)));
+  settle(t.broker, archived(started(t.broker, message("archived"))));
+  for (int i = 0; i < 2500; i += 500) {
+    t.broker.enqueue(many("t" + std::to_string(i) + "-", 500));
+  }
+  enqueue(t.broker, scheduled(message("later"), 1500ms));
+  enqueue(t.broker, unique(message("locked", "default", "x")));
+  t.redis.command({"HSET", key("t:grouped"), "msg", redis::encode_message(message("grouped")),
+                   "state", "aggregating", "group", "g"});
+  t.redis.command({"ZADD", key("g:g"), "1", "grouped"});
+  t.redis.command({"SADD", key("groups"), "g"});
+  t.redis.command({"HSET", key("t:staged"), "msg", redis::encode_message(message("staged")),
+                   "state", "aggregating", "group", "g"});
+  t.redis.command({"ZADD", key("g:g:set"), "1", "staged"});
+  t.redis.command({"ZADD", key("aggregation_sets"), "4000000000", key("g:g:set")});
+  t.view.pause("default");
+  CHECK(error_of([&] { t.view.delete_queue("default", false); }) == Errc::queue_not_empty);
+  t.view.delete_queue("default", true);
+  CHECK(t.keys().empty());
+}
+
+TEST_CASE("removing a grouped task frees the lock that asynq forgets", "[redis][repair]") {
+  RedisFixture t;
+  TaskMessage grouped = message("t1");
+  grouped.unique_key = key("unique:email:welcome:");
+  put_raw(t, "t1", redis::encode_message(grouped));
+  t.redis.command({"SET", grouped.unique_key, "t1"});
+  t.redis.command({"DEL", key("pending")});
+  t.redis.command({"HSET", key("t:t1"), "state", "aggregating", "group", "g"});
+  t.redis.command({"ZADD", key("g:g"), "1", "t1"});
+  t.redis.command({"SADD", key("groups"), "g"});
+  CHECK(t.view.act_all("default", TaskAction::remove, TaskState::aggregating, 10) == 1);
+  CHECK(t.redis.command({"EXISTS", grouped.unique_key}).as_integer() == 0);
+}
+
+// A full Redis
+
+class Full {
+ public:
+  explicit Full(RedisServer& redis) : redis_{redis} {
+    redis_.command({"CONFIG", "SET", "maxmemory-policy", "noeviction"});
+    redis_.command({"CONFIG", "SET", "maxmemory", "1"});
+  }
+  ~Full() { redis_.command({"CONFIG", "SET", "maxmemory", "0"}); }
+
+ private:
+  RedisServer& redis_;
+};
+
+TEST_CASE("a full Redis refuses enqueues, each with its own error", "[redis][full]") {
+  RedisFixture t;
+  enqueue(t.broker, message("t1"));
+  const Full full{t.redis};
+  const auto replies = t.broker.enqueue({pending(message("t2")), scheduled(message("t3"), 1h),
+                                         unique(message("t4")), pending(message("t5", "other"))});
+  REQUIRE(replies.size() == 4);
+  for (const EnqueueReply& reply : replies) CHECK(reply.error == Errc::queue_full);
+  CHECK_FALSE(state_of(t.view, "t2"));
+}
+
+TEST_CASE("on a full Redis, what is there is worked off, each task once", "[redis][full]") {
+  RedisFixture t;
+  t.broker.enqueue(many("t", 50));
+  for (int i = 0; i < 50; ++i) {
+    enqueue(t.broker, scheduled(message("s" + std::to_string(i)), 1500ms));
+  }
+  TaskMessage kept = message("kept");
+  kept.retention = 1s;
+  enqueue(t.broker, kept);
+  const Full full{t.redis};
+  t.redis.command({"SCRIPT", "FLUSH"});
+  t.advance(2s);
+  std::map<std::string, int> runs;
+  for (std::vector<Run> batch; !(batch = take(t.broker, "default", 7)).empty();) {
+    for (const ExtendReply& reply : t.broker.extend(batch, 20s)) {
+      CHECK(reply.status == LeaseStatus::ok);
+    }
+    for (const Run& run : batch) {
+      ++runs[run.message->id];
+      CHECK(settle(t.broker, completed(run, "result")) == SettleStatus::applied);
+    }
+  }
+  CHECK(runs.size() == 101);
+  for (const auto& [id, count] : runs) CHECK(count == 1);
+  t.advance(2s);
+  CHECK(upkeep(t.broker).expired == 1);
+  CHECK(t.view.queue_info("default").size() == 0);
+  CHECK(t.view.queue_info("default").processed_total == 101);
+}
+
+TEST_CASE("on a full Redis, runs end in every way, and repair works", "[redis][full]") {
+  RedisFixture t;
+  t.broker.enqueue(many("t", 8));
+  enqueue(t.broker, scheduled(message("s1"), 1h));
+  const std::vector<Run> runs = take(t.broker);
+  const Full full{t.redis};
+  CHECK(settle(t.broker,
+               std::vector{retried(runs[0], 1500ms), archived(runs[1]), snoozed(runs[2], 1500ms),
+                           requeued(runs[3]), dropped(runs[4]), retried(runs[5], 0s)}) ==
+        std::vector(6, SettleStatus::applied));
+  t.view.cancel("default", "t7", CancelMode::drop);
+  CHECK(extend(t.broker, runs[6]).cancel == CancelMode::drop);
+  t.advance(20s);
+  const UpkeepReply reply = upkeep(t.broker);
+  CHECK(ids(reply.lost) == Names{"t7", "t8"});
+  CHECK(reply.forwarded == 2);
+  CHECK(settle(t.broker, crashed(reply.lost[1])) == SettleStatus::applied);
+
+  t.view.pause("default");
+  t.view.unpause("default");
+  t.view.update_payload("default", "s1", "new");
+  const std::vector<std::string> one{"t2"};
+  const std::vector<std::optional<Errc>> done{std::nullopt};
+  CHECK(t.view.act("default", TaskAction::run, one, std::nullopt) == done);
+  CHECK(t.view.act("default", TaskAction::archive, one, std::nullopt) == done);
+  CHECK(t.view.act_all("default", TaskAction::run, TaskState::scheduled, 10) == 1);
+  CHECK(t.view.act_all("default", TaskAction::archive, TaskState::pending, 2) == 2);
+  t.broker.heartbeat({.host = "h", .pid = 1, .id = "s1"}, 10s);
+  CHECK(t.view.servers().size() == 1);
+  CHECK(settle(t.broker, completed(reply.lost[0])) == SettleStatus::applied);
+}
+
+TEST_CASE("on a full Redis, malformed messages are set aside", "[redis][full]") {
+  RedisFixture t;
+  put_raw(t, "bad", "garbage\xff");
+  const Full full{t.redis};
+  CHECK(take(t.broker).empty());
+  CHECK(state_of(t.view, "bad") == TaskState::archived);
+  t.view.delete_queue("default", true);
+}
+
+}  // namespace
+}  // namespace taskmux::test

@@ -1,0 +1,183 @@
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "redis_fixture.hpp"
+#include "support/builders.hpp"
+#include "support/test.hpp"
+
+namespace taskmux::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// Hints as they come.
+class Box {
+ public:
+  auto callback() {
+    return [this](const Hint& hint) {
+      std::lock_guard lock{mutex_};
+      hints_.push_back(hint);
+      arrived_.notify_all();
+    };
+  }
+
+  /// Takes a ready hint; whether one came within `limit`.
+  bool ready(std::chrono::milliseconds limit = 2s) {
+    std::unique_lock lock{mutex_};
+    if (!arrived_.wait_for(lock, limit, [this] { return !hints_.empty(); })) return false;
+    hints_.clear();
+    return true;
+  }
+
+  std::size_t count() {
+    std::lock_guard lock{mutex_};
+    return hints_.size();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable arrived_;
+  std::vector<Hint> hints_;
+};
+
+std::size_t connections(RedisServer& redis) {
+  const std::string list{redis.command({"CLIENT", "LIST"}).as_string()};
+  std::size_t count = 0;
+  for (std::size_t at = 0; (at = list.find("name=taskmux", at)) != std::string::npos; ++at) ++count;
+  return count;
+}
+
+TEST_CASE("a change that anyone makes is told at once, long before a poll", "[redis][watch]") {
+  RedisFixture t;
+  Box box;
+  const auto watch = t.broker.watch({"default", "other"}, box.callback());
+  const std::vector<std::vector<std::string>> changes = {
+      {"LPUSH", "asynq:{other}:pending", "x"},
+      {"SET", "asynq:{default}:paused", "1"},
+      {"DEL", "asynq:{default}:paused"},
+      {"ZADD", "asynq:{default}:scheduled", "4000000000", "y"},
+      {"ZADD", "asynq:{default}:retry", "4000000000", "z"},
+      {"ZADD", "asynq:{default}:tmx:due", "4000000000000000", "y"},
+      {"EVAL", "redis.call('LPUSH', 'asynq:{default}:pending', 'x')", "0"},
+      {"FLUSHALL"},
+  };
+  for (const auto& change : changes) {
+    CAPTURE(change.at(0), change.at(1 % change.size()));
+    t.redis.command({"DEL", "asynq:{other}:pending", "asynq:{default}:pending"});
+    box.ready(0ms);
+    REQUIRE_FALSE(watch->arm().ready);
+    const auto begun = std::chrono::steady_clock::now();
+    t.redis.command(change);
+    CHECK(box.ready());
+    CHECK(std::chrono::steady_clock::now() - begun < 2s);  // the poll beside it comes after 2.5 s
+  }
+}
+
+TEST_CASE("a hint is given once, and other queues give none", "[redis][watch]") {
+  RedisFixture t;
+  Box box;
+  Box witness;
+  const auto watch = t.broker.watch({"default"}, box.callback());
+  const auto other = t.broker.watch({"other"}, witness.callback());
+  REQUIRE_FALSE(watch->arm().ready);
+  REQUIRE_FALSE(other->arm().ready);
+  for (int i = 0; i < 100; ++i) enqueue(t.broker, message("t" + std::to_string(i)));
+  CHECK(box.ready());
+  REQUIRE_FALSE(other->arm().ready);
+  enqueue(t.broker, message("x", "other"));
+  CHECK(witness.ready());
+  CHECK(box.count() == 0);
+}
+
+TEST_CASE("watches of any number of queues share two connections", "[redis][watch]") {
+  RedisFixture t;
+  Box box;
+  std::vector<std::string> queues;
+  for (int i = 0; i < 20; ++i) queues.push_back("q" + std::to_string(i));
+  const auto first = t.broker.watch(queues, box.callback());
+  const auto second = t.broker.watch({"default"}, box.callback());
+  first->arm();
+  second->arm();
+  t.broker.ping();
+  CHECK(connections(t.redis) == 3);  // the listener, the tracker, and one for commands
+}
+
+TEST_CASE("when the listening connection is lost, all are told, and it works again",
+          "[redis][watch]") {
+  RedisFixture t;
+  Box box;
+  const auto watch = t.broker.watch({"default"}, box.callback());
+  REQUIRE_FALSE(watch->arm().ready);
+  t.redis.command({"CLIENT", "KILL", "TYPE", "pubsub"});
+  CHECK(box.ready());
+  REQUIRE_FALSE(watch->arm().ready);
+  enqueue(t.broker, message("t1"));
+  CHECK(box.ready());
+}
+
+TEST_CASE("when the tracking connection is lost, all are told, and it works again",
+          "[redis][watch]") {
+  RedisFixture t;
+  Box box;
+  const auto watch = t.broker.watch({"default"}, box.callback());
+  REQUIRE_FALSE(watch->arm().ready);
+  t.redis.command({"CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"});
+  CHECK(box.ready());
+  REQUIRE_FALSE(watch->arm().ready);
+  enqueue(t.broker, message("t1"));
+  CHECK(box.ready());
+}
+
+TEST_CASE("where tracking is refused, watches are polled", "[redis][watch]") {
+  RedisFixture t;
+  t.redis.command({"ACL", "SETUSER", "default", "-client|tracking"});
+  Box box;
+  const auto watch = t.broker.watch({"default"}, box.callback());
+  CHECK_FALSE(watch->arm().ready);
+  CHECK(box.ready());
+  enqueue(t.broker, message("t1"));
+  CHECK(watch->arm().ready);
+  t.redis.command({"ACL", "SETUSER", "default", "+client|tracking"});
+}
+
+TEST_CASE("a watch outlives a restart of the server", "[redis][watch]") {
+  RedisServer server;
+  RedisFixture t{server};
+  Box box;
+  const auto watch = t.broker.watch({"default"}, box.callback());
+  REQUIRE_FALSE(watch->arm().ready);
+  server.kill();
+  server.start();
+  CHECK(box.ready(10s));
+  REQUIRE(eventually([&] { return !error_of([&] { watch->arm(); }); }));
+  box.ready(0ms);
+  REQUIRE_FALSE(watch->arm().ready);
+  enqueue(t.broker, message("t1"));
+  CHECK(box.ready());
+}
+
+TEST_CASE("an idle watch sends next to nothing", "[redis][watch]") {
+  RedisFixture t;
+  Box box;
+  const auto watch = t.broker.watch({"default"}, box.callback());
+  REQUIRE_FALSE(watch->arm().ready);
+  t.redis.command({"CONFIG", "RESETSTAT"});
+  CHECK_FALSE(box.ready(1s));
+  const std::string before = t.redis.info("stats", "total_commands_processed");
+  CHECK(std::stoi(before) <= 3);  // CONFIG, INFO and at most one of ours
+}
+
+TEST_CASE("a key of the wrong type does not stop a watch of other queues", "[redis][watch]") {
+  RedisFixture t;
+  t.redis.command({"SET", "asynq:{broken}:pending", "x"});
+  t.redis.command({"SET", "asynq:{broken}:scheduled", "x"});
+  enqueue(t.broker, message("t1"));
+  const auto watch = t.broker.watch({"broken", "default"}, [](const Hint&) {});
+  CHECK(watch->arm().ready);
+}
+
+}  // namespace
+}  // namespace taskmux::test
