@@ -1,7 +1,6 @@
 #include <chrono>
 #include <iostream>
 #include <stdexcept>
-#include <taskmux/inspector.hpp>
 #include <taskmux/taskmux.hpp>
 
 using namespace std::chrono_literals;

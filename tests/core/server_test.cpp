@@ -20,6 +20,7 @@
 #include "support/eventually.hpp"
 #include "support/flaky_broker.hpp"
 #include "support/test.hpp"
+#include "support/violations.hpp"
 #include "taskmux/client.hpp"
 #include "taskmux/memory/memory_broker.hpp"
 
@@ -37,6 +38,9 @@ struct Fixture {
   MemoryBroker memory{{.clock = clock}};
   FlakyBroker broker{memory};
   Client client{broker, {.clock = clock}};
+  Violations violations;
+
+  ~Fixture() { CHECK(violations.all() == std::vector<std::string>{}); }
 
   ServerConfig config(std::size_t concurrency = 2) {
     return {.concurrency = concurrency, .retry_policy = FixedDelay{1min}, .clock = clock};
@@ -111,7 +115,7 @@ TEST_CASE("a failed task comes back after the policy's delay, until it succeeds"
   Fixture f;
   std::atomic<int> tries{0};
   Server server{f.broker, mux_of([&](Context& context, const Task&) {
-                  CHECK(context.retry_count() == tries);
+                  f.violations.expect(context.retry_count() == tries, "a wrong retry count");
                   if (++tries < 3) throw std::runtime_error{"not yet"};
                 }),
                 f.config()};
@@ -317,7 +321,7 @@ TEST_CASE("several threads may shut down at once; all return when it is done", "
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&] {
       server.shutdown();
-      CHECK(f.memory.servers().empty());
+      f.violations.expect(f.memory.servers().empty(), "shutdown() returned early");
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -341,7 +345,8 @@ TEST_CASE("at its timeout a handler is told so, and the attempt fails", "[server
   std::atomic<StopReason> reason{StopReason::none};
   std::latch entered{1};
   Server server{f.broker, mux_of([&](Context& context, const Task&) {
-                  CHECK(context.deadline() > ManualClock{}.now());
+                  f.violations.expect(context.deadline() > ManualClock{}.now(),
+                                      "a deadline in the past");
                   entered.count_down();
                   const bool whole = context.wait_for(24h);
                   reason = context.stop_reason();
