@@ -32,7 +32,7 @@
 #include <taskmux/taskmux.hpp>
 #include <utility>
 #include <vector>
-#ifdef TASKMUX_EXAMPLES_REDIS
+#ifdef INDEXER_WITH_REDIS
 #include <taskmux/redis/redis_broker.hpp>
 #endif
 
@@ -241,7 +241,7 @@ bool wait_until_done(Broker& broker, const std::string& queue, const EndSignals&
 
 std::unique_ptr<Broker> make_broker(const std::string& name) {
   if (name == "memory") return std::make_unique<MemoryBroker>();
-#ifdef TASKMUX_EXAMPLES_REDIS
+#ifdef INDEXER_WITH_REDIS
   return std::make_unique<RedisBroker>(name);
 #else
   throw std::invalid_argument{"--broker " + name +

@@ -1,0 +1,60 @@
+/// A worker on Redis: takes what redis_producer (or a Go client of asynq) enqueues, until SIGINT or
+/// SIGTERM. Start as many as you like, on as many machines.
+///
+///     redis_worker [redis://user:password@host:port/db]
+
+#include <signal.h>
+
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <taskmux/redis/redis_broker.hpp>
+#include <taskmux/taskmux.hpp>
+#include <thread>
+
+using namespace std::chrono_literals;
+
+void print(taskmux::LogLevel level, std::string_view line) {
+  std::fprintf(stderr, "%s: %.*s\n", to_string(level).data(), static_cast<int>(line.size()),
+               line.data());
+}
+
+int main(int argc, char** argv) try {
+  // See graceful_shutdown.cpp.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  taskmux::RedisOptions options =
+      taskmux::parse_redis_url(argc > 1 ? argv[1] : "redis://127.0.0.1:6379");
+  options.client_name = "redis_worker";
+  options.logger = {taskmux::LogLevel::info, print};
+  taskmux::RedisBroker broker{options};
+
+  taskmux::ServeMux mux;
+  mux.handle("email:welcome", [](taskmux::Context& context, const taskmux::Task& task) {
+    context.log(taskmux::LogLevel::info, "to " + task.payload);
+    context.set_result("sent to " + task.payload);
+  });
+  taskmux::Server server{broker,
+                         std::move(mux),
+                         {.concurrency = 10,
+                          .queues = {{"critical", 6}, {"default", 3}, {"low", 1}},
+                          .logger = options.logger}};
+
+  server.start();  // Throws if Redis can't be reached; later it is waited for.
+  std::printf("working as %s\n", server.id().c_str());
+  std::fflush(stdout);
+  int signal = 0;
+  sigwait(&signals, &signal);
+  server.shutdown();
+  std::printf("%llu tasks done\n", static_cast<unsigned long long>(server.stats().succeeded));
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "redis_worker: %s\n", error.what());
+  return 1;
+}
