@@ -1,0 +1,129 @@
+package interop
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+)
+
+// leaseEnded makes a lease look as if it had ended so long ago, as nobody here has the time to wait for that.
+func leaseEnded(t *testing.T, id string, ago time.Duration) {
+	t.Helper()
+	score := float64(time.Now().Add(-ago).Unix())
+	changed := redisClient.ZAddArgs(context.Background(), "asynq:{default}:lease",
+		redis.ZAddArgs{XX: true, Ch: true, Members: []redis.Z{{Score: score, Member: id}}})
+	equal(t, "leases changed", must[int64](t)(changed.Result()), 1)
+}
+
+func killGoWorkerAt(t *testing.T, id string) {
+	t.Helper()
+	worker := exec.Command(must[string](t)(os.Executable()))
+	worker.Env = append(os.Environ(), "TASKMUX_INTEROP_WORKER="+redisSocket)
+	worker.Stderr = os.Stderr
+	output := must[io.ReadCloser](t)(worker.StdoutPipe())
+	check(t, worker.Start())
+	started := make(chan string, 1)
+	go func() {
+		lines := bufio.NewScanner(output)
+		lines.Scan()
+		started <- lines.Text()
+	}()
+	select {
+	case line := <-started:
+		equal(t, "the Go worker says", line, "started "+id)
+	case <-time.After(patience):
+		t.Error("the Go worker starts nothing")
+	}
+	worker.Process.Kill()
+	worker.Wait()
+}
+
+func TestCppRecoversWhatAKilledGoWorkerRan(t *testing.T) {
+	client, inspector := fresh(t)
+	cpp := newPeer(t)
+	must[*asynq.TaskInfo](t)(client.Enqueue(asynq.NewTaskWithHeaders("ok", []byte("p"), map[string]string{"k": "v"}), asynq.TaskID("lost"), asynq.Retention(time.Hour)))
+	killGoWorkerAt(t, "lost")
+	equal(t, "state", state(inspector, "default", "lost"), "active")
+
+	// Its lease is over, but not for asynq's 30 seconds of grace: it must be left alone.
+	leaseEnded(t, "lost", 15*time.Second)
+	cpp.do("start", nil)
+	must[*asynq.TaskInfo](t)(client.Enqueue(asynq.NewTask("hang", nil), asynq.TaskID("other")))
+	cpp.event("started", "other")
+	time.Sleep(12 * time.Second) // More than a whole lease of contact, after which a server begins to sweep.
+	equal(t, "taken over too early", cpp.saw("started", "lost"), false)
+	equal(t, "state", state(inspector, "default", "lost"), "active")
+
+	eventually(t, "C++ takes over the lost run", func() bool { return cpp.saw("succeeded", "lost") })
+	attempt := cpp.event("started", "lost")
+	equal(t, "retry count", attempt.number("retry_count"), 1)
+	equal(t, "header", attempt.header("k"), "v")
+	done := must[*asynq.TaskInfo](t)(inspector.GetTaskInfo("default", "lost"))
+	equal(t, "state", done.State, asynq.TaskStateCompleted)
+	equal(t, "retried", done.Retried, 1)
+}
+
+func TestGoRecoversWhatAKilledCppWorkerRan(t *testing.T) {
+	_, inspector := fresh(t)
+	cpp := newPeer(t)
+	cpp.do("enqueue", fields{"type": "hang", "id": "lost", "headers": map[string]string{"k": "v"}})
+	cpp.do("start", nil)
+	cpp.event("started", "lost")
+	cpp.kill()
+	equal(t, "state", state(inspector, "default", "lost"), "active")
+	leaseEnded(t, "lost", 31*time.Second)
+	active := must[[]*asynq.TaskInfo](t)(inspector.ListActiveTasks("default"))
+	equal(t, "orphaned", len(active) == 1 && active[0].IsOrphaned, true)
+
+	// A Go server recovers at its start and then each minute.
+	worker := startGoWorker(t, time.Hour, nil)
+	becomes(t, inspector, "default", "lost", "retry")
+	info := must[*asynq.TaskInfo](t)(inspector.GetTaskInfo("default", "lost"))
+	equal(t, "error", info.LastErr, "asynq: task lease expired")
+	equal(t, "retried", info.Retried, 1)
+	check(t, inspector.RunTask("default", "lost"))
+	attempt := worker.attempts("lost", 1)[0]
+	equal(t, "header", attempt.headers["k"], "v")
+	equal(t, "retry count", attempt.retryCount, 1)
+}
+
+func TestCppRecoversWhatAKilledCppWorkerRanInSeconds(t *testing.T) {
+	_, inspector := fresh(t)
+	first, second := newPeer(t), newPeer(t)
+	second.do("enqueue", fields{"type": "hang", "id": "lost"})
+	first.do("start", nil)
+	first.event("started", "lost")
+	second.do("start", nil)
+	killed := time.Now()
+	first.kill()
+	second.event("started", "lost")
+	t.Logf("taken over after %v", time.Since(killed).Round(time.Millisecond))
+	equal(t, "state", state(inspector, "default", "lost"), "active")
+}
+
+// A Go server that takes a task after C++ had it leaves no field of taskmux's in the way.
+func TestARunChangesSides(t *testing.T) {
+	client, inspector := fresh(t)
+	cpp := newPeer(t)
+	must[*asynq.TaskInfo](t)(client.Enqueue(asynq.NewTask("hang", nil), asynq.TaskID("h")))
+	cpp.do("start", nil)
+	cpp.event("started", "h")
+	cpp.do("stop", nil)
+	worker := startGoWorker(t, 0, nil)
+	worker.attempts("h", 1)
+	worker.stop()
+	becomes(t, inspector, "default", "h", "pending")
+	cpp.do("start", nil)
+	cpp.events_("started", "h", 2)
+	fence := redisClient.HExists(context.Background(), "asynq:{default}:t:h", "tmx_run").Val()
+	equal(t, "fence", fence, true)
+	cpp.do("stop", nil)
+	equal(t, "fence left", redisClient.HExists(context.Background(), "asynq:{default}:t:h", "tmx_run").Val(), false)
+}
