@@ -130,7 +130,7 @@ TEST_CASE("every task succeeds, whatever fails on the way", "[stress]") {
                      .retry_policy = FixedDelay{1ms},
                      .upkeep_interval = 5ms,
                      .hooks = {.on_failure =
-                                   [](const TaskEvent& e) {
+                                   [&](const TaskEvent& e) {
                                      violations.expect(!e.error.empty(),
                                                        "a failure without a text");
                                    },
