@@ -94,11 +94,14 @@ void Listener::start() {
 Watch::State Listener::arm(Watcher& watcher) {
   store_.check_process();
   // First, as a notice may come before the replies are read.
+  watcher.poll_at = steady_now() + around(5s);
   watcher.armed = true;
   const std::vector<Call> calls = reads_of(watcher);
   std::optional<std::vector<Reply>> replies = read_tracked(calls);
-  watcher.poll_at = steady_now() + around(replies ? 5s : 1s);
-  if (!replies) replies = store_.run(calls);
+  if (!replies) {
+    watcher.poll_at = steady_now() + around(1s);
+    replies = store_.run(calls);
+  }
   const Watch::State state = state_of(watcher, *replies);
   if (state.ready) watcher.armed = false;
   return state;
@@ -246,13 +249,14 @@ void Listener::connect() {
   heard_at_ = checked_at_ = steady_now();
   asked_ = false;
   listener_id_ = notices ? connection->client_id() : 0;
+  // Who is armed for an earlier connection may have missed a notice; before new watches may arm.
+  give_ready([](const Watcher&) { return true; });
   {
     detail::MutexLock lock{mutex_};
     listening_ = std::move(connection);
     failure_.reset();
   }
   changed_.notify_all();
-  give_ready([](const Watcher&) { return true; });
 }
 
 void Listener::disconnect() {
