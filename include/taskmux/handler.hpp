@@ -134,7 +134,7 @@ class Context {
 
   /// Requested when the attempt should end. A handler that takes long must look at it, or use
   /// wait_for(); one that goes on for ServerConfig::abandon_after longer is given up.
-  std::stop_token stop_token() const noexcept;
+  std::stop_token stop_token() const;
   bool stop_requested() const noexcept;
   /// Why; none unless stop_requested().
   StopReason stop_reason() const noexcept;

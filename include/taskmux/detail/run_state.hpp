@@ -116,7 +116,7 @@ class RunState {
     if (!stop_reason_.compare_exchange_strong(none, reason, std::memory_order_acq_rel))
       return false;
     stop_asked_at_.store(now.time_since_epoch().count(), std::memory_order_release);
-    stop_.request_stop();
+    present_stop_source().request_stop();
     return true;
   }
   /// When the stop token fired; the end of time if it has not (or not quite).
@@ -124,7 +124,16 @@ class RunState {
     return SteadyTime{SteadyTime::duration{stop_asked_at_.load(std::memory_order_acquire)}};
   }
   StopReason stop_reason() const noexcept { return stop_reason_.load(std::memory_order_acquire); }
-  std::stop_token stop_token() const noexcept { return stop_.get_token(); }
+  /// Throws std::bad_alloc: most handlers never ask for one, so it is made for the first who does.
+  std::stop_token stop_token() {
+    MutexLock lock{mutex_};
+    if (!stop_.stop_possible()) {
+      stop_ = std::stop_source{};
+      // A request whose time is not there yet has still to come past the mutex, and fires it then.
+      if (stop_asked_at() != SteadyTime::max()) stop_.request_stop();
+    }
+    return stop_.get_token();
+  }
 
   /// An operator's wish, to be kept before request_stop(cancelled).
   void set_cancel_mode(CancelMode mode) noexcept {
@@ -135,7 +144,7 @@ class RunState {
   bool wait_for(Duration duration) {
     if (stop_reason() != StopReason::none) return false;
     Waker waker;
-    const std::stop_callback wake{stop_.get_token(), [&waker] { waker.notify(); }};
+    const std::stop_callback wake{stop_token(), [&waker] { waker.notify(); }};
     const SteadyTime until = environment_->clock->steady_now() + duration;
     while (stop_reason() == StopReason::none) {
       if (environment_->clock->steady_now() >= until) return true;
@@ -189,6 +198,11 @@ class RunState {
  private:
   using Value = std::pair<std::string, std::any>;
 
+  std::stop_source present_stop_source() noexcept {
+    MutexLock lock{mutex_};
+    return stop_;
+  }
+
   const Run run_;
   const std::shared_ptr<RunEnvironment> environment_;
   const SteadyTime taken_at_;
@@ -198,7 +212,6 @@ class RunState {
   std::atomic<StopReason> stop_reason_{StopReason::none};
   std::atomic<CancelMode> cancel_mode_{CancelMode::retry};
   std::atomic<SteadyTime::rep> stop_asked_at_{SteadyTime::max().time_since_epoch().count()};
-  std::stop_source stop_;
 
   SteadyTime started_at_{};
   SteadyTime deadline_{};
@@ -207,6 +220,7 @@ class RunState {
   std::atomic<SteadyTime::rep> ended_at_{SteadyTime::max().time_since_epoch().count()};
 
   Mutex mutex_;
+  std::stop_source stop_ TASKMUX_GUARDED_BY(mutex_){std::nostopstate};
   std::optional<std::string> result_ TASKMUX_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Value>> values_ TASKMUX_GUARDED_BY(mutex_);
 };
@@ -220,7 +234,7 @@ inline const Headers& Context::headers() const noexcept { return state_.message(
 inline int Context::retry_count() const noexcept { return state_.message().retried; }
 inline int Context::max_retry() const noexcept { return state_.message().max_retry; }
 inline Time Context::deadline() const noexcept { return state_.deadline_wall(); }
-inline std::stop_token Context::stop_token() const noexcept { return state_.stop_token(); }
+inline std::stop_token Context::stop_token() const { return state_.stop_token(); }
 inline bool Context::stop_requested() const noexcept { return stop_reason() != StopReason::none; }
 inline StopReason Context::stop_reason() const noexcept { return state_.stop_reason(); }
 inline bool Context::wait_for(Duration duration) const { return state_.wait_for(duration); }
