@@ -187,7 +187,7 @@ class Fetcher {
     taken_.fetch_add(runs.size(), std::memory_order_relaxed);
     parts_.registry.add(runs);
     parts_.runs_arrived();
-    parts_.pool.ready().push(runs);
+    parts_.pool.ready().push(std::move(runs));
     if (closed_.load()) give_back_ready();
   }
 

@@ -119,9 +119,9 @@ inline Verdict judge_lost(const TaskMessage& message, int crashes, const JudgeRu
 }
 
 /// The settlement that carries `verdict` out.
-inline Settlement settlement_of(Run run, Verdict verdict,
+inline Settlement settlement_of(const Run& run, Verdict&& verdict,
                                 std::optional<std::string> result = std::nullopt) {
-  return {.run = std::move(run),
+  return {.run = run,
           .action = verdict.action,
           .error = std::move(verdict.error),
           .delay = verdict.delay,

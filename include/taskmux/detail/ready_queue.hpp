@@ -3,8 +3,8 @@
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
+#include <iterator>
 #include <memory>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -23,23 +23,24 @@ class ReadyQueue {
   /// How it stands, at one instant.
   struct Load {
     std::size_t ready = 0;  ///< Runs that wait.
-    std::size_t busy = 0;   ///< Workers between pop() and done().
+    std::size_t busy = 0;   ///< Workers that have something to deal with.
   };
 
   /// Adds runs at the back. Wakes one worker; each worker that finds more than it takes wakes the
   /// next.
-  void push(std::span<const RunPtr> runs) TASKMUX_EXCLUDES(mutex_) {
+  void push(std::vector<RunPtr> runs) TASKMUX_EXCLUDES(mutex_) {
     if (runs.empty()) return;
     bool wake = false;
     {
       MutexLock lock{mutex_};
-      runs_.insert(runs_.end(), runs.begin(), runs.end());
+      runs_.insert(runs_.end(), std::make_move_iterator(runs.begin()),
+                   std::make_move_iterator(runs.end()));
       wake = idle_ > 0;
     }
     if (wake) available_.notify_one();
   }
 
-  /// Waits for a run and takes it; the caller is busy until done(). Null once closed.
+  /// Waits for a run and takes it; the caller is busy then. Null once closed.
   RunPtr pop() TASKMUX_EXCLUDES(mutex_) {
     RunPtr run;
     bool wake = false;
@@ -49,8 +50,7 @@ class ReadyQueue {
       while (runs_.empty() && !closed_) lock.wait(available_);
       --idle_;
       if (closed_) return nullptr;
-      run = std::move(runs_.front());
-      runs_.pop_front();
+      run = take_first();
       ++busy_;
       wake = idle_ > 0 && !runs_.empty();
     }
@@ -58,7 +58,16 @@ class ReadyQueue {
     return run;
   }
 
-  /// What pop() gave has been dealt with.
+  /// What was popped has been dealt with: takes the next, so that the caller stays busy. Null, and
+  /// the caller busy no more, if none waits or if it is closed.
+  RunPtr done_and_pop() TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    if (!runs_.empty() && !closed_) return take_first();
+    --busy_;
+    return nullptr;
+  }
+
+  /// What was popped has been dealt with, and its worker takes no more.
   void done() TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     --busy_;
@@ -96,6 +105,12 @@ class ReadyQueue {
   }
 
  private:
+  RunPtr take_first() TASKMUX_REQUIRES(mutex_) {
+    RunPtr run = std::move(runs_.front());
+    runs_.pop_front();
+    return run;
+  }
+
   mutable Mutex mutex_;
   std::condition_variable available_;
   std::deque<RunPtr> runs_ TASKMUX_GUARDED_BY(mutex_);

@@ -61,8 +61,9 @@ class Settler {
 
   /// A run has ended with `outcome`. `random` in [0, 1) feeds the retry policy.
   void finish(RunPtr run, const Outcome& outcome, double random) {
-    Verdict verdict = judge(run->message(), outcome, run->stop_reason(), run->cancel_mode(),
-                            rules_for(run->message(), random));
+    const TaskMessage& message = run->message();
+    Verdict verdict = judge(message, outcome, run->stop_reason(), run->cancel_mode(),
+                            rules_for(outcome.failed() ? &message : nullptr, random));
     put(std::move(run), std::move(verdict));
   }
 
@@ -70,10 +71,10 @@ class Settler {
   void give_back(RunPtr run) { put(std::move(run), Verdict{.action = SettleAction::requeue}); }
 
   /// A lost run that was taken over: decides what becomes of its task.
-  void settle_lost(Run run, double random) {
-    Verdict verdict = judge_lost(*run.message, run.crashes, rules_for(*run.message, random));
+  void settle_lost(const Run& run, double random) {
+    Verdict verdict = judge_lost(*run.message, run.crashes, rules_for(run.message.get(), random));
     complain(run.message->id, verdict);
-    push(settlement_of(std::move(run), std::move(verdict)), nullptr);
+    push(settlement_of(run, std::move(verdict)), nullptr);
   }
 
   /// Runs handed in and not yet known to be settled. Thread-safe.
@@ -134,9 +135,10 @@ class Settler {
   }
 
  private:
-  JudgeRules rules_for(const TaskMessage& message, double random) const {
+  /// Those for a failure of `message`; null if its type can't matter.
+  JudgeRules rules_for(const TaskMessage* message, double random) const {
     const HandleOptions* const options =
-        rules_.mux ? rules_.mux->options_of(message.task.type) : nullptr;
+        rules_.mux && message ? rules_.mux->options_of(message->task.type) : nullptr;
     const bool own = options != nullptr && options->retry_policy;
     return {own ? options->retry_policy : rules_.retry_policy, rules_.is_failure, random,
             rules_.max_crashes};
@@ -147,13 +149,13 @@ class Settler {
       logger_(LogLevel::error, "task " + id + ": " + verdict.complaint);
   }
 
-  void put(RunPtr run, Verdict verdict) {
+  void put(RunPtr&& run, Verdict&& verdict) {
     complain(run->message().id, verdict);
     Settlement settlement = settlement_of(run->run(), std::move(verdict), run->take_result());
     push(std::move(settlement), std::move(run));
   }
 
-  void push(Settlement settlement, RunPtr run) TASKMUX_EXCLUDES(mutex_) {
+  void push(Settlement&& settlement, RunPtr&& run) TASKMUX_EXCLUDES(mutex_) {
     unsettled_.fetch_add(1, std::memory_order_relaxed);
     {
       MutexLock lock{mutex_};

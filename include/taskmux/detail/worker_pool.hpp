@@ -166,25 +166,40 @@ class WorkerPool {
       return ids.contains(id);
     }
 
+    void note_pace(SteadyTime::duration took) noexcept {
+      const std::int64_t mean = recent_ns.load(std::memory_order_relaxed);
+      const std::int64_t took_ns = std::chrono::nanoseconds{took}.count();
+      recent_ns.store(mean + (took_ns - mean) / 32, std::memory_order_relaxed);
+    }
+
     Config config;
     ReadyQueue ready;
     std::atomic<std::size_t> hung{0};
     std::atomic<std::size_t> missing{0};  ///< Workers that could not be replaced.
-    /// A running mean of how long handlers take; a lost update does no harm.
+    /// A running mean of how long a worker takes from one run to the next that waits; a lost update
+    /// does no harm. Begins high, so that nothing is hoarded before the pace is known.
     std::atomic<std::int64_t> recent_ns{
         std::chrono::nanoseconds{std::chrono::milliseconds{100}}.count()};
     mutable Mutex mutex;
     std::set<std::thread::id> ids TASKMUX_GUARDED_BY(mutex);
   };
 
+  /// What a worker's thread keeps from run to run.
+  struct Worker {
+    std::size_t slot;
+    SteadyTime free_since{};  ///< When it was given its present run, or ended the one before.
+    bool given_up = false;
+    Random random{};
+  };
+
   /// As many runs as all workers together get through in a few milliseconds, at the recent pace.
   std::size_t prefetch() const noexcept {
     constexpr std::int64_t window_ns = 4'000'000;
-    constexpr std::int64_t most = 4096;
+    constexpr std::int64_t most = 512;  // More would fall out of the processor's caches meanwhile.
     const std::int64_t each =
         std::max<std::int64_t>(shared_->recent_ns.load(std::memory_order_relaxed), 1000);
     const auto workers = static_cast<std::int64_t>(shared_->config.concurrency);
-    return static_cast<std::size_t>(std::min(window_ns / each * workers, most));
+    return static_cast<std::size_t>(std::min(window_ns / each, most) * workers);
   }
 
   std::thread start_worker(std::size_t slot) {
@@ -198,9 +213,11 @@ class WorkerPool {
       MutexLock lock{shared.mutex};
       shared.ids.insert(id);
     }
-    Random random;
+    Worker worker{.slot = slot};
     while (RunPtr run = shared.ready.pop()) {
-      if (!work_on(shared, std::move(run), slot, random)) {
+      worker.free_since = shared.config.environment->clock->steady_now();
+      while (run && !worker.given_up) run = work_on(shared, std::move(run), worker);
+      if (worker.given_up) {
         shared.hung.fetch_sub(1, std::memory_order_relaxed);
         break;
       }
@@ -209,31 +226,32 @@ class WorkerPool {
     shared.ids.erase(id);
   }
 
-  /// False if this thread was given up meanwhile.
-  static bool work_on(Shared& shared, RunPtr run, std::size_t slot, Random& random) {
+  /// Deals with `run`; returns the next one, if one waits.
+  static RunPtr work_on(Shared& shared, RunPtr run, Worker& worker) {
     const Config& config = shared.config;
-    const Clock& clock = *config.environment->clock;
-    const SteadyTime begin = clock.steady_now();
+    // Between two runs no time passes that would matter, and a look at the clock costs as much as a
+    // small handler.
+    const SteadyTime begin = std::max(worker.free_since, run->taken_at());
     const Time wall =
         run->taken_at_wall() + std::chrono::duration_cast<Duration>(begin - run->taken_at());
     const AttemptLimits limits = attempt_limits(
         run->message(), config.mux->options_of(run->message().task.type), begin, wall);
-    run->start(begin, limits.steady, limits.wall, slot);
+    run->start(begin, limits.steady, limits.wall, worker.slot);
     if (!run->advance(RunState::Phase::ready, RunState::Phase::running)) {
-      shared.ready.done();  // It was taken back, or its lease was lost, before it began.
-      return true;
+      return shared.ready.done_and_pop();  // It was taken back, or its lease was lost, before.
     }
     config.started(*run);
     const Outcome outcome = attempt(*config.mux, *run, begin, wall);
-    const SteadyTime end = clock.steady_now();
-    run->end(end);
-    if (!run->advance(RunState::Phase::running, RunState::Phase::ended)) return false;
-    const auto took = std::chrono::duration_cast<std::chrono::nanoseconds>(end - begin).count();
-    const std::int64_t mean = shared.recent_ns.load(std::memory_order_relaxed);
-    shared.recent_ns.store(mean + (took - mean) / 8, std::memory_order_relaxed);
-    shared.ready.done();
-    config.finished(std::move(run), outcome, random.unit());
-    return true;
+    if (!run->advance(RunState::Phase::running, RunState::Phase::ended)) {
+      worker.given_up = true;
+      return nullptr;
+    }
+    worker.free_since = config.environment->clock->steady_now();
+    shared.note_pace(worker.free_since - begin);
+    // Before the outcome is handed on, so that whoever is woken by it sees who is free.
+    RunPtr next = shared.ready.done_and_pop();
+    config.finished(std::move(run), outcome, worker.random.unit());
+    return next;
   }
 
   const std::shared_ptr<Shared> shared_;
