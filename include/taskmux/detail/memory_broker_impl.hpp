@@ -131,7 +131,11 @@ inline std::vector<SettleStatus> MemoryBroker::settle(std::span<const Settlement
   std::vector<SettleStatus> statuses;
   statuses.reserve(settlements.size());
   QueueFinder finder{queues_};
+  constexpr std::size_t ahead = 4;
   for (std::size_t i = 0; i < settlements.size(); ++i) {
+    if (i + ahead < settlements.size()) {
+      detail::prefetch_task(settlements[i + ahead].run.message.get());
+    }
     const TaskMessage* message = settlements[i].run.message.get();
     detail::MemoryQueue* queue = message ? finder.find(message->queue) : nullptr;
     auto copy = copies.empty() ? nullptr : std::move(copies[i]);
