@@ -138,11 +138,14 @@ class Model {
   }
 
   void check(const std::string& operation, const std::string& memory, const std::string& redis) {
+    if (operation != "state") trace_ += operation + ": " + memory + '\n';
     if (memory == redis) return;
     failed_ = true;
-    UNSCOPED_INFO(operation << "\nmemory alone:\n"
-                            << lines_beyond(memory, redis) << "redis alone:\n"
-                            << lines_beyond(redis, memory));
+    constexpr std::size_t shown = 3000;
+    UNSCOPED_INFO((trace_.size() > shown ? trace_.substr(trace_.size() - shown) : trace_)
+                  << operation << "\nmemory alone:\n"
+                  << lines_beyond(memory, redis) << "redis alone:\n"
+                  << lines_beyond(redis, memory));
     CHECK((memory == redis));
   }
 
@@ -212,6 +215,7 @@ class Model {
       end.action = static_cast<SettleAction>(below(6));
       end.error = "error" + std::to_string(below(9));
       end.delay = any_delay();
+      if (end.action == SettleAction::snooze && end.delay == 0s) end.delay = Duration{++delayed_};
       end.failure = chance(80);
       end.crash = chance(20);
       if (chance(30)) end.result = "result" + std::to_string(below(9));
@@ -230,6 +234,14 @@ class Model {
     if (chance(20)) request.free_workers = below(4);
     request.lease = std::chrono::seconds{1 + below(20)};
 
+    for (const Settlement& end : memory_ends) {
+      trace_ += "  end " + end.run.message->queue + '/' + end.run.message->id + " by " +
+                std::to_string(static_cast<int>(end.action)) + " after " +
+                std::to_string(end.delay.count()) + '\n';
+    }
+    for (const QueueQuota& quota : quotas) {
+      trace_ += "  take " + std::to_string(quota.count) + " of " + quota.queue + '\n';
+    }
     ExchangeReply memory;
     ExchangeReply redis;
     request.settlements = memory_ends;
@@ -286,7 +298,11 @@ class Model {
   }
 
   // In whole seconds: leases and retentions end at whole seconds on Redis.
-  void advance() { fixture_.advance(std::chrono::seconds{chance(90) ? below(15) : below(5000)}); }
+  void advance() {
+    const auto step = std::chrono::seconds{chance(90) ? below(15) : below(5000)};
+    fixture_.advance(step);
+    trace_ += "advance " + std::to_string(step.count()) + '\n';
+  }
 
   void upkeep_queue() {
     const std::string queue = any_queue();
@@ -444,6 +460,7 @@ class Model {
 
   std::mt19937_64 random_;
   bool failed_ = false;
+  std::string trace_;  // of the operations, with what the memory broker did
   int delayed_ = 0;
   RedisFixture fixture_;
   MemoryBroker memory_{{.clock = fixture_.manual_clock}};
