@@ -31,6 +31,7 @@ inline constexpr std::string_view group = "group";                  ///< group n
 inline constexpr std::string_view result = "result";                ///< any bytes
 // ours; Go ignores and keeps them:
 inline constexpr std::string_view run = "tmx_run";  ///< the fence: "<token> <lease score, Unix s>"
+inline constexpr std::string_view started = "tmx_started";    ///< when it was taken, Unix µs
 inline constexpr std::string_view crashes = "tmx_crashes";    ///< crashes in a row, decimal
 inline constexpr std::string_view expires = "tmx_expires";    ///< do not start after, Unix µs
 inline constexpr std::string_view enqueued = "tmx_enqueued";  ///< time of enqueue, Unix µs
