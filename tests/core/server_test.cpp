@@ -277,6 +277,50 @@ TEST_CASE("a handler that ignores the shutdown is left behind, and its task goes
   for (const std::string& line : log) CHECK(line.find("from the grave") == std::string::npos);
 }
 
+TEST_CASE("runs that a call under way still brings go back when the server ends", "[server]") {
+  Fixture f;
+  auto server = std::make_unique<Server>(f.broker, mux_of(nothing), f.config());
+  server->start();
+  f.broker.wait_calls(Operation::arm, 1);
+  f.broker.hold(Operation::exchange, 1);
+  const std::string id = f.client.enqueue({.type = "t"}).id;
+  f.broker.wait_held(Operation::exchange);
+  std::thread ends{[&] { server.reset(); }};
+  REQUIRE(eventually([&] { return f.memory.servers().size() == 1; }));
+  for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+  f.broker.release(Operation::exchange);
+  ends.join();
+  CHECK(f.state(id) == TaskState::pending);
+  CHECK(f.memory.find("default", id)->retried == 0);
+}
+
+TEST_CASE("an event tells how long the handler took, not how long the broker was away",
+          "[server]") {
+  Fixture f;
+  std::atomic<Duration> ran{Duration{-1}};
+  std::atomic<Duration> waited{Duration{-1}};
+  ServerConfig config = f.config(1);
+  config.hooks.on_state_change = [&](const TaskEvent& event) {
+    if (event.change != TaskEvent::Change::succeeded) return;
+    waited = event.waited;
+    ran = event.ran;
+  };
+  Server server{f.broker, mux_of([&](Context&, const Task&) {
+                  f.clock->advance(2s);
+                  f.broker.hold(Operation::exchange, 1);
+                }),
+                config};
+  f.client.enqueue({.type = "t"});
+  f.clock->advance(3s);
+  server.start();
+  f.broker.wait_held(Operation::exchange);
+  f.clock->advance(2s);
+  f.broker.release(Operation::exchange);
+  REQUIRE(eventually([&] { return ran.load() >= 0s; }));
+  CHECK(ran.load() == 2s);
+  CHECK(waited.load() == 3s);
+}
+
 TEST_CASE("a handler can stop its server but not shut it down", "[server]") {
   Fixture f;
   Server* self = nullptr;

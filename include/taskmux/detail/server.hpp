@@ -146,7 +146,6 @@ class ServerEngine {
     }
     stop();
     end_runs();
-    flush();
     end_threads();
     try {
       broker_.retire(describe("closed"));
@@ -224,6 +223,7 @@ class ServerEngine {
     for (const RunPtr& run : running()) run->request_stop(StopReason::shutdown, now);
     watching_.wake();
     if (wait_until_idle(config_.abandon_after)) return;
+    watching_.stop();  // Would give them up too, and replace their threads.
     for (const RunPtr& run : running()) watchdog_.give_up(run, false);
   }
 
@@ -241,31 +241,36 @@ class ServerEngine {
     return true;
   }
 
-  /// Has the last outcomes recorded; gives the broker as long as a lease lasts, since later it
-  /// would be too late anyway.
+  /// Ends the threads in the order in which they hand things on, so that nothing is left between two.
+  void end_threads() {
+    upkeeping_.stop();
+    watching_.stop();
+    pool_.join();
+    exchanging_.stop();
+    fetcher_.drop_watch();
+    flush();
+    extending_.stop();
+    notifying_.stop();
+    notifier_.run_once();  // What came last.
+    MutexLock lock{own_threads_mutex_};
+    own_threads_.clear();  // Their ids may come again, for threads of the host.
+  }
+
+  /// Plays the exchanging role on this thread until the last outcomes are recorded. Gives the broker
+  /// as long as a lease lasts, since later it would be too late anyway.
   void flush() {
     const SteadyTime until = environment_->clock->steady_now() + config_.lease;
     while (settler_.unsettled() > 0 && environment_->clock->steady_now() < until) {
-      exchanging_.wake();
-      environment_->clock->wait(idle_, std::min(until, environment_->clock->steady_now() +
-                                                           std::chrono::milliseconds{50}));
+      const std::optional<SteadyTime> next = fetcher_.run_once();
+      if (next && *next > environment_->clock->steady_now()) {
+        environment_->clock->wait(idle_, std::min(until, *next));
+      }
     }
     if (const std::size_t lost = settler_.unsettled()) {
       config_.logger(
           LogLevel::error,
           std::to_string(lost) + " outcomes could not be recorded; their tasks will run again");
     }
-  }
-
-  void end_threads() {
-    exchanging_.stop();
-    fetcher_.drop_watch();
-    pool_.join();
-    for (LoopThread* const thread : {&upkeeping_, &extending_, &watching_, &notifying_})
-      thread->stop();
-    notifier_.run_once();  // What came last.
-    MutexLock lock{own_threads_mutex_};
-    own_threads_.clear();  // Their ids may come again, for threads of the host.
   }
 
   bool on_own_thread() const {

@@ -247,6 +247,7 @@ class WorkerPool {
       return nullptr;
     }
     worker.free_since = config.environment->clock->steady_now();
+    run->end(worker.free_since);
     shared.note_pace(worker.free_since - begin);
     // Before the outcome is handed on, so that whoever is woken by it sees who is free.
     RunPtr next = shared.ready.done_and_pop();
