@@ -1,0 +1,118 @@
+package interop
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hibiken/asynq"
+)
+
+// stateful makes C++ bring a task into each state, with the state as its id, and leave its server running.
+func stateful(t *testing.T) *peer {
+	t.Helper()
+	_, inspector := fresh(t)
+	cpp := newPeer(t)
+	cpp.do("enqueue", fields{"type": "ok", "id": "pending", "queue": "idle", "payload": "7b7d", "headers": map[string]string{"k": "v"}})
+	cpp.do("pause", fields{"queue": "idle"})
+	cpp.do("enqueue", fields{"type": "ok", "id": "scheduled", "process_in_ms": 3600500, "unique_ms": 1500})
+	cpp.do("enqueue", fields{"type": "ok", "id": "completed", "retention_ms": 3600500})
+	cpp.do("enqueue", fields{"type": "fail", "id": "retry"})
+	cpp.do("enqueue", fields{"type": "skip", "id": "archived"})
+	cpp.do("enqueue", fields{"type": "hang", "id": "active"})
+	cpp.do("start", fields{"retry_delay_ms": 3600500, "concurrency": 3, "queues": map[string]int{"default": 6, "low": 1}})
+	for _, id := range []string{"scheduled", "completed", "retry", "archived", "active"} {
+		becomes(t, inspector, "default", id, id)
+	}
+	eventually(t, "the heartbeat tells of the running task", func() bool {
+		servers := must[[]*asynq.ServerInfo](t)(inspector.Servers())
+		return len(servers) == 1 && len(servers[0].ActiveWorkers) == 1
+	})
+	return cpp
+}
+
+// asynqmon is built with v0.24.1, and it fails on what later readers forgive: fractional scores, absent timestamps.
+func TestAnOlderReaderSeesWhatCppDoes(t *testing.T) {
+	reader := filepath.Join(t.TempDir(), "reader")
+	build := exec.Command("go", "build", "-o", reader, ".")
+	build.Dir = "reader"
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	cpp := stateful(t)
+	output, err := exec.Command(reader, redisSocket).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	var seen struct {
+		Queues map[string]struct {
+			Size, Processed, Failed, Days int
+			Paused                        bool
+			Tasks                         map[string][]string
+		}
+		Servers []struct {
+			ID, Host, Status string
+			PID, Concurrency int
+			Queues           map[string]int
+			Workers          []string
+		}
+	}
+	check(t, json.Unmarshal(output, &seen))
+	equal(t, "queues", len(seen.Queues), 2)
+	equal(t, "paused", seen.Queues["idle"].Paused, true)
+	queue := seen.Queues["default"]
+	equal(t, "size", queue.Size, 5)
+	equal(t, "processed", queue.Processed, 3)
+	equal(t, "failed", queue.Failed, 2)
+	equal(t, "history", queue.Days, 90)
+	equal(t, "pending", strings.Join(seen.Queues["idle"].Tasks["pending"], " "), "pending")
+	for _, id := range []string{"scheduled", "completed", "retry", "archived", "active"} {
+		equal(t, id, strings.Join(queue.Tasks[id], " "), id)
+	}
+	equal(t, "servers", len(seen.Servers), 1)
+	host, _ := os.Hostname()
+	server := seen.Servers[0]
+	equal(t, "host", server.Host, host)
+	equal(t, "pid", server.PID, cpp.pid())
+	equal(t, "status", server.Status, "active")
+	equal(t, "concurrency", server.Concurrency, 3)
+	equal(t, "priority", server.Queues["default"], 6)
+	equal(t, "workers", strings.Join(server.Workers, " "), "active")
+}
+
+// TASKMUX_INTEROP_CLI names asynq's command-line tool, github.com/hibiken/asynq/tools/asynq.
+func TestTheCommandLineToolSeesWhatCppDoes(t *testing.T) {
+	tool := os.Getenv("TASKMUX_INTEROP_CLI")
+	if tool == "" {
+		t.Skip("TASKMUX_INTEROP_CLI does not name asynq's command-line tool")
+	}
+	stateful(t)
+	says := func(arguments ...string) string {
+		t.Helper()
+		output, err := exec.Command(tool, append([]string{"--uri", redisSocket}, arguments...)...).CombinedOutput()
+		if err != nil {
+			t.Errorf("asynq %v: %v: %s", arguments, err, output)
+		}
+		return string(output)
+	}
+	holds := func(text string, arguments ...string) {
+		t.Helper()
+		if output := says(arguments...); !strings.Contains(output, text) {
+			t.Errorf("asynq %v does not tell of %q: %s", arguments, text, output)
+		}
+	}
+	holds("idle", "queue", "ls")
+	holds("default", "queue", "inspect", "default")
+	for _, state := range []string{"scheduled", "completed", "retry", "archived", "active"} {
+		holds(state, "task", "ls", "--queue=default", "--state="+state)
+		holds(state, "task", "inspect", "--queue=default", "--id="+state)
+	}
+	holds("pending", "task", "ls", "--queue=idle", "--state=pending")
+	host, _ := os.Hostname()
+	holds(host, "server", "ls")
+	holds("1/3", "server", "ls")
+	holds("default", "stats")
+}
