@@ -11,7 +11,6 @@
 #include <iostream>
 #include <latch>
 #include <stop_token>
-#include <taskmux/inspector.hpp>
 #include <taskmux/taskmux.hpp>
 #include <thread>
 

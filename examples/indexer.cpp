@@ -27,8 +27,6 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <taskmux/dead_letter_queue.hpp>
-#include <taskmux/inspector.hpp>
 #include <taskmux/taskmux.hpp>
 #include <utility>
 #include <vector>

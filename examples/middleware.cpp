@@ -4,7 +4,6 @@
 #include <chrono>
 #include <iostream>
 #include <string>
-#include <taskmux/inspector.hpp>
 #include <taskmux/taskmux.hpp>
 
 using namespace std::chrono_literals;

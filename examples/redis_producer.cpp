@@ -7,7 +7,6 @@
 #include <cstdio>
 #include <exception>
 #include <string>
-#include <taskmux/inspector.hpp>
 #include <taskmux/redis/redis_broker.hpp>
 #include <taskmux/taskmux.hpp>
 #include <utility>
@@ -36,7 +35,7 @@ int main(int argc, char** argv) try {
     if (result.accepted()) {
       accepted.emplace_back(result.queue, result.id);
     } else {
-      std::fprintf(stderr, "%s: %s\n", result.id.c_str(), result.error->what());
+      std::fprintf(stderr, "%s\n", result.error->what());
     }
   }
   std::printf("%zu enqueued\n", accepted.size());

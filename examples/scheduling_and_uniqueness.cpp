@@ -4,8 +4,6 @@
 #include <iostream>
 #include <latch>
 #include <string>
-#include <taskmux/dead_letter_queue.hpp>
-#include <taskmux/inspector.hpp>
 #include <taskmux/taskmux.hpp>
 
 using namespace std::chrono_literals;

@@ -5,7 +5,6 @@
 #include <iostream>
 #include <memory>
 #include <string>
-#include <taskmux/dead_letter_queue.hpp>
 #include <taskmux/taskmux.hpp>
 #include <taskmux/testing.hpp>
 #include <vector>

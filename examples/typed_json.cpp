@@ -3,7 +3,6 @@
 #include <chrono>
 #include <iostream>
 #include <string>
-#include <taskmux/inspector.hpp>
 #include <taskmux/json.hpp>
 #include <taskmux/taskmux.hpp>
 #include <vector>
