@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
@@ -126,4 +127,30 @@ func TestARunChangesSides(t *testing.T) {
 	equal(t, "fence", fence, true)
 	cpp.do("stop", nil)
 	equal(t, "fence left", redisClient.HExists(context.Background(), "asynq:{default}:t:h", "tmx_run").Val(), false)
+}
+
+// Fencing: a C++ worker that was stopped so long that Go took its task over does nothing to Go's run.
+func TestAStaleCppWorkerLeavesTheRunOfGoAlone(t *testing.T) {
+	_, inspector := fresh(t)
+	cpp := newPeer(t)
+	cpp.do("enqueue", fields{"type": "hang", "id": "lost"})
+	cpp.do("start", nil)
+	cpp.event("started", "lost")
+	check(t, cpp.process.Process.Signal(syscall.SIGSTOP))
+	t.Cleanup(func() { cpp.process.Process.Signal(syscall.SIGCONT) })
+	leaseEnded(t, "lost", 31*time.Second)
+	worker := startGoWorker(t, time.Hour, nil)
+	becomes(t, inspector, "default", "lost", "retry")
+	check(t, inspector.RunTask("default", "lost"))
+	worker.attempts("lost", 1)
+
+	check(t, cpp.process.Process.Signal(syscall.SIGCONT))
+	equal(t, "reason", cpp.event("stopping", "lost").text("reason"), "lease lost")
+	cpp.do("stop", nil)
+	equal(t, "state", state(inspector, "default", "lost"), "active")
+	check(t, inspector.CancelProcessing("lost"))
+	becomes(t, inspector, "default", "lost", "retry")
+	info := must[*asynq.TaskInfo](t)(inspector.GetTaskInfo("default", "lost"))
+	equal(t, "the end is Go's", info.LastErr, "context canceled")
+	equal(t, "retried", info.Retried, 2)
 }

@@ -118,7 +118,9 @@ taskmux::CancelMode mode_of(const std::string& name) {
 
 /// The handlers, by type; each first tells what it sees.
 taskmux::Outcome handle(taskmux::Context& context, const taskmux::Task& task) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
   print({{"event", "started"},
+         {"at_us", std::chrono::duration_cast<std::chrono::microseconds>(now).count()},
          {"id", context.task_id()},
          {"queue", context.queue()},
          {"type", task.type},
