@@ -1,9 +1,9 @@
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -116,8 +116,7 @@ class TASKMUX_API ManualClock final : public Clock {
     }
     waker.wait();
     detail::MutexLock lock{mutex_};
-    sleepers_.erase(std::find_if(sleepers_.begin(), sleepers_.end(),
-                                 [&](const Sleeper& s) { return s.waker == &waker; }));
+    std::erase_if(sleepers_, [&waker](const Sleeper& sleeper) { return sleeper.waker == &waker; });
   }
 
   /// Moves the time on by `step`, which must not be negative.
@@ -125,15 +124,24 @@ class TASKMUX_API ManualClock final : public Clock {
     detail::MutexLock lock{mutex_};
     now_ += step;
     steady_now_ += step;
-    for (const Sleeper& sleeper : sleepers_) {
-      if (sleeper.deadline && *sleeper.deadline <= steady_now_) sleeper.waker->notify();
-    }
+    std::erase_if(sleepers_, [this](const Sleeper& sleeper) TASKMUX_REQUIRES(mutex_) {
+      const bool due = sleeper.deadline && *sleeper.deadline <= steady_now_;
+      if (due) sleeper.waker->notify();
+      return due;
+    });
   }
 
   /// Moves the time on to `instant`; does nothing if it has passed.
   void advance_to(Time instant) {
     const Time at = now();
     if (instant > at) advance(instant - at);
+  }
+
+  /// How many threads sleep on this clock and have not been woken by it: for a test that lets others
+  /// come to rest before it moves the time on.
+  std::size_t sleepers() const {
+    detail::MutexLock lock{mutex_};
+    return sleepers_.size();
   }
 
  private:

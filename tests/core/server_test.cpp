@@ -47,13 +47,18 @@ struct Fixture {
   }
   std::optional<TaskState> state(const std::string& id) { return state_of(memory, id); }
 
-  /// Lets time pass in small steps, so that leases are extended as they would be, until `done`.
+  /// Lets time pass in small steps until `done`; before each, the server's roles may come to rest, as
+  /// they would in real time.
   template <typename Predicate>
   bool pass_time_until(Predicate done) {
+    constexpr std::size_t roles = 5;
     return eventually([&] {
+      for (int patience = 2000; patience > 0 && clock->sleepers() < roles; --patience) {
+        if (done()) return true;
+        std::this_thread::yield();
+      }
       if (done()) return true;
       clock->advance(50ms);
-      std::this_thread::yield();
       return false;
     });
   }
@@ -195,7 +200,14 @@ TEST_CASE("shutdown waits for running handlers and takes nothing new", "[server]
   const std::string first = f.client.enqueue({.type = "t"}).id;
   entered.wait();
   const std::string second = f.client.enqueue({.type = "t"}).id;
-  std::thread ends{[&] { server.shutdown(); }};
+  server.stop();  // As shutdown() begins; so that the handler's end can't come before it.
+  std::atomic<bool> ended{false};
+  std::thread ends{[&] {
+    server.shutdown();
+    ended = true;
+  }};
+  for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+  CHECK_FALSE(ended);
   go.count_down();
   ends.join();
   CHECK(f.state(first) == std::nullopt);
@@ -258,7 +270,7 @@ TEST_CASE("a handler that ignores the shutdown is left behind, and its task goes
                   }),
                   config};
     server.start();
-    id = f.client.enqueue({.type = "t"}).id;
+    id = f.client.enqueue({.type = "t"}, {.timeout = 24h * 365}).id;
     hang->entered.wait();
     std::atomic<bool> ended{false};
     std::thread ends{[&] {

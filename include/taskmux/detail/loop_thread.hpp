@@ -37,6 +37,9 @@ class LoopThread {
   /// not.
   void wake() { waker_.notify(); }
 
+  /// Whether the calling thread is this one.
+  bool is_current() const noexcept { return id_.load() == std::this_thread::get_id(); }
+
   /// Waits for the present step to end; there is none after it. Does nothing if not started.
   void stop() {
     if (!thread_.joinable()) return;
@@ -47,11 +50,13 @@ class LoopThread {
 
  private:
   void loop() {
+    id_ = std::this_thread::get_id();
     while (!stopping_) {
       const std::optional<SteadyTime> next = step_();
-      if (stopping_) return;
+      if (stopping_) break;
       if (!next || *next > clock_->steady_now()) clock_->wait(waker_, next);
     }
+    id_ = std::thread::id{};  // It may come again, for a thread of the host.
   }
 
   const std::string name_;
@@ -59,6 +64,7 @@ class LoopThread {
   const Step step_;
   Waker waker_;
   std::atomic<bool> stopping_{false};
+  std::atomic<std::thread::id> id_{};
   std::thread thread_;
 };
 

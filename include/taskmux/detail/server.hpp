@@ -12,7 +12,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <set>
 #include <stdexcept>
 #include <stop_token>
 #include <string>
@@ -210,9 +209,9 @@ class ServerEngine {
   void start_threads() {
     started_at_ = environment_->clock->now();
     for (LoopThread* const thread : {&notifying_, &watching_, &extending_, &upkeeping_})
-      thread->start(thread_start());
+      thread->start(config_.on_thread_start);
     pool_.start();
-    exchanging_.start(thread_start());
+    exchanging_.start(config_.on_thread_start);
   }
 
   /// Ends what runs: lets it finish, then asks it to stop, then puts it back.
@@ -252,8 +251,6 @@ class ServerEngine {
     extending_.stop();
     notifying_.stop();
     notifier_.run_once();  // What came last.
-    MutexLock lock{own_threads_mutex_};
-    own_threads_.clear();  // Their ids may come again, for threads of the host.
   }
 
   /// Plays the exchanging role on this thread until the last outcomes are recorded. Gives the broker
@@ -274,18 +271,8 @@ class ServerEngine {
   }
 
   bool on_own_thread() const {
-    MutexLock lock{own_threads_mutex_};
-    return own_threads_.contains(std::this_thread::get_id()) || pool_.on_worker_thread();
-  }
-
-  std::function<void()> thread_start() {
-    return [this] {
-      {
-        MutexLock lock{own_threads_mutex_};
-        own_threads_.insert(std::this_thread::get_id());
-      }
-      if (config_.on_thread_start) config_.on_thread_start();
-    };
+    return notifying_.is_current() || watching_.is_current() || extending_.is_current() ||
+           upkeeping_.is_current() || exchanging_.is_current() || pool_.on_worker_thread();
   }
 
   // --- what the parts tell each other ---
@@ -374,9 +361,6 @@ class ServerEngine {
   mutable Mutex mutex_;
   std::condition_variable phase_changed_;
   Phase phase_ TASKMUX_GUARDED_BY(mutex_) = Phase::made;
-
-  mutable Mutex own_threads_mutex_;
-  std::set<std::thread::id> own_threads_ TASKMUX_GUARDED_BY(own_threads_mutex_);
 
   Notifier notifier_{config_.logger};
   HealthMonitor health_{config_.logger, [this](const Health& health) {
