@@ -54,7 +54,7 @@ func TestCppRecoversWhatAKilledGoWorkerRan(t *testing.T) {
 	equal(t, "state", state(inspector, "default", "lost"), "active")
 
 	// Its lease is over, but not for asynq's 30 seconds of grace: it must be left alone.
-	leaseEnded(t, "lost", 15*time.Second)
+	leaseEnded(t, "lost", 12*time.Second)
 	cpp.do("start", nil)
 	must[*asynq.TaskInfo](t)(client.Enqueue(asynq.NewTask("hang", nil), asynq.TaskID("other")))
 	cpp.event("started", "other")
@@ -122,7 +122,7 @@ func TestARunChangesSides(t *testing.T) {
 	worker.stop()
 	becomes(t, inspector, "default", "h", "pending")
 	cpp.do("start", nil)
-	cpp.events_("started", "h", 2)
+	cpp.eventsOf("started", "h", 2)
 	fence := redisClient.HExists(context.Background(), "asynq:{default}:t:h", "tmx_run").Val()
 	equal(t, "fence", fence, true)
 	cpp.do("stop", nil)

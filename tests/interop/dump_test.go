@@ -214,7 +214,7 @@ func (v value) String() string {
 }
 
 const (
-	apart      = 12 // Seconds that may lie between the same steps of two tellings.
+	apart      = 20 // Seconds that may lie between the same steps of two tellings.
 	leaseApart = apart + 20
 )
 

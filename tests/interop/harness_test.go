@@ -256,10 +256,10 @@ func (p *peer) list(queue, state string) []fields {
 }
 
 // event waits for an event of a task.
-func (p *peer) event(kind, id string) fields { return p.events_(kind, id, 1)[0] }
+func (p *peer) event(kind, id string) fields { return p.eventsOf(kind, id, 1)[0] }
 
-// events_ waits for so many events of a kind.
-func (p *peer) events_(kind, id string, count int) []fields {
+// eventsOf waits for so many events of a kind.
+func (p *peer) eventsOf(kind, id string, count int) []fields {
 	p.t.Helper()
 	var found []fields
 	eventually(p.t, fmt.Sprintf("%d events %q of task %q in C++", count, kind, id), func() bool {
