@@ -16,6 +16,7 @@ set(taskmux_headers
     include/taskmux/detail/lease_keeper.hpp
     include/taskmux/detail/loop_thread.hpp
     include/taskmux/detail/memory_broker_impl.hpp
+    include/taskmux/detail/memory_pool.hpp
     include/taskmux/detail/memory_queue.hpp
     include/taskmux/detail/memory_task.hpp
     include/taskmux/detail/memory_unique_key.hpp

@@ -67,8 +67,10 @@ inline std::vector<MemoryBroker::Arrival> MemoryBroker::receive(std::vector<Enqu
     }
     Time due = request.process_at.value_or(now);
     if (request.process_in) due = detail::later(now, *request.process_in);
-    arrivals.push_back({std::make_shared<detail::MemoryTask>(std::move(message)), due,
-                        detail::later(std::max(now, due), request.unique_for)});
+    arrivals.push_back(
+        {std::allocate_shared<detail::MemoryTask>(
+             detail::MemoryPoolAllocator<detail::MemoryTask>{*pool_}, std::move(message)),
+         due, detail::later(std::max(now, due), request.unique_for)});
   }
   return arrivals;
 }

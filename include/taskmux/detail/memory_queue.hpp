@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -144,7 +145,9 @@ class MemoryQueue {
     if (settlement.result) task->result = std::make_unique<std::string>(*settlement.result);
     task->cancel_requested = false;
     if (settlement.action != SettleAction::requeue) {
-      task->crashes = settlement.crash ? task->crashes + 1 : 0;
+      const bool countable = task->crashes < std::numeric_limits<std::uint16_t>::max();
+      const int crashes = task->crashes + (countable ? 1 : 0);
+      task->crashes = settlement.crash ? static_cast<std::uint16_t>(crashes) : std::uint16_t{0};
     }
     apply(settlement, *task, now, dead);
     return true;

@@ -56,9 +56,9 @@ struct MemoryTask {
   Time lease_end{};         ///< Active.
   std::uint64_t token = 0;  ///< Active: of the present run.
   std::uint32_t id_hash;
-  int crashes = 0;
+  std::uint16_t crashes = 0;
   TaskState state : 8 = TaskState::pending;
-  CancelMode cancel_mode : 8 = CancelMode::retry;  ///< Means something if `cancel_requested`.
+  CancelMode cancel_mode : 7 = CancelMode::retry;  ///< Means something if `cancel_requested`.
   bool cancel_requested : 1 = false;               ///< Active.
 };
 

@@ -18,6 +18,7 @@
 
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
+#include "taskmux/detail/memory_pool.hpp"
 #include "taskmux/detail/memory_queue.hpp"
 #include "taskmux/detail/memory_task.hpp"
 #include "taskmux/detail/memory_unique_key.hpp"
@@ -149,6 +150,9 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
   const std::size_t max_tasks_;
   const pid_t pid_ = ::getpid();
   const detail::MemoryUniqueKeys unique_keys_;
+  /// Before the queues, which hold blocks of it.
+  const std::unique_ptr<detail::MemoryPool, detail::MemoryPool::Close> pool_{
+      new detail::MemoryPool};
 
   detail::Mutex mutex_;
   Queues queues_ TASKMUX_GUARDED_BY(mutex_);
