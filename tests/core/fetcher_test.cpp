@@ -19,6 +19,10 @@ struct Fetching : Engine {
   }
 
   std::size_t ready() { return pool->load().ready; }
+  /// As after many short runs: much is taken ahead then.
+  void learn_fast_pace() {
+    for (int i = 0; i < 1000; ++i) pool->note_pace(1us);
+  }
   std::size_t exchanges() { return broker.calls(Operation::exchange); }
 
   /// Turns until there is nothing to do at this instant; returns when there is.
@@ -36,6 +40,12 @@ struct Fetching : Engine {
       detail::QueuePicker{{{"default", 1}}, false},
       10s};
 };
+
+TaskMessage never_retried(const std::string& id) {
+  TaskMessage once = message(id);
+  once.max_retry = 0;
+  return once;
+}
 
 }  // namespace
 
@@ -180,6 +190,34 @@ TEST_CASE("a lost reply is repeated; what had been applied comes back as stale a
   f.settle_down();
   CHECK(f.settler.unsettled() == 0);
   CHECK(f.registry.size() == 0);
+}
+
+TEST_CASE("a task that is never retried is not taken ahead of a free worker", "[fetcher]") {
+  Fetching f{1};
+  f.learn_fast_pace();
+  std::vector<EnqueueRequest> batch = many("t", 3);
+  batch.push_back(pending(never_retried("once")));
+  f.broker.enqueue(std::move(batch));
+  CHECK(f.settle_down() ==
+        std::nullopt);  // And waits for the worker, instead of asking again and again.
+  CHECK(f.ready() == 3);
+  CHECK(f.state("once") == TaskState::pending);
+}
+
+TEST_CASE("a task that is never retried is the first that a free worker gets", "[fetcher]") {
+  Engine e{3};
+  for (int i = 0; i < 1000; ++i) e.pool->note_pace(1us);
+  detail::Fetcher fetcher{
+      {e.broker, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+      detail::QueuePicker{{{"a", 1}, {"b", 1}}, false},
+      10s};
+  e.broker.enqueue(many("t", 2000, "a"));
+  TaskMessage once = never_retried("once");
+  once.queue = "b";
+  enqueue(e.broker, once);
+  fetcher.run_once();
+  CHECK(e.pool->load().ready > 100);
+  CHECK(e.pool->ready().pop()->message().id == "once");
 }
 
 TEST_CASE("once told to take no more, it settles only", "[fetcher]") {

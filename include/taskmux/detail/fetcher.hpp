@@ -122,10 +122,11 @@ class Fetcher {
     parts_.settler.collect();
     const std::span<const Settlement> settlements = parts_.settler.batch(most_settlements);
     const WorkerPool::Room room = taking_.load() ? parts_.pool.room() : WorkerPool::Room{};
-    const bool take = room.total > 0 && (maybe_ready_ || !settlements.empty());
+    if (room.workers > 0) blocked_ = false;
+    const bool take = room.total > 0 && !blocked_ && (maybe_ready_ || !settlements.empty());
     if (take || !settlements.empty())
       return exchange(now, settlements, take ? room : WorkerPool::Room{});
-    if (room.total == 0) return std::nullopt;  // Until a worker is free again.
+    if (room.total == 0 || blocked_) return std::nullopt;  // Until a worker is free again.
     return armed_ ? due_ : arm(now);
   }
 
@@ -137,12 +138,13 @@ class Fetcher {
     ExchangeReply reply = parts_.broker.exchange({settlements, quotas, room.workers, lease_});
     exchanges_.fetch_add(1, std::memory_order_relaxed);
     parts_.health.broker_answered();
-    accept(reply, now);
+    accept(reply, now, room.workers);
     const bool unknown = parts_.settler.report(reply.settled);
     if (wanted > 0) {
       note_due(now, reply.now, reply.next_due);
       const bool vain = maybe_ready_ && reply.runs.empty() && !reply.more;
       maybe_ready_ = reply.more || reply.runs.size() >= wanted;
+      blocked_ = reply.more && reply.runs.empty() && room.workers == 0;
       // Another server was faster. A fleet that is woken by one task must not rush back all at
       // once.
       if (vain && woken_) {
@@ -176,8 +178,14 @@ class Fetcher {
     if (next_due) due_ = now + std::clamp(*next_due - broker_now, Duration{0}, Limits::longest);
   }
 
-  void accept(ExchangeReply& reply, SteadyTime sent_at) {
+  void accept(ExchangeReply& reply, SteadyTime sent_at, std::size_t free_workers) {
     if (reply.runs.empty()) return;
+    if (reply.runs.size() > free_workers) {
+      // A task that is never retried must not wait for a worker: were this process to die meanwhile,
+      // it would be archived without a single attempt. There are at most as many as free workers.
+      std::stable_partition(reply.runs.begin(), reply.runs.end(),
+                            [](const Run& run) { return run.message->max_retry == 0; });
+    }
     std::vector<RunPtr> runs;
     runs.reserve(reply.runs.size());
     for (Run& run : reply.runs) {
@@ -191,13 +199,9 @@ class Fetcher {
     if (closed_.load()) give_back_ready();
   }
 
-  /// The newest first, so that the oldest ends up first in line.
   void give_back_ready() {
-    std::vector<RunPtr> runs = parts_.pool.ready().take_if([](const RunState&) { return true; });
-    for (auto run = runs.rbegin(); run != runs.rend(); ++run) {
-      if ((*run)->advance(RunState::Phase::ready, RunState::Phase::ended))
-        parts_.settler.give_back(std::move(*run));
-    }
+    parts_.settler.give_back_unstarted(
+        parts_.pool.ready().take_if([](const RunState&) { return true; }));
   }
 
   Duration stampede_pause() noexcept {
@@ -218,6 +222,7 @@ class Fetcher {
   Random random_;
   Backoff backoff_{random_};
   bool maybe_ready_ = true;  ///< Something may be ready in a queue.
+  bool blocked_ = false;     ///< What is ready may not be taken ahead of a free worker.
   bool armed_ = false;       ///< The watch will hint when that changes.
   bool woken_ = false;       ///< This turn follows a sleep.
   std::optional<SteadyTime> due_;

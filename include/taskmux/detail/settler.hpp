@@ -70,6 +70,15 @@ class Settler {
   /// A run goes back into its queue, first in line: it was not started, or the server ends.
   void give_back(RunPtr run) { put(std::move(run), Verdict{.action = SettleAction::requeue}); }
 
+  /// The same for runs, oldest first, that no worker has begun meanwhile; the oldest ends up first in
+  /// line.
+  void give_back_unstarted(std::vector<RunPtr> runs) {
+    for (auto run = runs.rbegin(); run != runs.rend(); ++run) {
+      if ((*run)->advance(RunState::Phase::ready, RunState::Phase::ended))
+        give_back(std::move(*run));
+    }
+  }
+
   /// A lost run that was taken over: decides what becomes of its task.
   void settle_lost(const Run& run, double random) {
     Verdict verdict = judge_lost(*run.message, run.crashes, rules_for(run.message.get(), random));

@@ -119,13 +119,8 @@ class Watchdog {
   }
 
   void send_back_unstarted(SteadyTime now) {
-    std::vector<RunPtr> stale = parts_.pool.ready().take_if(
-        [&](const RunState& run) { return run.taken_at() + unstarted_limit <= now; });
-    // The newest first, so that the oldest ends up first in line.
-    for (auto run = stale.rbegin(); run != stale.rend(); ++run) {
-      if ((*run)->advance(RunState::Phase::ready, RunState::Phase::ended))
-        parts_.settler.give_back(std::move(*run));
-    }
+    parts_.settler.give_back_unstarted(parts_.pool.ready().take_if(
+        [&](const RunState& run) { return run.taken_at() + unstarted_limit <= now; }));
   }
 
   const Parts parts_;

@@ -138,6 +138,9 @@ class WorkerPool {
     return true;
   }
 
+  /// Tells the pool how long a run took, as its workers do. For tests.
+  void note_pace(SteadyTime::duration took) noexcept { shared_->note_pace(took); }
+
   /// Given-up threads that still hang.
   std::size_t hung() const noexcept { return shared_->hung.load(std::memory_order_relaxed); }
 
