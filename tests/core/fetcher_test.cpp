@@ -1,6 +1,7 @@
 #include "taskmux/detail/fetcher.hpp"
 
 #include "support/engine.hpp"
+#include "support/pass_on.hpp"
 #include "support/test.hpp"
 
 using namespace taskmux;
@@ -132,6 +133,81 @@ TEST_CASE("after a wake that finds nothing it pauses before it looks again", "[f
   enqueue(f.broker, message("t2"));
   f.settle_down();
   CHECK(f.ready() == 1);
+}
+
+TEST_CASE("the pause after a vain wake does not hold up an outcome", "[fetcher]") {
+  Fetching f;
+  enqueue(f.broker, message("long"));
+  f.settle_down();
+  auto run = f.pool->ready().pop();
+  enqueue(f.broker, message("t1"));
+  take_one(f.memory);  // Another server is faster.
+  REQUIRE(f.settle_down());
+  run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
+  run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
+  f.pool->ready().done();
+  f.settler.finish(std::move(run), Outcome::success(), 0.0);
+  f.fetcher.run_once();
+  CHECK(f.settler.unsettled() == 0);
+}
+
+TEST_CASE("outcomes whose fate is unknown are repeated later, and hold up no others", "[fetcher]") {
+  struct Forgetful final : test::PassOn {
+    using PassOn::PassOn;
+    ExchangeReply exchange(const ExchangeRequest& request) override {
+      ++exchanges;
+      ExchangeReply reply;
+      std::vector<Settlement> known;
+      for (const Settlement& s : request.settlements) {
+        if (s.run.message->id != forgets) known.push_back(s);
+      }
+      ExchangeRequest rest = request;
+      rest.settlements = known;
+      ExchangeReply inner = PassOn::exchange(rest);
+      std::size_t next = 0;
+      std::vector<SettleStatus> statuses;
+      for (const Settlement& s : request.settlements) {
+        statuses.push_back(s.run.message->id == forgets ? SettleStatus::unknown
+                                                        : inner.settled.at(next++));
+      }
+      inner.settled = statuses;
+      return inner;
+    }
+    std::string forgets = "bad";
+    int exchanges = 0;
+  };
+  Engine e{4};
+  Forgetful broker{e.memory};
+  detail::Fetcher fetcher{{broker, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+                          detail::QueuePicker{{{"default", 1}}, false},
+                          10s};
+  fetcher.set_watch(broker.watch({"default"}, [](const Hint&) {}));
+  const auto settle_down = [&] {
+    while (true) {
+      const std::optional<SteadyTime> next = fetcher.run_once();
+      if (!next || *next > e.clock->steady_now()) return next;
+    }
+  };
+  enqueue(e.memory, message("bad"));
+  e.settler.finish(e.take_runs().at(0), Outcome::success(), 0.0);
+  const std::optional<SteadyTime> repeat = settle_down();
+  REQUIRE(repeat);
+  CHECK(*repeat - e.clock->steady_now() < 100ms);
+  CHECK(e.settler.unsettled() == 1);
+
+  enqueue(e.memory, message("good"));
+  e.settler.finish(e.take_runs().at(0), Outcome::success(), 0.0);
+  settle_down();
+  CHECK(e.state("good") == std::nullopt);
+  CHECK(e.settler.unsettled() == 1);
+
+  const int before = broker.exchanges;
+  broker.forgets = "";
+  e.clock->advance(100ms);
+  settle_down();
+  CHECK(broker.exchanges > before);
+  CHECK(e.settler.unsettled() == 0);
+  CHECK(e.state("bad") == std::nullopt);
 }
 
 TEST_CASE("an outage is met with growing pauses, and nothing is lost by it", "[fetcher]") {

@@ -119,15 +119,25 @@ class Fetcher {
   }
 
   std::optional<SteadyTime> turn(SteadyTime now) {
-    parts_.settler.collect();
+    const bool repeat = repeat_at_ && now >= *repeat_at_;
+    if (repeat) repeat_at_.reset();
+    parts_.settler.collect(repeat);
     const std::span<const Settlement> settlements = parts_.settler.batch(most_settlements);
     const WorkerPool::Room room = taking_.load() ? parts_.pool.room() : WorkerPool::Room{};
     if (room.workers > 0) blocked_ = false;
-    const bool take = room.total > 0 && !blocked_ && (maybe_ready_ || !settlements.empty());
+    const bool may_look = maybe_ready_ && now >= look_after_;
+    const bool take = room.total > 0 && !blocked_ && (may_look || !settlements.empty());
     if (take || !settlements.empty())
       return exchange(now, settlements, take ? room : WorkerPool::Room{});
-    if (room.total == 0 || blocked_) return std::nullopt;  // Until a worker is free again.
-    return armed_ ? due_ : arm(now);
+    if (room.total == 0 || blocked_) return repeat_at_;  // Until a worker is free again.
+    if (now < look_after_) return sooner(look_after_, repeat_at_);
+    return armed_ ? sooner(due_, repeat_at_) : arm(now);
+  }
+
+  static std::optional<SteadyTime> sooner(std::optional<SteadyTime> a,
+                                          std::optional<SteadyTime> b) {
+    if (!a || !b) return a ? a : b;
+    return std::min(*a, *b);
   }
 
   std::optional<SteadyTime> exchange(SteadyTime now, std::span<const Settlement> settlements,
@@ -147,26 +157,27 @@ class Fetcher {
       blocked_ = reply.more && reply.runs.empty() && room.workers == 0;
       // Another server was faster. A fleet that is woken by one task must not rush back all at
       // once.
-      if (vain && woken_) {
-        woken_ = false;
-        return wait_for(now, stampede_pause());
-      }
+      if (vain && woken_) look_after_ = now + stampede_pause();
     }
     woken_ = false;
-    if (unknown) return wait_for(now, backoff_.next());
-    backoff_.reset();
+    if (unknown) {
+      // Of a part of the store, it may be: what else there is to settle does not wait for it.
+      repeat_at_ = now + backoff_.next();
+    } else if (!repeat_at_) {
+      backoff_.reset();
+    }
     return now;  // Look again: more may have piled up.
   }
 
   std::optional<SteadyTime> arm(SteadyTime now) {
     const Watch::State state = watch_->arm();
     parts_.health.broker_answered();
-    backoff_.reset();
+    if (!repeat_at_) backoff_.reset();
     note_due(now, state.now, state.next_due);
     armed_ = !state.ready;
     if (!state.ready) {
       woken_ = true;  // What ends this sleep is a hint or the time.
-      return due_;
+      return sooner(due_, repeat_at_);
     }
     maybe_ready_ = true;
     woken_ = true;
@@ -226,7 +237,10 @@ class Fetcher {
   bool armed_ = false;       ///< The watch will hint when that changes.
   bool woken_ = false;       ///< This turn follows a sleep.
   std::optional<SteadyTime> due_;
-  SteadyTime not_before_{};
+  SteadyTime not_before_{SteadyTime::min()};  ///< After an error: no call at all.
+  SteadyTime look_after_{
+      SteadyTime::min()};                ///< After a vain wake: outcomes go, nothing is looked for.
+  std::optional<SteadyTime> repeat_at_;  ///< When to repeat what the broker does not know of.
 };
 
 }  // namespace detail

@@ -93,18 +93,11 @@ class Settler {
 
   // The rest is for the exchanging thread alone.
 
-  /// Takes in what has been handed in since.
-  void collect() TASKMUX_EXCLUDES(mutex_) {
+  /// Takes in what has been handed in since, and what is to be repeated if `repeat`.
+  void collect(bool repeat = true) TASKMUX_EXCLUDES(mutex_) {
+    if (repeat) append(waiting_, waiting_runs_, unknown_, unknown_runs_);
     MutexLock lock{mutex_};
-    if (waiting_.empty()) {
-      waiting_.swap(arrivals_);
-      waiting_runs_.swap(arrival_runs_);
-      return;
-    }
-    std::move(arrivals_.begin(), arrivals_.end(), std::back_inserter(waiting_));
-    std::move(arrival_runs_.begin(), arrival_runs_.end(), std::back_inserter(waiting_runs_));
-    arrivals_.clear();
-    arrival_runs_.clear();
+    append(waiting_, waiting_runs_, arrivals_, arrival_runs_);
   }
 
   /// What the next exchange is to settle: the oldest, `limit` at most. Valid until report().
@@ -112,38 +105,43 @@ class Settler {
     return std::span{waiting_}.first(std::min(limit, waiting_.size()));
   }
 
-  /// What became of the batch, in its order. Keeps what is unknown for the next one; returns
-  /// whether there was such.
+  /// What became of the batch, in its order. Keeps what is unknown, to be repeated; returns whether
+  /// there was such.
   bool report(std::span<const SettleStatus> statuses) {
     const std::size_t count = std::min(statuses.size(), waiting_.size());
-    std::vector<Settlement> unknown;
-    std::vector<RunPtr> unknown_runs;
+    const std::size_t unknown_before = unknown_.size();
     for (std::size_t i = 0; i < count; ++i) {
       if (statuses[i] == SettleStatus::unknown) {
-        unknown.push_back(std::move(waiting_[i]));
-        unknown_runs.push_back(std::move(waiting_runs_[i]));
+        unknown_.push_back(std::move(waiting_[i]));
+        unknown_runs_.push_back(std::move(waiting_runs_[i]));
       } else {
         note(waiting_[i], waiting_runs_[i].get(), statuses[i]);
       }
     }
+    const std::size_t unknown = unknown_.size() - unknown_before;
     registry_.remove(std::span{waiting_runs_}.first(count));
-    unsettled_.fetch_sub(count - unknown.size(), std::memory_order_relaxed);
-    if (count == waiting_.size() && unknown.empty()) {
-      waiting_.clear();
-      waiting_runs_.clear();
-      return false;
-    }
+    unsettled_.fetch_sub(count - unknown, std::memory_order_relaxed);
     const auto n = static_cast<std::ptrdiff_t>(count);
     waiting_.erase(waiting_.begin(), waiting_.begin() + n);
     waiting_runs_.erase(waiting_runs_.begin(), waiting_runs_.begin() + n);
-    waiting_.insert(waiting_.begin(), std::make_move_iterator(unknown.begin()),
-                    std::make_move_iterator(unknown.end()));
-    waiting_runs_.insert(waiting_runs_.begin(), std::make_move_iterator(unknown_runs.begin()),
-                         std::make_move_iterator(unknown_runs.end()));
-    return !unknown.empty();
+    return unknown > 0;
   }
 
  private:
+  /// Moves what is in the second pair of lists to the end of the first.
+  static void append(std::vector<Settlement>& settlements, std::vector<RunPtr>& runs,
+                     std::vector<Settlement>& more, std::vector<RunPtr>& more_runs) {
+    if (settlements.empty()) {
+      settlements.swap(more);
+      runs.swap(more_runs);
+      return;
+    }
+    std::move(more.begin(), more.end(), std::back_inserter(settlements));
+    std::move(more_runs.begin(), more_runs.end(), std::back_inserter(runs));
+    more.clear();
+    more_runs.clear();
+  }
+
   /// Those for a failure of `message`; null if its type can't matter.
   JudgeRules rules_for(const TaskMessage* message, double random) const {
     const HandleOptions* const options =
@@ -199,9 +197,11 @@ class Settler {
   SettlerCounts counts_;
   std::atomic<std::size_t> unsettled_{0};
 
-  // Of the exchanging thread. The two lists run in parallel; a taken-over run has a null beside it.
+  // Of the exchanging thread. Two lists each run in parallel; a taken-over run has a null beside it.
   std::vector<Settlement> waiting_;
   std::vector<RunPtr> waiting_runs_;
+  std::vector<Settlement> unknown_;  ///< The broker does not know what became of it.
+  std::vector<RunPtr> unknown_runs_;
 
   Mutex mutex_;
   std::vector<Settlement> arrivals_ TASKMUX_GUARDED_BY(mutex_);
