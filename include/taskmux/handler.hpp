@@ -164,8 +164,9 @@ class Context {
   detail::RunState& state_;
 };
 
-/// Runs tasks of some type. Called from many threads at once; must outlive no one: a ServeMux owns
-/// it.
+/// Runs tasks of some type. Called from many threads at once. A ServeMux owns it, and with that the
+/// server; what it refers to beside that must live as long as any of its calls. Mind the call that
+/// hangs and is given up (ServerConfig::abandon_after): it may outlive the server.
 class TASKMUX_API TaskHandler {
  public:
   TaskHandler() = default;

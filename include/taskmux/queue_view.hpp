@@ -86,8 +86,8 @@ class TASKMUX_API QueueView {
   virtual std::vector<DailyStats> history(std::string_view queue, int days) = 0;
 
   /// The tasks of a state. Pending: next to run first. Active: longest running first. Scheduled and
-  /// retry: by due time. Archived: oldest first. Completed: by the end of retention. Beyond the
-  /// end: empty. Other writers may shift what a page holds.
+  /// retry: by due time. Archived: oldest first. Completed: by the end of retention. With
+  /// payloads and results. Beyond the end: empty. Other writers may shift what a page holds.
   virtual std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) = 0;
 
   /// One task, with its result; nullopt if there is none.

@@ -47,7 +47,7 @@ class Server {
   /// start(), then waits until `stop` is requested, then shutdown().
   void run(std::stop_token stop);
 
-  /// Cheap enough to be called every second.
+  /// Cheap enough to be called every second; also after shutdown().
   ServerStats stats() const;
   Health health() const;
 
