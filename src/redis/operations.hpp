@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
@@ -36,6 +37,13 @@ class Upkeep {
     std::int64_t due = 0;
     std::int64_t active = 0;
   };
+  /// Queues of one call, and the blocks of their tokens.
+  struct Part {
+    std::span<const std::string> queues{};
+    std::vector<std::uint64_t> blocks{};
+  };
+  Call call_on(Store& store, const UpkeepRequest& request, Part& part);
+  std::size_t read(Store& store, const Part& part, const Reply& answer, UpkeepReply& reply);
   Ranks ranks_of(const std::string& queue);
   void set_ranks(const std::string& queue, Ranks ranks);
 

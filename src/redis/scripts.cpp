@@ -637,24 +637,28 @@ end
 return replies
 )lua";
 
-// One step of upkeep of one queue.
-// KEYS: the queue's. ARGV: now, how much to do in each role at most, length of the lease of lost
-// runs that are taken over, first 12 hex digits of their tokens, whether to look for them (0 or 1),
-// bytes of their messages at most, and the ranks at which to go on checking tmx:due and active.
-// Returns {now, forwarded, expired, repaired, next due time or nil, whether there is more to do,
-// ids of lost runs, the fields of each as acquire returns them, next rank in tmx:due, in active,
-// errors of roles}.
+// One step of upkeep; of several queues unless in a cluster.
+// KEYS: the queues'. ARGV: now, how much to do in each role of each queue at most, length of the
+// lease of lost runs that are taken over, whether to look for them (0 or 1), bytes of their
+// messages at most, how much to do at most in the call (a queue that was begun is finished), then
+// for each queue the first 12 hex digits of its tokens and the ranks at which to go on checking
+// tmx:due and active. Returns now and, for each queue as far as the call came, at least one,
+// {forwarded, expired, repaired, next due time or nil, whether there is more to do, ids of lost
+// runs, the fields of each as acquire returns them, next rank in tmx:due, in active, errors of
+// roles}.
 constexpr std::string_view upkeep = R"lua(
-local limit, bytes = tonumber(ARGV[3]), tonumber(ARGV[7])
+local limit, bytes, effort = tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local lease_end = text(seconds_up(now + tonumber(ARGV[4])))
-local forwarded, expired, repaired, more, due = 0, 0, 0, false, nil
-local lost_ids, lost_tasks, errors = {}, {}, {}
-local due_rank, active_rank = tonumber(ARGV[8]), tonumber(ARGV[9])
+local any_lost = false
+local P, T, block, due_rank, active_rank
+local forwarded, expired, repaired, more, due
+local lost_ids, lost_tasks, errors
 
 local function expire_completed()
   local ids = redis.call('ZRANGEBYSCORE', P .. 'completed', '-inf', now_s, 'LIMIT', 0, limit)
   local keys = {}
   for n, id in ipairs(ids) do keys[n] = T .. id end
+  effort = effort - #ids
   many('ZREM', P .. 'completed', ids)
   remove_tasks(keys)
   expired = #ids
@@ -665,6 +669,7 @@ end
 local function check_due()
   local found = redis.call('ZRANGE', P .. 'tmx:due', due_rank, due_rank + limit - 1, 'WITHSCORES')
   local unmatched = {}
+  effort = effort - #found / 2
   for i = 1, #found, 2 do
     if not source_of(P, found[i], tonumber(found[i + 1])) then unmatched[#unmatched + 1] = found[i] end
   end
@@ -684,15 +689,16 @@ local function take_over(id, task)
   bytes = bytes - #task[1]
   redis.call('ZREM', P .. 'lease', id)
   redis.call('ZADD', P .. 'lease', lease_end, id)
-  redis.call('HSET', T .. id, 'tmx_run', ARGV[5] .. string.format('%04x', #lost_ids) .. ' ' .. lease_end)
+  redis.call('HSET', T .. id, 'tmx_run', block .. string.format('%04x', #lost_ids) .. ' ' .. lease_end)
   task[5] = #lost_ids
   lost_ids[#lost_ids + 1] = id
   lost_tasks[#lost_tasks + 1] = task
+  any_lost = true
 end
 
 -- Whether there is room for one more lost run.
 local function room_for(message)
-  if #lost_ids < limit and (#lost_ids == 0 or #message <= bytes) then return true end
+  if #lost_ids < limit and (not any_lost or #message <= bytes) then return true end
   more = true
   return false
 end
@@ -704,6 +710,7 @@ end
 -- Ours a second after the lease has ended, others' after 30, as asynq does.
 local function recover()
   local found = redis.call('ZRANGEBYSCORE', P .. 'lease', '-inf', now_s - 1, 'WITHSCORES', 'LIMIT', 0, 1000)
+  effort = effort - #found / 2
   for i = 1, #found, 2 do
     local id, score = found[i], found[i + 1]
     local run = redis.pcall('HGET', T .. id, 'tmx_run')
@@ -732,6 +739,7 @@ local function check_active()
     active_rank = 0
     return
   end
+  effort = effort - #ids
   local leases, removed = redis.call('ZMSCORE', P .. 'lease', unpack(ids)), 0
   for n, id in ipairs(ids) do
     if not leases[n] then
@@ -775,39 +783,104 @@ local function role(work)
   if not ok then errors[#errors + 1] = type(problem) == 'table' and problem.err or tostring(problem) end
 end
 
-role(expire_completed)
-role(check_due)
-if ARGV[6] == '1' then
-  role(recover)
-  role(check_active)
+local function step(n)
+  P = string.sub(KEYS[n], 1, -8)
+  T = P .. 't:'
+  block, due_rank, active_rank = ARGV[5 + 3 * n], tonumber(ARGV[6 + 3 * n]), tonumber(ARGV[7 + 3 * n])
+  forwarded, expired, repaired, more, due = 0, 0, 0, false, nil
+  lost_ids, lost_tasks, errors = {}, {}, {}
+  role(expire_completed)
+  role(check_due)
+  if ARGV[5] == '1' then
+    role(recover)
+    role(check_active)
+  end
+  role(reclaim_groups)
+  role(function()
+    local dangling, unfinished
+    forwarded, dangling, due, unfinished = forward(P, limit)
+    effort = effort - forwarded - dangling
+    repaired = repaired + dangling
+    if unfinished then more = true end
+  end)
+  if redis.call('EXISTS', P .. 'paused') == 1 then due = nil end
+  return {forwarded, expired, repaired, due or false, more and 1 or 0, lost_ids, lost_tasks, due_rank,
+      active_rank, errors}
 end
-role(reclaim_groups)
-role(function()
-  local dangling, unfinished
-  forwarded, dangling, due, unfinished = forward(P, limit)
-  repaired = repaired + dangling
-  if unfinished then more = true end
-end)
-if redis.call('EXISTS', P .. 'paused') == 1 then due = nil end
-return {now, forwarded, expired, repaired, due or false, more and 1 or 0, lost_ids, lost_tasks, due_rank,
-    active_rank, errors}
+
+local replies = {now}
+for n = 1, #KEYS do
+  replies[n + 1] = step(n)
+  if effort <= 0 then break end
+end
+return replies
 )lua";
 
-// Lists a server, or its table of workers.
-// KEYS: the list. ARGV: now, seconds to live, the member.
+// Tells how queues stand, by reading alone; of several queues unless in a cluster. Redis tracks for
+// a script the keys that are declared, or that it reads, according to its version: so all are both.
+// KEYS: for each queue its paused, pending, scheduled, retry, tmx:due. ARGV: now. Returns {now,
+// whether anything is ready, next due time or nil}. A key of the wrong type is for acquire to
+// complain of.
+constexpr std::string_view look = R"lua(
+local ready, next_due = 0, nil
+
+local function head_of(key, unit)
+  local head = redis.pcall('ZRANGE', key, 0, 0, 'WITHSCORES')
+  return head[2] and math.floor(tonumber(head[2])) * unit
+end
+
+for n = 1, #KEYS, 5 do
+  local paused = redis.pcall('EXISTS', KEYS[n]) == 1
+  local pending = redis.pcall('LLEN', KEYS[n + 1])
+  local due = head_of(KEYS[n + 2], 1000000)
+  for at, unit in pairs({[n + 3] = 1000000, [n + 4] = 1}) do
+    local head = head_of(KEYS[at], unit)
+    if head and (not due or head < due) then due = head end
+  end
+  if not paused then
+    if type(pending) == 'number' and pending > 0 then ready = 1 end
+    if due and due <= now then ready = 1 end
+    if due and (not next_due or due < next_due) then next_due = due end
+  end
+end
+return {now, ready, next_due or false}
+)lua";
+
+// Lists a server, or its table of workers, for so many seconds; and writes what it tells of itself:
+// its record and, from ARGV[at] on, task id and record of each of its workers.
+constexpr std::string_view server_record = R"lua(
+local function list_server(list, member, seconds)
+  redis.call('ZREM', list, member)
+  redis.call('ZADD', list, now_s + tonumber(seconds), member)
+end
+
+local function write_server(record, workers, seconds, bytes, at)
+  redis.call('DEL', workers)
+  redis.call('SET', record, bytes, 'EX', seconds)
+  for n = at, #ARGV, 2 do redis.call('HSET', workers, ARGV[n], ARGV[n + 1]) end
+  redis.call('EXPIRE', workers, seconds)
+end
+)lua";
+
+// KEYS: the list of servers, the list of tables of workers, a server's record, its table of workers.
+// ARGV: now, seconds to live, the record, then task id and record of each worker. For where the
+// keys may lie together; in a cluster the two scripts that follow.
+constexpr std::string_view heartbeat = R"lua(
+list_server(KEYS[1], KEYS[3], ARGV[3])
+list_server(KEYS[2], KEYS[4], ARGV[3])
+write_server(KEYS[3], KEYS[4], ARGV[3], ARGV[4], 5)
+return 1
+)lua";
+
+// KEYS: one of the lists. ARGV: now, seconds to live, the member.
 constexpr std::string_view register_server = R"lua(
-redis.call('ZREM', KEYS[1], ARGV[4])
-return redis.call('ZADD', KEYS[1], now_s + tonumber(ARGV[3]), ARGV[4])
+list_server(KEYS[1], ARGV[4], ARGV[3])
+return 1
 )lua";
 
-// Writes what a server tells of itself.
-// KEYS: its record, its table of workers. ARGV: seconds to live, the record, then task id and
-// record of each worker.
+// KEYS: a server's record, its table of workers. ARGV: as for heartbeat.
 constexpr std::string_view write_server = R"lua(
-redis.call('DEL', KEYS[2])
-redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[1])
-for at = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1]) end
-redis.call('EXPIRE', KEYS[2], ARGV[1])
+write_server(KEYS[1], KEYS[2], ARGV[3], ARGV[4], 5)
 return 1
 )lua";
 
@@ -1102,9 +1175,11 @@ Scripts::Scripts()
              join({one_queue, clock, many, splice, statistics, release_lock, redis::settle})},
       extend{"extend", join({one_queue, clock, many, redis::extend})},
       quarantine{"quarantine", join({one_queue, clock, splice, redis::quarantine})},
-      upkeep{"upkeep", join({one_queue, clock, many, forward, redis::upkeep})},
-      register_server{"register_server", join({clock, redis::register_server})},
-      write_server{"write_server", redis::write_server},
+      upkeep{"upkeep", join({clock, many, forward, redis::upkeep})},
+      look{"look", join({clock, redis::look})},
+      heartbeat{"heartbeat", join({clock, server_record, redis::heartbeat})},
+      register_server{"register_server", join({clock, server_record, redis::register_server})},
+      write_server{"write_server", join({clock, server_record, redis::write_server})},
       live_servers{"live_servers", join({clock, redis::live_servers})},
       queue_info{"queue_info", join({one_queue, clock, statistics, redis::queue_info})},
       list{"list", join({one_queue, clock, describe, redis::list})},

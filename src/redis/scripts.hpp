@@ -12,6 +12,8 @@ inline constexpr std::size_t items = 500;       ///< Settlements, enqueues, runs
 inline constexpr std::size_t bytes = 4u << 20;  ///< Of the arguments, or of messages taken.
 inline constexpr std::size_t forward = 200;     ///< Due tasks moved by an exchange, a queue.
 inline constexpr std::size_t upkeep = 1000;     ///< Most of UpkeepRequest::limit that counts.
+inline constexpr std::size_t effort = 2000;     ///< Items of one call of upkeep, over its queues.
+inline constexpr std::size_t queues = 64;       ///< Of one call, where it may have several.
 }  // namespace bound
 
 /// Every Lua script. KEYS, ARGV and what each returns stand above its text in scripts.cpp, with
@@ -23,6 +25,8 @@ struct Scripts {
   Script extend;
   Script quarantine;
   Script upkeep;
+  Script look;
+  Script heartbeat;
   Script register_server;
   Script write_server;
   Script live_servers;

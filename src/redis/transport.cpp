@@ -203,15 +203,6 @@ class Batch {
     return missing;
   }
 
-  static void encode(const Call& call, Commands& commands) {
-    if (call.script == nullptr) {
-      commands.add(std::span<const std::string>{call.args});
-      return;
-    }
-    commands.begin(call.args.size() + 2).arg("EVALSHA").arg(call.script->sha1);
-    for (const auto& each : call.args) commands.arg(each);
-  }
-
   /// Gives each call its reply, as far as replies came.
   void take_replies(PooledConnection& connection, const std::vector<const Script*>& scripts,
                     const Indices& left, bool asking, std::vector<Reply>& raw) {
@@ -300,6 +291,15 @@ std::uint16_t crc16(std::string_view bytes) noexcept {
 }
 
 }  // namespace
+
+void encode(const Call& call, Commands& commands) {
+  if (call.script == nullptr) {
+    commands.add(std::span<const std::string>{call.args});
+    return;
+  }
+  commands.begin(call.args.size() + 2).arg("EVALSHA").arg(call.script->sha1);
+  for (const auto& each : call.args) commands.arg(each);
+}
 
 Transport::Transport(RedisOptions options) : options_{std::move(options)}, process_{getpid()} {
   check(options_);

@@ -31,6 +31,9 @@ struct Call {
   std::vector<std::string> args{};
 };
 
+/// Adds `call` to `commands`; a script by its SHA.
+void encode(const Call& call, Commands& commands);
+
 /// What Transport::run_and_wait() tells.
 struct WaitedReplies {
   std::vector<Reply> replies{};

@@ -1,6 +1,11 @@
 #include <algorithm>
 #include <chrono>
+#include <initializer_list>
+#include <optional>
+#include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "redis/operations.hpp"
@@ -14,11 +19,12 @@ std::string seconds_up(Duration duration) {
   return text(std::max<std::int64_t>(1, std::chrono::ceil<std::chrono::seconds>(duration).count()));
 }
 
-Call register_server(const Store& store, const std::string& list, std::string_view lifetime,
-                     const std::string& member) {
-  Call call = Store::call_on(scripts().register_server, {list}, {});
+// A script about a server; its arguments so far are now and `lifetime`.
+Call server_call(const Store& store, const Script& script,
+                 std::initializer_list<std::string_view> keys, std::string_view lifetime) {
+  Call call = Store::call_on(script, keys, {});
   store.add_now(call.args);
-  call.args.insert(call.args.end(), {std::string{lifetime}, member});
+  call.args.emplace_back(lifetime);
   return call;
 }
 
@@ -39,54 +45,95 @@ void Upkeep::set_ranks(const std::string& queue, Ranks ranks) {
   }
 }
 
-UpkeepReply Upkeep::step(Store& store, const UpkeepRequest& request) {
+namespace {
+
+// A queue's part of a script's reply.
+void read_queue(Store& store, const std::string& subject, const std::string& queue,
+                std::uint64_t block, ReplyView answer, UpkeepReply& reply) {
+  answer.expect_array(10);
+  reply.forwarded += static_cast<std::size_t>(answer[0].as_integer());
+  reply.expired += static_cast<std::size_t>(answer[1].as_integer());
+  reply.repaired += static_cast<std::size_t>(answer[2].as_integer());
+  if (!answer[3].is_nil()) {
+    reply.next_due = earlier(reply.next_due, time_of(answer[3].as_integer()));
+  }
+  reply.more = reply.more || answer[4].as_integer() != 0;
+  for (std::size_t i = 0; i < answer[9].size(); ++i) {
+    store.log()(LogLevel::error, subject + ": " + printable(answer[9][i].as_string()));
+  }
+  RunReader reader{store, block};
+  reader.read(queue, answer[5], answer[6], reply.lost);
+  reply.repaired += reader.set_aside();
+}
+
+}  // namespace
+
+Call Upkeep::call_on(Store& store, const UpkeepRequest& request, Part& part) {
+  Call call{.slot_key = store.keys(part.queues.front()).pending(), .script = &scripts().upkeep};
+  call.args.push_back(text(static_cast<std::int64_t>(part.queues.size())));
+  for (const std::string& queue : part.queues) call.args.push_back(store.keys(queue).pending());
+  store.add_now(call.args);
   // An outage of Redis must not make every run look lost: their owners could not extend them
   // either.
   const bool recover = request.recover && store.in_contact_for(request.lease);
-  const auto limit =
-      static_cast<std::int64_t>(std::clamp<std::size_t>(request.limit, 1, bound::upkeep));
-  std::vector<Call> calls;
-  std::vector<std::uint64_t> blocks;
-  for (const std::string& queue : request.queues) {
+  const auto limit = std::clamp<std::size_t>(request.limit, 1, bound::upkeep);
+  call.args.insert(call.args.end(), {text(static_cast<std::int64_t>(limit)), micros(request.lease),
+                                     recover ? "1" : "0", text(bound::bytes), text(bound::effort)});
+  for (const std::string& queue : part.queues) {
     const Ranks ranks = ranks_of(queue);
-    blocks.push_back(store.token_block());
-    calls.push_back(
-        store.call(scripts().upkeep, queue,
-                   {text(limit), micros(request.lease), hex_of_block(blocks.back()),
-                    recover ? "1" : "0", text(bound::bytes), text(ranks.due), text(ranks.active)}));
+    part.blocks.push_back(store.token_block());
+    call.args.insert(call.args.end(),
+                     {hex_of_block(part.blocks.back()), text(ranks.due), text(ranks.active)});
   }
+  return call;
+}
 
+/// Returns how many of the queues have been dealt with, which is at least one.
+std::size_t Upkeep::read(Store& store, const Part& part, const Reply& answer, UpkeepReply& reply) {
+  throw_if_error("upkeep of queue \"" + printable(part.queues.front()) + "\"", answer);
+  answer.expect_array(2);
+  reply.now = time_of(answer[0].as_integer());
+  const std::size_t count = std::min(answer.size() - 1, part.queues.size());
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::string& queue = part.queues[i];
+    const auto subject = "upkeep of queue \"" + printable(queue) + "\"";
+    const ReplyView of_queue = answer[i + 1];
+    of_queue.expect_array(10);
+    set_ranks(queue, {.due = of_queue[7].as_integer(), .active = of_queue[8].as_integer()});
+    read_queue(store, subject, queue, part.blocks[i], of_queue, reply);
+  }
+  return count;
+}
+
+UpkeepReply Upkeep::step(Store& store, const UpkeepRequest& request) {
   UpkeepReply reply;
-  const std::vector<Reply> answers = store.run(calls);
   std::optional<Error> failure;
   bool any = false;
-  for (std::size_t i = 0; i < answers.size(); ++i) {
-    const std::string& queue = request.queues[i];
-    const auto subject = "upkeep of queue \"" + printable(queue) + "\"";
-    try {
-      const Reply& answer = answers[i];
-      throw_if_error(subject, answer);
-      answer.expect_array(11);
-      any = true;
-      reply.now = time_of(answer[0].as_integer());
-      reply.forwarded += static_cast<std::size_t>(answer[1].as_integer());
-      reply.expired += static_cast<std::size_t>(answer[2].as_integer());
-      reply.repaired += static_cast<std::size_t>(answer[3].as_integer());
-      if (!answer[4].is_nil()) {
-        reply.next_due = earlier(reply.next_due, time_of(answer[4].as_integer()));
+  const std::size_t most = store.cluster() ? 1 : bound::queues;
+  std::span<const std::string> left = request.queues;
+  std::vector<Part> parts;
+  while (!left.empty()) {
+    parts.push_back({.queues = left.first(std::min(most, left.size()))});
+    left = left.subspan(parts.back().queues.size());
+  }
+  while (!parts.empty()) {
+    std::vector<Call> calls;
+    for (Part& part : parts) calls.push_back(call_on(store, request, part));
+    const std::vector<Reply> answers = store.run(calls);
+    std::vector<Part> unfinished;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      try {
+        const std::size_t done = read(store, parts[i], answers[i], reply);
+        any = true;
+        if (done < parts[i].queues.size()) {
+          unfinished.push_back({.queues = parts[i].queues.subspan(done)});
+        }
+      } catch (const Error& error) {
+        if (!failure) failure = error;
+        store.log()(LogLevel::error, error.what());
       }
-      reply.more = reply.more || answer[5].as_integer() != 0;
-      set_ranks(queue, {.due = answer[8].as_integer(), .active = answer[9].as_integer()});
-      for (std::size_t k = 0; k < answer[10].size(); ++k) {
-        store.log()(LogLevel::error, subject + ": " + printable(answer[10][k].as_string()));
-      }
-      RunReader reader{store, blocks[i]};
-      reader.read(queue, answer[6], answer[7], reply.lost);
-      reply.repaired += reader.set_aside();
-    } catch (const Error& error) {
-      if (!failure) failure = error;
-      store.log()(LogLevel::error, error.what());
     }
+    parts = std::move(unfinished);
   }
   if (failure && !any) throw *failure;
   if (!any) reply.now = store.now();
@@ -95,18 +142,31 @@ UpkeepReply Upkeep::step(Store& store, const UpkeepRequest& request) {
 
 void heartbeat(Store& store, const ServerInfo& server, Duration lifetime) {
   const GlobalKeys& keys = store.global();
+  const std::string servers = keys.servers();
+  const std::string tables = keys.workers();
   const std::string record = keys.server(server.host, server.pid, server.id);
   const std::string workers = keys.worker(server.host, server.pid, server.id);
   const std::string seconds = seconds_up(lifetime);
-  Call write =
-      Store::call_on(scripts().write_server, {record, workers}, {seconds, encode_server(server)});
-  for (const WorkerInfo& worker : server.workers) {
-    write.args.push_back(worker.task_id);
-    write.args.push_back(encode_worker(server, worker));
+
+  std::vector<Call> calls;
+  if (store.cluster()) {
+    const auto list = [&](std::string_view key, const std::string& member) {
+      calls.push_back(server_call(store, scripts().register_server, {key}, seconds));
+      calls.back().args.push_back(member);
+    };
+    list(servers, record);
+    list(tables, workers);
+    calls.push_back(server_call(store, scripts().write_server, {record, workers}, seconds));
+  } else {
+    calls.push_back(
+        server_call(store, scripts().heartbeat, {servers, tables, record, workers}, seconds));
   }
-  const std::vector<Call> calls{register_server(store, keys.servers(), seconds, record),
-                                register_server(store, keys.workers(), seconds, workers),
-                                std::move(write)};
+  std::vector<std::string>& args = calls.back().args;
+  args.push_back(encode_server(server));
+  for (const WorkerInfo& worker : server.workers) {
+    args.push_back(worker.task_id);
+    args.push_back(encode_worker(server, worker));
+  }
   for (const Reply& reply : store.run(calls)) throw_if_error("heartbeat", reply);
 }
 

@@ -14,8 +14,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
+constexpr std::size_t keys_per_look = 5;
 constexpr std::string_view invalidation_channel = "__redis__:invalidate";
-constexpr std::size_t reads_per_queue = 5;
 
 SteadyTime steady_now() { return std::chrono::steady_clock::now(); }
 
@@ -26,12 +26,18 @@ std::chrono::steady_clock::duration around(std::chrono::milliseconds length) {
       std::uniform_int_distribution{length.count() / 2, length.count() * 3 / 2}(random)};
 }
 
-// The time in the reply to ZRANGE 0 0 WITHSCORES, in units of `unit`; none if the set is empty.
-std::optional<Time> head_of(ReplyView reply, Duration unit) {
-  if (!reply.is_array() || reply.size() < 2) return std::nullopt;
-  const std::string_view score = reply[1].as_string();
-  const auto number = parse_number(score.substr(0, score.find('.')));
-  return number ? std::optional{Time{*number * unit}} : std::nullopt;
+// Runs `looks`; loads their script first where the server lacks it.
+std::vector<Reply> run_looks(Connection& connection, std::span<const Call> looks,
+                             SteadyTime deadline) {
+  Commands commands;
+  for (const Call& look : looks) encode(look, commands);
+  std::vector<Reply> replies = connection.pipeline(commands, deadline);
+  const bool missing = std::any_of(replies.begin(), replies.end(), [](const Reply& reply) {
+    return reply.error_code() == "NOSCRIPT";
+  });
+  if (!missing) return replies;
+  connection.command({"SCRIPT", "LOAD", scripts().look.source}, deadline);
+  return connection.pipeline(commands, deadline);
 }
 
 }  // namespace
@@ -96,72 +102,59 @@ Watch::State Listener::arm(Watcher& watcher) {
   // First, as a notice may come before the replies are read.
   watcher.poll_at = steady_now() + around(5s);
   watcher.armed = true;
-  const std::vector<Call> calls = reads_of(watcher);
-  std::optional<std::vector<Reply>> replies = read_tracked(calls);
+  const std::vector<Call> calls = looks_at(watcher.queues);
+  std::optional<std::vector<Reply>> replies = look_tracked(calls);
   if (!replies) {
     watcher.poll_at = steady_now() + around(1s);
     replies = store_.run(calls);
   }
-  const Watch::State state = state_of(watcher, *replies);
+  const Watch::State state = state_of(*replies);
   if (state.ready) watcher.armed = false;
   return state;
 }
 
-std::vector<Call> Listener::reads_of(const Watcher& watcher) const {
+std::vector<Call> Listener::looks_at(std::span<const std::string> queues) const {
+  const std::size_t most = store_.cluster() ? 1 : bound::queues;
   std::vector<Call> calls;
-  const auto head = [&](const std::string& key) {
-    calls.push_back(Store::command(key, {"ZRANGE", key, "0", "0", "WITHSCORES"}));
-  };
-  for (const std::string& queue : watcher.queues) {
-    const Keys keys = store_.keys(queue);
-    calls.push_back(Store::command(keys.paused(), {"EXISTS", keys.paused()}));
-    calls.push_back(Store::command(keys.pending(), {"LLEN", keys.pending()}));
-    head(keys.scheduled());
-    head(keys.retry());
-    head(keys.due());
+  while (!queues.empty()) {
+    const auto now = queues.first(std::min(most, queues.size()));
+    queues = queues.subspan(now.size());
+    Call& call = calls.emplace_back(
+        Call{.slot_key = store_.keys(now.front()).pending(), .script = &scripts().look});
+    call.args.push_back(text(static_cast<std::int64_t>(keys_per_look * now.size())));
+    for (const std::string& queue : now) {
+      const Keys keys = store_.keys(queue);
+      call.args.insert(call.args.end(),
+                       {keys.paused(), keys.pending(), keys.scheduled(), keys.retry(), keys.due()});
+    }
+    store_.add_now(call.args);
   }
-  if (!store_.options().clock) calls.push_back(Store::command({}, {"TIME"}));
   return calls;
 }
 
-Watch::State Listener::state_of(const Watcher& watcher, std::span<const Reply> replies) const {
+Watch::State Listener::state_of(std::span<const Reply> replies) const {
   Watch::State state;
-  if (store_.options().clock) {
-    state.now = store_.options().clock->now();
-  } else {
-    const Reply& time = replies.back();
-    throw_if_error("time", time);
-    time.expect_array(2);
-    state.now = time_of(time[0].as_number() * 1'000'000 + time[1].as_number());
+  for (const Reply& reply : replies) {
+    throw_if_error("watch", reply);
+    reply.expect_array(3);
+    state.now = time_of(reply[0].as_integer());
+    if (reply[1].as_integer() != 0) state.ready = true;
+    if (!reply[2].is_nil())
+      state.next_due = earlier(state.next_due, time_of(reply[2].as_integer()));
   }
-  for (std::size_t i = 0; i < watcher.queues.size(); ++i) {
-    const auto reads = replies.subspan(i * reads_per_queue, reads_per_queue);
-    for (const Reply& read : reads) {
-      // A key of the wrong type is exchange()'s to complain of.
-      if (errc_of(read) == Errc::unavailable) throw_if_error("watch", read);
-    }
-    const bool paused = reads[0].is_integer() && reads[0].as_integer() != 0;
-    if (paused) continue;
-    if (reads[1].is_integer() && reads[1].as_integer() > 0) state.ready = true;
-    std::optional<Time> due = earlier(head_of(reads[2], 1s), head_of(reads[3], 1s));
-    if (due) due = earlier(due, head_of(reads[4], 1us));
-    if (due && *due <= state.now) state.ready = true;
-    state.next_due = earlier(state.next_due, due);
-  }
+  if (replies.empty()) state.now = store_.now();
   return state;
 }
 
 /// Nullopt where tracking is not possible; nothing has been read then.
-std::optional<std::vector<Reply>> Listener::read_tracked(std::span<const Call> calls) {
+std::optional<std::vector<Reply>> Listener::look_tracked(std::span<const Call> calls) {
   const std::int64_t listener = listener_id_;
   if (listener == 0 || calls.empty()) return std::nullopt;
-  Commands commands;
-  for (const Call& call : calls) commands.add(call.args);
   std::lock_guard lock{tracker_mutex_};
   for (bool again = true;; again = false) {
     if (!prepare_tracker(listener)) return std::nullopt;
     try {
-      return tracker_->pipeline(commands, store_.transport().command_deadline());
+      return run_looks(*tracker_, calls, store_.transport().command_deadline());
     } catch (const NothingSent&) {
       tracker_.reset();
       if (!again) throw;

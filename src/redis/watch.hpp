@@ -60,9 +60,9 @@ class Listener {
   using Watchers = std::vector<std::shared_ptr<Watcher>>;
 
   Watch::State arm(Watcher& watcher);
-  std::vector<Call> reads_of(const Watcher& watcher) const;
-  Watch::State state_of(const Watcher& watcher, std::span<const Reply> replies) const;
-  std::optional<std::vector<Reply>> read_tracked(std::span<const Call> calls);
+  std::vector<Call> looks_at(std::span<const std::string> queues) const;
+  Watch::State state_of(std::span<const Reply> replies) const;
+  std::optional<std::vector<Reply>> look_tracked(std::span<const Call> calls);
   bool prepare_tracker(std::int64_t listener);
   void drop_closed_tracker();
   void end(const std::shared_ptr<Watcher>& watcher);

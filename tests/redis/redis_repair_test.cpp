@@ -434,5 +434,38 @@ TEST_CASE("on a full Redis, malformed messages are set aside", "[redis][full]") 
   t.view.delete_queue("default", true);
 }
 
+TEST_CASE("a step of upkeep looks after all queues, in calls of bounded length",
+          "[redis][repair]") {
+  RedisFixture t;
+  std::vector<std::string> queues;
+  for (int q = 0; q < 6; ++q) {
+    queues.push_back("q" + std::to_string(q));
+    std::vector<EnqueueRequest> batch;
+    for (int i = 0; i < 500; ++i) {
+      batch.push_back({.message = message("t" + std::to_string(i), queues.back()),
+                       .process_in = std::chrono::seconds{1}});
+    }
+    t.broker.enqueue(std::move(batch));
+  }
+  t.advance(std::chrono::seconds{1});
+  t.broker.upkeep({.queues = queues, .limit = 1});  // loads the script
+  t.redis.command({"CONFIG", "RESETSTAT"});
+  const UpkeepReply reply = t.broker.upkeep({.queues = queues, .limit = 500});
+  CHECK(t.redis.info("commandstats", "cmdstat_evalsha").starts_with("calls=2,"));
+  CHECK(reply.forwarded == 6 * 499);
+  CHECK_FALSE(reply.more);
+  for (const std::string& queue : queues) CHECK(t.view.queue_info(queue).pending == 500);
+}
+
+TEST_CASE("a queue with a broken key does not stop the upkeep of others", "[redis][repair]") {
+  RedisFixture t;
+  t.redis.command({"SET", "asynq:{broken}:scheduled", "x"});
+  t.redis.command({"SET", "asynq:{broken}:lease", "x"});
+  t.broker.enqueue({{.message = message("t1"), .process_in = std::chrono::seconds{1}}});
+  t.advance(std::chrono::seconds{1});
+  const std::vector<std::string> queues{"broken", "default"};
+  CHECK(t.broker.upkeep({.queues = queues}).forwarded == 1);
+}
+
 }  // namespace
 }  // namespace taskmux::test

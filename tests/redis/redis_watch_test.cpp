@@ -170,6 +170,55 @@ TEST_CASE("an idle watch sends next to nothing", "[redis][watch]") {
   CHECK(std::stoi(before) <= 3);  // CONFIG, INFO and at most one of ours
 }
 
+TEST_CASE("what an idle server sends does not grow with its queues", "[redis][watch]") {
+  RedisFixture t;
+  const std::size_t count = GENERATE(std::size_t{1}, std::size_t{20}, std::size_t{100});
+  CAPTURE(count);
+  std::vector<std::string> queues;
+  for (std::size_t i = 0; i < count; ++i) queues.push_back("q" + std::to_string(i));
+  const ServerInfo server{.host = "h", .pid = 1, .id = "s", .status = "active"};
+  const auto watch = t.broker.watch(queues, [](const Hint&) {});
+  const auto idle = [&] {
+    t.broker.heartbeat(server, 10s);
+    t.broker.upkeep({.queues = queues});
+    CHECK_FALSE(watch->arm().ready);
+  };
+  idle();  // makes connections and loads scripts
+  const auto reads = [&] { return std::stoi(t.redis.info("stats", "total_reads_processed")); };
+  t.redis.command({"CONFIG", "RESETSTAT"});
+  idle();
+  const std::string calls = t.redis.info("commandstats", "cmdstat_evalsha");
+  CHECK(calls.starts_with(count <= 64 ? "calls=3," : "calls=5,"));
+  CHECK(reads() <= 3 + 3);  // ours, CONFIG and INFO
+}
+
+TEST_CASE("keys that come to be in any of many queues are told", "[redis][watch]") {
+  RedisFixture t;
+  Box box;
+  std::vector<std::string> queues;
+  for (int i = 0; i < 100; ++i) queues.push_back("q" + std::to_string(i));
+  const auto watch = t.broker.watch(queues, box.callback());
+  for (const auto* queue : {"q0", "q63", "q64", "q99"}) {
+    CAPTURE(queue);
+    REQUIRE_FALSE(watch->arm().ready);
+    enqueue(t.broker, message(queue, queue));
+    REQUIRE(box.ready());
+    CHECK(watch->arm().ready);
+    CHECK(take(t.broker, queue).size() == 1);
+  }
+}
+
+TEST_CASE("a watch goes on after the server forgot its scripts", "[redis][watch]") {
+  RedisFixture t;
+  Box box;
+  const auto watch = t.broker.watch({"default"}, box.callback());
+  REQUIRE_FALSE(watch->arm().ready);
+  t.redis.command({"SCRIPT", "FLUSH"});
+  REQUIRE_FALSE(watch->arm().ready);
+  enqueue(t.broker, message("t1"));
+  CHECK(box.ready());
+}
+
 TEST_CASE("a key of the wrong type does not stop a watch of other queues", "[redis][watch]") {
   RedisFixture t;
   t.redis.command({"SET", "asynq:{broken}:pending", "x"});
