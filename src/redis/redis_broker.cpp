@@ -105,7 +105,7 @@ std::size_t RedisBroker::act_all(std::string_view queue, TaskAction action, Task
 }
 
 void RedisBroker::update_payload(std::string_view queue, std::string_view id, std::string payload) {
-  redis::update_payload(impl_->store(), queue, id, std::move(payload));
+  redis::update_payload(impl_->store(), queue, id, payload);
 }
 
 void RedisBroker::pause(std::string_view queue) { redis::pause(impl_->store(), queue); }

@@ -319,7 +319,7 @@ std::size_t act_all(Store& store, std::string_view queue, TaskAction action, Tas
 }
 
 void update_payload(Store& store, std::string_view queue, std::string_view id,
-                    std::string payload) {
+                    std::string_view payload) {
   require_queue(store, "update payload in", queue);
   const std::string operation = subject("update payload of", "task", id);
   const std::string key = store.keys(queue).task(id);
@@ -330,7 +330,7 @@ void update_payload(Store& store, std::string_view queue, std::string_view id,
     if (!decoded) {
       throw Error{Errc::malformed, operation + ": " + decoded.error().text(), std::string{id}};
     }
-    decoded->message.task.payload = payload;
+    decoded->message.task.payload = std::string{payload};
     const Reply reply = store.run_one(
         operation,
         store.call(scripts().update_message, queue,

@@ -23,7 +23,8 @@ std::vector<std::optional<Errc>> act(Store& store, std::string_view queue, TaskA
                                      std::optional<TaskState> only);
 std::size_t act_all(Store& store, std::string_view queue, TaskAction action, TaskState state,
                     std::size_t limit);
-void update_payload(Store& store, std::string_view queue, std::string_view id, std::string payload);
+void update_payload(Store& store, std::string_view queue, std::string_view id,
+                    std::string_view payload);
 void pause(Store& store, std::string_view queue);
 void unpause(Store& store, std::string_view queue);
 void cancel(Store& store, std::string_view queue, std::string_view id, CancelMode mode);
