@@ -148,6 +148,7 @@ struct Hint {
   };
   Kind kind = Kind::ready;
   std::string task_id{};
+  std::string queue{};  ///< Of `cancel`: the task's, where the broker knows it; empty = any.
 };
 
 /// A watch on queues. Destroying it ends it: no callback runs after that, and the destructor waits

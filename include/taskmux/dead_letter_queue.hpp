@@ -28,9 +28,10 @@ struct DeadLetterFilter {
 /// (TaskInfo::last_error) and the time when it was set aside (TaskInfo::archived_at). Thread-safe.
 /// The broker must outlive it.
 ///
-/// Every action is on tasks that are still archived at that moment, and reads the archive in
-/// bounded parts, from the newest to the oldest, so that what is removed or archived meanwhile,
-/// here or elsewhere, makes it skip nothing. What is archived after the call came is left alone.
+/// Every action is on tasks that are still archived at that moment. One by a filter reads the archive
+/// in bounded parts, from the newest to the oldest, so that what is removed or archived meanwhile,
+/// here or elsewhere, makes it skip nothing; one on all takes the oldest first. What is archived
+/// while the call runs may be met or not.
 ///
 /// Throws Error{queue_not_found} if nothing was ever enqueued to the queue, Error{unavailable} when
 /// the broker can't be reached, and Error{invalid_argument} for an age that is negative or over 100

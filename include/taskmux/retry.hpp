@@ -56,11 +56,23 @@ struct ExponentialBackoff {
   Duration operator()(const FailedAttempt& attempt) const noexcept {
     const double ceiling = std::chrono::duration<double>{max}.count();
     double delay = std::chrono::duration<double>{initial}.count();
-    for (int n = 0; n < attempt.retried && delay < ceiling && multiplier > 1.0; ++n)
-      delay *= multiplier;
+    if (!(delay > 0.0)) return Duration{0};
+    delay *= power(multiplier, attempt.retried);
     if (delay > ceiling) delay = ceiling;
     delay *= 1.0 + jitter * (2.0 * attempt.random - 1.0);
     return AsynqRetryDelay::bounded(delay < ceiling ? delay : ceiling);
+  }
+
+ private:
+  /// `base` to the power of `exponent`, by squaring: a peer may write any retry count. A base of 1 or
+  /// less does not shrink the delay; infinite at most.
+  static constexpr double power(double base, int exponent) noexcept {
+    double result = 1.0;
+    if (!(base > 1.0)) return result;
+    for (; exponent > 0; exponent /= 2, base *= base) {
+      if (exponent % 2 == 1) result *= base;
+    }
+    return result;
   }
 };
 

@@ -40,7 +40,8 @@ class Server {
   /// stop(), then waits until all handlers are done: up to `shutdown_timeout`; then asks them to
   /// stop and waits for up to `abandon_after`; then puts what still runs back into its queue.
   /// Records all outcomes with the broker, as far as that can be reached within the lease, and ends
-  /// all threads but those that hang. May be called again, and from several threads: all return
+  /// all threads but those that hang. Hooks are heard out for `abandon_after`, and what is left is
+  /// dropped and counted; one that does not return is waited for. May be called again, and from several threads: all return
   /// when it is done. Throws Error{wrong_state} when called from a handler or hook of this server.
   void shutdown();
 

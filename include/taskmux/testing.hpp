@@ -71,7 +71,7 @@ class TestServer {
 
   ExchangeReply exchange(std::span<const Settlement> settlements, std::size_t runs);
   void settle();
-  void run(Run run, Time taken_at);
+  void run(Run taken, Time taken_at);
   void call_hooks(TaskEvent event);
 
   Broker& broker_;
@@ -105,7 +105,7 @@ inline TestServer::TestServer(Broker& broker, ServeMux mux, ServerConfig config)
 
 inline bool TestServer::run_one() {
   UpkeepReply upkeep = broker_.upkeep({.queues = queues_, .lease = config_.lease});
-  for (Run& lost : upkeep.lost) settler_.settle_lost(std::move(lost), 0.5);
+  for (const Run& lost : upkeep.lost) settler_.settle_lost(lost, 0.5);
   settle();
   ExchangeReply reply = exchange({}, 1);
   if (reply.runs.empty()) return false;
@@ -161,7 +161,6 @@ inline void TestServer::run(Run taken, Time taken_at) {
   const detail::AttemptLimits limits =
       detail::attempt_limits(message, mux_->options_of(message.task.type), now, taken_at);
   state->start(now, limits.steady, limits.wall, 0);
-  state->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
   call_hooks(detail::event_of(TaskEvent::Change::started, state->run(), state.get(), now));
   clock_->set_run(state.get());
   const Outcome outcome = detail::attempt(*mux_, *state, now, taken_at);

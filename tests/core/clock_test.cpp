@@ -94,6 +94,23 @@ TEST_CASE("a handler's wait ends with its time, or with its stop token", "[clock
   CHECK(run.context.stop_token().stop_requested());
   CHECK(run.context.stop_reason() == StopReason::cancelled);
   CHECK_FALSE(run.context.wait_for(1s));
+  CHECK_FALSE(run.context.wait_for(Duration::max()));
   CHECK_FALSE(run.state->request_stop(StopReason::timeout, clock->steady_now()));
   CHECK(run.context.stop_reason() == StopReason::cancelled);
+}
+
+TEST_CASE("a handler may wait for ever, until it is stopped", "[clock]") {
+  test::OneRun run{{.type = "t"}};
+  std::atomic<bool> ended{false};
+  bool whole = true;
+  std::thread waits{[&] {
+    whole = run.context.wait_for(Duration::max());
+    ended = true;
+  }};
+  const auto& clock = static_cast<const ManualClock&>(*run.clock);
+  while (clock.sleepers() == 0 && !ended) std::this_thread::yield();
+  CHECK_FALSE(ended);
+  run.state->request_stop(StopReason::shutdown, clock.steady_now());
+  waits.join();
+  CHECK_FALSE(whole);
 }

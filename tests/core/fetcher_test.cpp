@@ -1,5 +1,7 @@
 #include "taskmux/detail/fetcher.hpp"
 
+#include <thread>
+
 #include "support/engine.hpp"
 #include "support/pass_on.hpp"
 #include "support/test.hpp"
@@ -303,6 +305,21 @@ TEST_CASE("once told to take no more, it settles only", "[fetcher]") {
   CHECK(f.settle_down() == std::nullopt);
   CHECK(f.ready() == 0);
   CHECK(f.exchanges() == 0);
+}
+
+TEST_CASE("once closed, no worker gets a run, not even one that a call under way brings",
+          "[fetcher]") {
+  Fetching f{3};
+  f.broker.enqueue(many("t", 3));
+  f.broker.hold(Operation::exchange, 1);
+  std::thread turns{[&] { f.fetcher.run_once(); }};
+  f.broker.wait_held(Operation::exchange);
+  f.fetcher.close();
+  f.broker.release(Operation::exchange);
+  turns.join();
+  CHECK(f.ready() == 0);
+  f.settle_down();
+  CHECK(ids(f.memory, TaskState::pending) == std::vector<std::string>{"t1", "t2", "t3"});
 }
 
 TEST_CASE("closing gives back what waits, in its order", "[fetcher]") {

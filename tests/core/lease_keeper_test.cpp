@@ -164,3 +164,22 @@ TEST_CASE("a cancellation during an outage is not forgotten", "[lease]") {
   k.pass(5s);
   CHECK(runs[0]->cancel_mode() == CancelMode::drop);
 }
+
+TEST_CASE("a cancellation in one queue leaves a task of the same id in another alone", "[lease]") {
+  Keeping k;
+  enqueue(k.broker, message("same", "default"));
+  enqueue(k.broker, message("same", "other"));
+  const auto runs = k.take_runs();
+  const Run other = take_one(k.broker, "other");
+  const auto others = std::make_shared<detail::RunState>(other, k.environment,
+                                                         k.clock->steady_now(), k.clock->now());
+  k.registry.add(std::vector{others});
+  k.begin(*runs[0]);
+  k.begin(*others);
+  const auto watch = k.broker.watch(
+      {"default"}, [&](const Hint& hint) { k.keeper.cancel(hint.task_id, hint.queue); });
+  k.memory.cancel("default", "same", CancelMode::retry);
+  k.keeper.run_once();
+  CHECK(runs[0]->stop_reason() == StopReason::cancelled);
+  CHECK(others->stop_reason() == StopReason::none);
+}

@@ -29,9 +29,10 @@ TEST_CASE("asynq's delay is n^4 + 15 + r * (n + 1) seconds", "[retry]") {
 }
 
 TEST_CASE("no retry count makes a delay overflow", "[retry]") {
-  const int retried = GENERATE(INT_MIN, -1, 100'000, INT_MAX);
+  const int retried = GENERATE(INT_MIN, -1, 100'000, INT_MAX);  // Each at once, too.
   for (const RetryPolicy& policy :
        {RetryPolicy{AsynqRetryDelay{}}, RetryPolicy{ExponentialBackoff{}},
+        RetryPolicy{ExponentialBackoff{.initial = 0s, .multiplier = 1.0000001}},
         RetryPolicy{ExponentialBackoff{.initial = Limits::longest, .max = Limits::longest}}}) {
     const Duration delay = policy(attempt(retried, 0.9));
     CHECK(delay >= Duration{0});

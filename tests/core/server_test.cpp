@@ -626,6 +626,34 @@ TEST_CASE("a slow hook stops nothing", "[server]") {
   CHECK(events == 200);
 }
 
+TEST_CASE("a shutdown does not hear out hooks for ever", "[server]") {
+  Fixture f;
+  std::latch go{1};
+  std::atomic<int> calls{0};
+  ServerConfig config = f.config();
+  config.hooks.on_state_change = [&](const TaskEvent&) {
+    ++calls;
+    go.wait();
+  };
+  Server server{f.broker, mux_of(nothing), config};
+  server.start();
+  for (int i = 0; i < 20; ++i) f.client.enqueue({.type = "t"});
+  REQUIRE(eventually([&] { return server.stats().succeeded == 20; }));
+  std::thread ends{[&] { server.shutdown(); }};
+  CHECK(f.pass_time_until([&] { return server.stats().hooks_dropped > 0; }));
+  go.count_down();  // The one that is being called is waited for.
+  ends.join();
+  CHECK(calls == 1);
+  CHECK(server.stats().hooks_dropped == 39);
+}
+
+TEST_CASE("a server that was stopped before it started does not pretend to work", "[server]") {
+  Fixture f;
+  Server server{f.broker, mux_of(nothing), f.config()};
+  server.stop();
+  CHECK(error_of([&] { server.start(); }) == Errc::wrong_state);
+}
+
 TEST_CASE("library threads leave the host's signals alone and are named", "[server]") {
   Fixture f;
   std::atomic<int> blocked{-1};

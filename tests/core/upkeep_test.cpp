@@ -96,3 +96,22 @@ TEST_CASE("archives are looked through now and then", "[upkeep]") {
   k.upkeep.run_once();
   CHECK(k.trims == 2);
 }
+
+TEST_CASE("a role that keeps failing beside others that work is told of once", "[upkeep]") {
+  Keeping k;
+  k.broker.fail(Operation::upkeep);
+  for (int i = 0; i < 20; ++i) {
+    k.upkeep.run_once();
+    k.health.broker_answered(detail::HealthMonitor::Role::exchange);
+    k.clock->advance(1s);
+  }
+  CHECK_FALSE(k.health.health().healthy);
+  CHECK(k.health_changes.size() == 1);
+  CHECK(k.log.size() == 1);
+  k.broker.recover();
+  k.upkeep.run_once();
+  k.clock->advance(2s);
+  k.upkeep.run_once();
+  CHECK(k.health.health().healthy);
+  CHECK(k.health_changes.size() == 2);
+}

@@ -132,3 +132,40 @@ TEST_CASE("a handler that ends just as it is to be given up keeps its outcome", 
   CHECK(w.pool->hung() == 0);
   CHECK(w.settler.unsettled() == 0);
 }
+
+TEST_CASE("a worker that finds its run taken back says that it is free", "[watchdog]") {
+  Watching w{1};
+  enqueue(w.broker, message("t1"));
+  const auto runs = w.take_runs();
+  runs[0]->advance(Phase::ready, Phase::ended);
+  w.pool->ready().push(runs);
+  w.pool->start();
+  while (w.skipped == 0) std::this_thread::yield();
+  CHECK(w.pool->load().busy == 0);
+  CHECK(w.handled.empty());
+}
+
+TEST_CASE("without patience for handlers that hang, it does not look at them without a pause",
+          "[watchdog]") {
+  Watching w{1};
+  detail::Watchdog dog{{w.registry, *w.pool, w.settler, w.health, w.logger, w.clock, [] {}}, 0s, 1};
+  const auto go = std::make_shared<std::latch>(1);
+  const auto entered = std::make_shared<std::latch>(1);
+  w.mux->handle("hang", [=](Context&, const Task&) {
+    entered->count_down();
+    go->wait();
+  });
+  TaskMessage hanging = message("t1");
+  hanging.task.type = "hang";
+  enqueue(w.broker, hanging);
+  w.pool->start();
+  const auto runs = w.take_runs();
+  w.pool->ready().push(runs);
+  entered->wait();
+  runs[0]->request_stop(StopReason::cancelled, w.clock->steady_now());
+  dog.run_once();
+  CHECK(w.pool->hung() == 1);
+  CHECK(w.until(dog.run_once()) == 100ms);
+  go->count_down();
+  while (w.pool->hung() > 0) std::this_thread::yield();
+}

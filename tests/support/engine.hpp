@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <memory>
@@ -37,7 +38,8 @@ struct Engine {
         [](const detail::RunState&) {},
         [this](std::shared_ptr<detail::RunState> run, const Outcome& end, double random) {
           settler.finish(std::move(run), end, random);
-        }});
+        },
+        [this] { ++skipped; }});
   }
 
   /// Takes the next tasks as Fetcher would, without it, and registers them.
@@ -54,7 +56,6 @@ struct Engine {
   /// Moves a run into its handler, which is never called.
   void begin(detail::RunState& run, Duration limit = std::chrono::minutes{30}) {
     run.start(clock->steady_now(), clock->steady_now() + limit, clock->now() + limit, 0);
-    run.advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
   }
 
   /// Carries what has ended to the broker.
@@ -85,6 +86,7 @@ struct Engine {
                                [this](const Health& change) { health_changes.push_back(change); }};
   detail::RunRegistry registry;
   int arrivals = 0;
+  std::atomic<int> skipped{0};
   std::vector<std::pair<std::string, SettleAction>> settled;
   detail::Settler settler{{FixedDelay{std::chrono::minutes{1}}, {}, 3, mux},
                           registry,

@@ -38,6 +38,7 @@ class ArchiveTrimmer {
     std::size_t deleted = 0;
     std::size_t kept = 0;  // By the hook; they stay at the front of the listing.
     while (true) {
+      const std::size_t before = deleted + kept;
       std::vector<std::string> victims;
       const std::vector<TaskInfo> page = view.list(queue, TaskState::archived, {kept, chunk});
       std::size_t looked_at = 0;
@@ -55,7 +56,7 @@ class ArchiveTrimmer {
       // Only while archived: one that an operator runs again meanwhile is not touched.
       for (const auto& error : view.act(queue, TaskAction::remove, victims, TaskState::archived))
         deleted += error ? 0 : 1;
-      if (looked_at < chunk) return deleted;
+      if (looked_at < chunk || deleted + kept == before) return deleted;
     }
   }
 

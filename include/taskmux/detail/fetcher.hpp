@@ -74,12 +74,11 @@ class Fetcher {
   // From any thread; the fetcher must be woken afterwards.
   void hint() noexcept { hinted_.store(true, std::memory_order_release); }
   void stop_taking() noexcept { taking_.store(false); }
-  /// Also gives back what waits for a worker, and what a call under way still brings. Any thread;
-  /// no waking needed.
+  /// Also gives back what waits for a worker, and what a call under way still brings: no worker gets
+  /// a run after this. Any thread; no waking needed.
   void close() {
     taking_.store(false);
-    closed_.store(true);
-    give_back_ready();
+    parts_.settler.give_back_unstarted(parts_.pool.ready().seal());
   }
 
   std::uint64_t taken() const noexcept { return taken_.load(std::memory_order_relaxed); }
@@ -100,7 +99,7 @@ class Fetcher {
     try {
       return turn(now);
     } catch (const std::exception& e) {
-      parts_.health.broker_failed(e.what());
+      parts_.health.broker_failed(HealthMonitor::Role::exchange, e.what());
       maybe_ready_ = true;
       armed_ = false;
       return wait_for(now, backoff_.next());
@@ -147,8 +146,11 @@ class Fetcher {
     if (wanted > 0) quotas = picker_.share(wanted);
     ExchangeReply reply = parts_.broker.exchange({settlements, quotas, room.workers, lease_});
     exchanges_.fetch_add(1, std::memory_order_relaxed);
-    parts_.health.broker_answered();
     accept(reply, now, room.workers);
+    if (reply.settled.size() != settlements.size()) {
+      throw Error{Errc::protocol, "exchange: the broker did not answer for each settlement"};
+    }
+    parts_.health.broker_answered(HealthMonitor::Role::exchange);
     const bool unknown = parts_.settler.report(reply.settled);
     if (wanted > 0) {
       note_due(now, reply.now, reply.next_due);
@@ -162,7 +164,7 @@ class Fetcher {
     woken_ = false;
     if (unknown) {
       // Of a part of the store, it may be: what else there is to settle does not wait for it.
-      repeat_at_ = now + backoff_.next();
+      if (!repeat_at_) repeat_at_ = now + backoff_.next();
     } else if (!repeat_at_) {
       backoff_.reset();
     }
@@ -171,7 +173,7 @@ class Fetcher {
 
   std::optional<SteadyTime> arm(SteadyTime now) {
     const Watch::State state = watch_->arm();
-    parts_.health.broker_answered();
+    parts_.health.broker_answered(HealthMonitor::Role::exchange);
     if (!repeat_at_) backoff_.reset();
     note_due(now, state.now, state.next_due);
     armed_ = !state.ready;
@@ -197,22 +199,17 @@ class Fetcher {
       std::stable_partition(reply.runs.begin(), reply.runs.end(),
                             [](const Run& run) { return run.message->max_retry == 0; });
     }
+    const SteadyTime arrived_at = clock().steady_now();
     std::vector<RunPtr> runs;
     runs.reserve(reply.runs.size());
     for (Run& run : reply.runs) {
-      runs.push_back(
-          std::make_shared<RunState>(std::move(run), parts_.environment, sent_at, reply.now));
+      runs.push_back(std::make_shared<RunState>(std::move(run), parts_.environment, sent_at,
+                                                reply.now, arrived_at));
     }
     taken_.fetch_add(runs.size(), std::memory_order_relaxed);
     parts_.registry.add(runs);
+    parts_.settler.give_back_unstarted(parts_.pool.ready().push(std::move(runs)));
     parts_.runs_arrived();
-    parts_.pool.ready().push(std::move(runs));
-    if (closed_.load()) give_back_ready();
-  }
-
-  void give_back_ready() {
-    parts_.settler.give_back_unstarted(
-        parts_.pool.ready().take_if([](const RunState&) { return true; }));
   }
 
   Duration stampede_pause() noexcept {
@@ -225,7 +222,6 @@ class Fetcher {
   std::unique_ptr<Watch> watch_;
   std::atomic<bool> hinted_{false};
   std::atomic<bool> taking_{true};
-  std::atomic<bool> closed_{false};
   std::atomic<std::uint64_t> taken_{0};
   std::atomic<std::uint64_t> exchanges_{0};
 

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -19,21 +21,28 @@ namespace detail {
 /// outage is two lines in a log, however long it lasts. Thread-safe.
 class HealthMonitor {
  public:
-  /// `changed` is called after each change, and must not wait for anything.
+  /// `changed` is called at each change under a lock: it must be quick and call nothing of this.
   HealthMonitor(const Logger& logger, std::function<void(const Health&)> changed)
       : logger_{logger}, changed_{std::move(changed)} {}
 
-  void broker_answered() {
-    if (!broker_down_.load(std::memory_order_acquire))
-      return;  // The way of every call in good times.
-    update([this]() TASKMUX_REQUIRES(mutex_) { broker_error_.clear(); });
+  /// Who calls the broker. Each fails and recovers for itself.
+  enum class Role { exchange, extend, upkeep, heartbeat };
+
+  void broker_answered(Role role) {
+    if (!failing_[index(role)].load(std::memory_order_acquire)) return;  // The way of good times.
+    update([&]() TASKMUX_REQUIRES(mutex_) {
+      errors_[index(role)].clear();
+      failing_[index(role)].store(false, std::memory_order_release);
+    });
   }
 
-  void broker_failed(const std::string& error) {
+  void broker_failed(Role role, const std::string& error) {
     broker_errors_.fetch_add(1, std::memory_order_relaxed);
-    if (broker_down_.load(std::memory_order_acquire)) return;
-    update([this, &error]()
-               TASKMUX_REQUIRES(mutex_) { broker_error_ = error.empty() ? "unknown" : error; });
+    if (failing_[index(role)].load(std::memory_order_acquire)) return;
+    update([&]() TASKMUX_REQUIRES(mutex_) {
+      errors_[index(role)] = error.empty() ? "unknown" : error;
+      failing_[index(role)].store(true, std::memory_order_release);
+    });
   }
 
   void too_many_hung(bool yes) {
@@ -58,29 +67,32 @@ class HealthMonitor {
       MutexLock lock{mutex_};
       const Health before = current();
       change();
-      broker_down_.store(!broker_error_.empty(), std::memory_order_release);
       health = current();
-      if (health.healthy == before.healthy && health.reason == before.reason) return;
+      if (health.healthy == before.healthy) return;
+      if (changed_) changed_(health);  // Under the lock, so that changes are told in their order.
     }
     logger_(health.healthy ? LogLevel::info : LogLevel::error,
             health.healthy ? "the server is healthy again"
                            : "the server is unhealthy: " + health.reason);
-    if (changed_) changed_(health);
   }
 
+  static constexpr std::size_t index(Role role) noexcept { return static_cast<std::size_t>(role); }
+
   Health current() const TASKMUX_REQUIRES(mutex_) {
-    if (!broker_error_.empty()) return {false, "broker: " + broker_error_};
+    for (const std::string& error : errors_) {
+      if (!error.empty()) return {false, "broker: " + error};
+    }
     if (hung_) return {false, "too many handlers hang; no more tasks are taken"};
     return {};
   }
 
   const Logger& logger_;
   const std::function<void(const Health&)> changed_;
-  std::atomic<bool> broker_down_{false};
+  std::array<std::atomic<bool>, 4> failing_{};  ///< By Role.
   std::atomic<bool> hung_now_{false};
   std::atomic<std::uint64_t> broker_errors_{0};
   mutable Mutex mutex_;
-  std::string broker_error_ TASKMUX_GUARDED_BY(mutex_);
+  std::array<std::string, 4> errors_ TASKMUX_GUARDED_BY(mutex_);
   bool hung_ TASKMUX_GUARDED_BY(mutex_) = false;
 };
 

@@ -45,16 +45,17 @@ class LeaseKeeper {
 
   /// Someone asked to cancel the run of this task, if it is ours. The keeper must be woken
   /// afterwards. Thread-safe.
-  void cancel(std::string task_id) TASKMUX_EXCLUDES(mutex_) {
+  /// Of whatever queue if `queue` is empty.
+  void cancel(std::string task_id, std::string queue = {}) TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
-    cancels_.insert(std::move(task_id));
+    cancels_.emplace(std::move(task_id), std::move(queue));
   }
 
   /// Deals with cancellations at once, and extends all leases if a quarter has passed; returns when
   /// the next is due.
   std::optional<SteadyTime> run_once() {
     const SteadyTime now = parts_.clock->steady_now();
-    const std::set<std::string> cancels = take_cancels();
+    const std::set<Cancel> cancels = take_cancels();
     if (!cancels.empty() && !extend_and_stop(now, cancels)) put_back(cancels);
     if (now >= next_) {
       // A run that is younger has most of its lease before it.
@@ -65,14 +66,16 @@ class LeaseKeeper {
   }
 
  private:
+  using Cancel = std::pair<std::string, std::string>;  ///< Id, and queue or nothing.
+
   static constexpr std::size_t most_at_once = 500;
 
-  std::set<std::string> take_cancels() TASKMUX_EXCLUDES(mutex_) {
+  std::set<Cancel> take_cancels() TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     return std::exchange(cancels_, {});
   }
 
-  void put_back(const std::set<std::string>& cancels) TASKMUX_EXCLUDES(mutex_) {
+  void put_back(const std::set<Cancel>& cancels) TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     cancels_.insert(cancels.begin(), cancels.end());
   }
@@ -84,9 +87,10 @@ class LeaseKeeper {
                       false);
   }
 
-  bool extend_and_stop(SteadyTime now, const std::set<std::string>& ids) {
+  bool extend_and_stop(SteadyTime now, const std::set<Cancel>& ids) {
     return extend_all(now, parts_.registry.select([&](const RunState& run) {
-      return ids.contains(run.message().id);
+      const TaskMessage& message = run.message();
+      return ids.contains({message.id, {}}) || ids.contains({message.id, message.queue});
     }),
                       true);
   }
@@ -103,10 +107,10 @@ class LeaseKeeper {
       try {
         replies = parts_.broker.extend(named, lease_);
       } catch (const std::exception& e) {
-        parts_.health.broker_failed(e.what());
+        parts_.health.broker_failed(HealthMonitor::Role::extend, e.what());
         return false;
       }
-      parts_.health.broker_answered();
+      parts_.health.broker_answered(HealthMonitor::Role::extend);
       for (std::size_t i = 0; i < part.size() && i < replies.size(); ++i) {
         const ExtendReply& reply = replies[i];
         if (reply.status == LeaseStatus::lost) {
@@ -145,7 +149,7 @@ class LeaseKeeper {
   const Duration lease_;
   SteadyTime next_{SteadyTime::min()};
   Mutex mutex_;
-  std::set<std::string> cancels_ TASKMUX_GUARDED_BY(mutex_);
+  std::set<Cancel> cancels_ TASKMUX_GUARDED_BY(mutex_);
 };
 
 }  // namespace detail

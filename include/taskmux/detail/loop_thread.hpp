@@ -1,6 +1,8 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -10,6 +12,7 @@
 
 #include "taskmux/clock.hpp"
 #include "taskmux/detail/thread.hpp"
+#include "taskmux/logger.hpp"
 
 namespace taskmux {
 inline namespace v0 {
@@ -17,13 +20,14 @@ namespace detail {
 
 /// One background role: calls `step` on a thread of its own, again whenever it is woken or the time
 /// has come that the last call returned (none: only when woken; one that has passed: at once).
-/// `step` must not throw. Tests call the step themselves.
+/// A step that throws, as for want of memory, is told to the log and tried again a little later.
+/// Tests call the step themselves.
 class LoopThread {
  public:
   using Step = std::function<std::optional<SteadyTime>()>;
 
-  LoopThread(std::string name, std::shared_ptr<Clock> clock, Step step)
-      : name_{std::move(name)}, clock_{std::move(clock)}, step_{std::move(step)} {}
+  LoopThread(std::string name, std::shared_ptr<Clock> clock, const Logger& logger, Step step)
+      : name_{std::move(name)}, clock_{std::move(clock)}, logger_{logger}, step_{std::move(step)} {}
   LoopThread(const LoopThread&) = delete;
   LoopThread& operator=(const LoopThread&) = delete;
   ~LoopThread() { stop(); }
@@ -52,15 +56,27 @@ class LoopThread {
   void loop() {
     id_ = std::this_thread::get_id();
     while (!stopping_) {
-      const std::optional<SteadyTime> next = step_();
+      const std::optional<SteadyTime> next = guarded_step();
       if (stopping_) break;
       if (!next || *next > clock_->steady_now()) clock_->wait(waker_, next);
     }
     id_ = std::thread::id{};  // It may come again, for a thread of the host.
   }
 
+  std::optional<SteadyTime> guarded_step() noexcept {
+    try {
+      return step_();
+    } catch (const std::exception& e) {
+      logger_(LogLevel::error, e.what());
+    } catch (...) {
+      logger_(LogLevel::error, "a background step threw something that is not a std::exception");
+    }
+    return clock_->steady_now() + std::chrono::milliseconds{100};
+  }
+
   const std::string name_;
   const std::shared_ptr<Clock> clock_;
+  const Logger& logger_;
   const Step step_;
   Waker waker_;
   std::atomic<bool> stopping_{false};

@@ -530,7 +530,7 @@ inline void MemoryBroker::cancel(std::string_view queue, std::string_view id, Ca
     }
     task.cancel_requested = true;
     task.cancel_mode = mode;
-    watches_.cancel(id, hints);
+    watches_.cancel(queue, id, hints);
   }
   hints.give();
 }

@@ -72,14 +72,19 @@ class MemoryPool {
   }
 
   void close() noexcept TASKMUX_EXCLUDES(taking_, giving_) {
-    bool last = false;
+    std::uint64_t taken = 0;
     {
       MutexLock taking{taking_};
       free_all(std::exchange(ready_, nullptr));
+      taken = taken_;
+    }
+    // From the moment that giving_ is let go, whoever gives the last block may free the pool.
+    bool last = false;
+    {
       MutexLock giving{giving_};
       free_all(std::exchange(returned_, nullptr));
       kept_ = most_kept;  // From now on nothing is kept.
-      awaited_ = taken_;
+      awaited_ = taken;
       last = given_ == awaited_;
     }
     if (last) delete this;

@@ -93,9 +93,11 @@ class MemoryWatches {
     }
   }
 
-  void cancel(std::string_view task_id, MemoryHints& hints) {
+  void cancel(std::string_view queue, std::string_view task_id, MemoryHints& hints) {
     for (const auto& watcher : watchers_) {
-      hints.add(watcher, {.kind = Hint::Kind::cancel, .task_id = std::string{task_id}});
+      hints.add(watcher, {.kind = Hint::Kind::cancel,
+                          .task_id = std::string{task_id},
+                          .queue = std::string{queue}});
     }
   }
 

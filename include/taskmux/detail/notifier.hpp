@@ -24,7 +24,9 @@ class Notifier {
  public:
   static constexpr std::size_t capacity = 10'000;
 
-  explicit Notifier(const Logger& logger) : logger_{logger} {}
+  /// `called` runs after each call.
+  explicit Notifier(const Logger& logger, std::function<void()> called = {})
+      : logger_{logger}, called_{std::move(called)} {}
 
   /// Queues a call; drops it, and counts that, when the queue is full. True if it was the first of
   /// the queue: run_once() is due.
@@ -48,8 +50,22 @@ class Notifier {
       } catch (...) {
         logger_(LogLevel::error, "a hook threw something that is not a std::exception");
       }
+      finish_one();
     }
     return std::nullopt;
+  }
+
+  /// Calls that are queued or being made.
+  std::size_t pending() const TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    return calls_.size() + (calling_ ? 1 : 0);
+  }
+
+  /// Drops what is queued, and counts that.
+  void drop_rest() TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    dropped_.fetch_add(calls_.size(), std::memory_order_relaxed);
+    calls_.clear();
   }
 
   std::uint64_t dropped() const noexcept { return dropped_.load(std::memory_order_relaxed); }
@@ -60,12 +76,23 @@ class Notifier {
     if (calls_.empty()) return {};
     std::function<void()> call = std::move(calls_.front());
     calls_.pop_front();
+    calling_ = true;
     return call;
   }
 
+  void finish_one() TASKMUX_EXCLUDES(mutex_) {
+    {
+      MutexLock lock{mutex_};
+      calling_ = false;
+    }
+    if (called_) called_();
+  }
+
   const Logger& logger_;
-  Mutex mutex_;
+  const std::function<void()> called_;
+  mutable Mutex mutex_;
   std::deque<std::function<void()>> calls_ TASKMUX_GUARDED_BY(mutex_);
+  bool calling_ TASKMUX_GUARDED_BY(mutex_) = false;
   std::atomic<std::uint64_t> dropped_{0};
 };
 

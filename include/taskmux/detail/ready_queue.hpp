@@ -26,18 +26,30 @@ class ReadyQueue {
     std::size_t busy = 0;   ///< Workers that have something to deal with.
   };
 
-  /// Adds runs at the back. Wakes one worker; each worker that finds more than it takes wakes the
-  /// next.
-  void push(std::vector<RunPtr> runs) TASKMUX_EXCLUDES(mutex_) {
-    if (runs.empty()) return;
+  /// Adds runs at the back, and returns none; once sealed, adds none and returns them all. Wakes one
+  /// worker; each worker that finds more than it takes wakes the next.
+  std::vector<RunPtr> push(std::vector<RunPtr> runs) TASKMUX_EXCLUDES(mutex_) {
+    if (runs.empty()) return {};
     bool wake = false;
     {
       MutexLock lock{mutex_};
+      if (sealed_) return runs;
       runs_.insert(runs_.end(), std::make_move_iterator(runs.begin()),
                    std::make_move_iterator(runs.end()));
       wake = idle_ > 0;
     }
     if (wake) available_.notify_one();
+    return {};
+  }
+
+  /// Takes out what waits, oldest first. No worker gets a run after this.
+  std::vector<RunPtr> seal() TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    sealed_ = true;
+    std::vector<RunPtr> left{std::make_move_iterator(runs_.begin()),
+                             std::make_move_iterator(runs_.end())};
+    runs_.clear();
+    return left;
   }
 
   /// Waits for a run and takes it; the caller is busy then. Null once closed.
@@ -116,6 +128,7 @@ class ReadyQueue {
   std::deque<RunPtr> runs_ TASKMUX_GUARDED_BY(mutex_);
   std::size_t idle_ TASKMUX_GUARDED_BY(mutex_) = 0;
   std::size_t busy_ TASKMUX_GUARDED_BY(mutex_) = 0;
+  bool sealed_ TASKMUX_GUARDED_BY(mutex_) = false;
   bool closed_ TASKMUX_GUARDED_BY(mutex_) = false;
 };
 

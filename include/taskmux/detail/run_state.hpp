@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <any>
 #include <atomic>
 #include <cstddef>
@@ -61,17 +62,19 @@ class RunState {
  public:
   enum class Phase : unsigned char {
     ready,      ///< Taken from the broker, waiting for a worker.
+    starting,   ///< A worker has it; when it began and must end is being noted.
     running,    ///< In its handler.
     ended,      ///< Its outcome is known, or it went back unstarted.
     abandoned,  ///< Settled without its handler, which hangs; whatever that does is discarded.
   };
 
   RunState(Run run, std::shared_ptr<RunEnvironment> environment, SteadyTime taken_at,
-           Time taken_at_wall)
+           Time taken_at_wall, std::optional<SteadyTime> arrived_at = std::nullopt)
       : run_{std::move(run)},
         environment_{std::move(environment)},
         taken_at_{taken_at},
-        taken_at_wall_{taken_at_wall} {}
+        taken_at_wall_{taken_at_wall},
+        arrived_at_{arrived_at.value_or(taken_at)} {}
   RunState(const RunState&) = delete;
   RunState& operator=(const RunState&) = delete;
 
@@ -80,6 +83,8 @@ class RunState {
   /// When the request that took it was sent, and the broker's time then.
   SteadyTime taken_at() const noexcept { return taken_at_; }
   Time taken_at_wall() const noexcept { return taken_at_wall_; }
+  /// When it was there for a worker to begin.
+  SteadyTime arrived_at() const noexcept { return arrived_at_; }
 
   Phase phase() const noexcept { return phase_.load(std::memory_order_acquire); }
   /// Moves from one phase to another; false if it was in neither the expected one nor stayed there.
@@ -87,13 +92,16 @@ class RunState {
     return phase_.compare_exchange_strong(from, to, std::memory_order_acq_rel);
   }
 
-  /// Notes the start of the attempt and its deadline; called once, by the worker, before it moves
-  /// to `running`.
-  void start(SteadyTime now, SteadyTime deadline, Time deadline_wall, std::size_t worker) noexcept {
+  /// Begins the attempt on `worker`, which alone calls this; false if the run has been taken back, or
+  /// its lease lost, before.
+  bool start(SteadyTime now, SteadyTime deadline, Time deadline_wall, std::size_t worker) noexcept {
+    if (!advance(Phase::ready, Phase::starting)) return false;
     started_at_ = now;
     deadline_wall_ = deadline_wall;
     worker_ = worker;
     deadline_ = deadline;
+    phase_.store(Phase::running, std::memory_order_release);
+    return true;
   }
   /// Notes the end of the handler, whatever becomes of its outcome.
   void end(SteadyTime now) noexcept {
@@ -103,7 +111,8 @@ class RunState {
   SteadyTime ended_at() const noexcept {
     return SteadyTime{SteadyTime::duration{ended_at_.load(std::memory_order_relaxed)}};
   }
-  /// The rest may be read once phase() is past `ready`.
+  /// The rest may be read once phase() has been `running`; a run that ended without that has the
+  /// values of none.
   SteadyTime started_at() const noexcept { return started_at_; }
   SteadyTime deadline() const noexcept { return deadline_; }
   Time deadline_wall() const noexcept { return deadline_wall_; }
@@ -145,7 +154,8 @@ class RunState {
     if (stop_reason() != StopReason::none) return false;
     Waker waker;
     const std::stop_callback wake{stop_token(), [&waker] { waker.notify(); }};
-    const SteadyTime until = environment_->clock->steady_now() + duration;
+    const SteadyTime until =
+        environment_->clock->steady_now() + std::min<Duration>(duration, Limits::longest);
     while (stop_reason() == StopReason::none) {
       if (environment_->clock->steady_now() >= until) return true;
       environment_->clock->wait(waker, until);
@@ -207,6 +217,7 @@ class RunState {
   const std::shared_ptr<RunEnvironment> environment_;
   const SteadyTime taken_at_;
   const Time taken_at_wall_;
+  const SteadyTime arrived_at_;
 
   std::atomic<Phase> phase_{Phase::ready};
   std::atomic<StopReason> stop_reason_{StopReason::none};

@@ -104,6 +104,8 @@ class ServerEngine {
       MutexLock lock{mutex_};
       if (phase_ != Phase::made)
         throw Error{Errc::wrong_state, "start: this server was started before"};
+      if (stopped_)
+        throw Error{Errc::wrong_state, "start: this server was stopped before it was started"};
       phase_ = Phase::starting;
     }
     try {
@@ -144,7 +146,13 @@ class ServerEngine {
       phase_ = Phase::ending;
     }
     stop();
-    end_runs();
+    try {
+      end_runs();
+    } catch (...) {  // Out of memory: the rest must still be ended.
+      end_threads();
+      set_phase(Phase::ended);
+      throw;
+    }
     end_threads();
     try {
       broker_.retire(describe("closed"));
@@ -219,7 +227,12 @@ class ServerEngine {
     fetcher_.close();
     if (wait_until_idle(config_.shutdown_timeout)) return;
     const SteadyTime now = environment_->clock->steady_now();
-    for (const RunPtr& run : running()) run->request_stop(StopReason::shutdown, now);
+    for (const RunPtr& run : registry_.select([](const RunState& each) {
+           return each.phase() == RunState::Phase::starting ||
+                  each.phase() == RunState::Phase::running;
+         })) {
+      run->request_stop(StopReason::shutdown, now);
+    }
     watching_.wake();
     if (wait_until_idle(config_.abandon_after)) return;
     watching_.stop();  // Would give them up too, and replace their threads.
@@ -249,8 +262,18 @@ class ServerEngine {
     fetcher_.drop_watch();
     flush();
     extending_.stop();
+    end_hooks();
+  }
+
+  /// Lets the host hear what came last, for as long as a handler would be waited for.
+  void end_hooks() {
+    const SteadyTime until = environment_->clock->steady_now() + config_.abandon_after;
+    while (notifier_.pending() > 0 && environment_->clock->steady_now() < until) {
+      notifying_.wake();
+      environment_->clock->wait(idle_, until);
+    }
+    notifier_.drop_rest();
     notifying_.stop();
-    notifier_.run_once();  // What came last.
   }
 
   /// Plays the exchanging role on this thread until the last outcomes are recorded. Gives the broker
@@ -279,7 +302,7 @@ class ServerEngine {
 
   void heed(const Hint& hint) {
     if (hint.kind == Hint::Kind::cancel) {
-      lease_keeper_.cancel(hint.task_id);
+      lease_keeper_.cancel(hint.task_id, hint.queue);
       extending_.wake();
     } else {
       fetcher_.hint();
@@ -293,13 +316,24 @@ class ServerEngine {
     return next;
   }
 
+  void skipped() {
+    exchanging_.wake();
+    if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
+  }
+
   void started(const RunState& run) {
     if (!config_.hooks.on_state_change) return;
     post(event_of(TaskEvent::Change::started, run.run(), &run, run.started_at()));
   }
 
   void finished(RunPtr run, const Outcome& outcome, double random) {
-    settler_.finish(std::move(run), outcome, random);
+    try {
+      settler_.finish(run, outcome, random);
+    } catch (const std::exception& e) {
+      // Out of memory. Nobody extends the run any more, and so it is found as a lost one is.
+      registry_.remove(std::span{&run, 1});
+      config_.logger(LogLevel::error, std::string{"an outcome was lost: "} + e.what());
+    }
     if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
   }
 
@@ -323,8 +357,18 @@ class ServerEngine {
 
   void trim_archives() {
     post_call([this] {
-      for (const auto& queue : config_.queues) trimmer_.trim(queue.first);
+      for (const auto& queue : config_.queues) trim_archive(queue.first);
     });
+  }
+
+  void trim_archive(const std::string& queue) {
+    try {
+      trimmer_.trim(queue);
+    } catch (const Error& e) {
+      // A broker without a queue view has no archive to trim; an outage is the other roles' to tell.
+      if (e.errc() == Errc::unsupported || e.errc() == Errc::unavailable) return;
+      config_.logger(LogLevel::error, "trim the archive of \"" + queue + "\": " + e.what());
+    }
   }
 
   ServerInfo describe(std::string status) const {
@@ -362,7 +406,9 @@ class ServerEngine {
   std::condition_variable phase_changed_;
   Phase phase_ TASKMUX_GUARDED_BY(mutex_) = Phase::made;
 
-  Notifier notifier_{config_.logger};
+  Notifier notifier_{config_.logger, [this] {
+                       if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
+                     }};
   HealthMonitor health_{config_.logger, [this](const Health& health) {
                           if (config_.hooks.on_health_change)
                             post_call([this, health] { config_.hooks.on_health_change(health); });
@@ -378,7 +424,8 @@ class ServerEngine {
                     [this](const RunState& run) { started(run); },
                     [this](RunPtr run, const Outcome& outcome, double random) {
                       finished(std::move(run), outcome, random);
-                    }}};
+                    },
+                    [this] { skipped(); }}};
   Watchdog watchdog_{{registry_, pool_, settler_, health_, config_.logger, environment_->clock,
                       [this] { exchanging_.wake(); }},
                      config_.abandon_after,
@@ -399,13 +446,16 @@ class ServerEngine {
       queue_names(),
       {config_.upkeep_interval, config_.heartbeat_interval, config_.lease}};
 
-  LoopThread notifying_{"tmx-notify", environment_->clock, [this] { return notifier_.run_once(); }};
-  LoopThread watching_{"tmx-watchdog", environment_->clock,
+  LoopThread notifying_{"tmx-notify", environment_->clock, config_.logger,
+                        [this] { return notifier_.run_once(); }};
+  LoopThread watching_{"tmx-watchdog", environment_->clock, config_.logger,
                        [this] { return watchdog_.run_once(); }};
-  LoopThread extending_{"tmx-lease", environment_->clock,
+  LoopThread extending_{"tmx-lease", environment_->clock, config_.logger,
                         [this] { return lease_keeper_.run_once(); }};
-  LoopThread upkeeping_{"tmx-upkeep", environment_->clock, [this] { return upkeep_.run_once(); }};
-  LoopThread exchanging_{"tmx-exchange", environment_->clock, [this] { return exchange_turn(); }};
+  LoopThread upkeeping_{"tmx-upkeep", environment_->clock, config_.logger,
+                        [this] { return upkeep_.run_once(); }};
+  LoopThread exchanging_{"tmx-exchange", environment_->clock, config_.logger,
+                         [this] { return exchange_turn(); }};
 };
 
 }  // namespace detail

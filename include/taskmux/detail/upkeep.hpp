@@ -48,11 +48,12 @@ class Upkeep {
     const SteadyTime now = parts_.clock->steady_now();
     if (now >= next_heartbeat_) {
       next_heartbeat_ = now + times_.heartbeat;
-      guarded([&] { parts_.broker.heartbeat(parts_.describe(), times_.heartbeat * 2); });
+      guarded(HealthMonitor::Role::heartbeat,
+              [&] { parts_.broker.heartbeat(parts_.describe(), times_.heartbeat * 2); });
     }
     if (now >= next_upkeep_) {
       next_upkeep_ = now + times_.upkeep;
-      guarded([&] { step(now); });
+      guarded(HealthMonitor::Role::upkeep, [&] { step(now); });
     }
     if (now >= next_trim_) {
       next_trim_ = now + trim_interval;
@@ -66,17 +67,17 @@ class Upkeep {
 
   void step(SteadyTime now) {
     UpkeepReply reply = parts_.broker.upkeep({.queues = queues_, .lease = times_.lease});
-    for (Run& run : reply.lost) parts_.settler.settle_lost(std::move(run), random_.unit());
+    for (const Run& run : reply.lost) parts_.settler.settle_lost(run, random_.unit());
     if (reply.more) next_upkeep_ = now;
   }
 
   template <typename Call>
-  void guarded(Call call) {
+  void guarded(HealthMonitor::Role role, Call call) {
     try {
       call();
-      parts_.health.broker_answered();
+      parts_.health.broker_answered(role);
     } catch (const std::exception& e) {
-      parts_.health.broker_failed(e.what());
+      parts_.health.broker_failed(role, e.what());
     }
   }
 

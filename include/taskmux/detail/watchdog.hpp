@@ -66,7 +66,8 @@ class Watchdog {
       return due <= now;
     });
     for (const RunPtr& run : late) next = std::min(next, deal_with(run, now));
-    if (parts_.pool.hung() > 0) next = std::min(next, now + abandon_after_);  // To see them return.
+    const bool whole = parts_.pool.replace_missing();
+    if (parts_.pool.hung() > 0 || !whole) next = std::min(next, now + hung_interval());
     const bool full = parts_.pool.hung() >= max_abandoned_;
     parts_.health.too_many_hung(full);
     if (std::exchange(full_, full) && !full) parts_.room_again();
@@ -80,7 +81,10 @@ class Watchdog {
     if (!parts_.pool.give_up(*run, replace)) return;
     parts_.logger(LogLevel::error, "task " + run->message().id + " (" + run->message().task.type +
                                        "): its handler did not stop and was given up");
-    parts_.health.too_many_hung(parts_.pool.hung() >= max_abandoned_);
+    if (parts_.pool.hung() >= max_abandoned_) {
+      full_ = true;  // Even if it is over by the next look, when the others must be told.
+      parts_.health.too_many_hung(true);
+    }
     const bool timeout = run->stop_reason() == StopReason::timeout;
     parts_.settler.finish(
         run,
@@ -90,6 +94,12 @@ class Watchdog {
   }
 
  private:
+  /// How often to look whether given-up threads have returned; they can't tell.
+  Duration hung_interval() const noexcept {
+    return std::clamp<Duration>(abandon_after_, std::chrono::milliseconds{100},
+                                std::chrono::seconds{5});
+  }
+
   void plan(SteadyTime next) noexcept {
     planned_.store(next.time_since_epoch().count(), std::memory_order_release);
   }
@@ -97,7 +107,8 @@ class Watchdog {
   SteadyTime due_of(const RunState& run, SteadyTime now) const noexcept {
     switch (run.phase()) {
       case RunState::Phase::ready:
-        return std::max(run.taken_at(), now - unstarted_limit) + unstarted_limit + Duration{1};
+      case RunState::Phase::starting:
+        return std::max(run.arrived_at(), now - unstarted_limit) + unstarted_limit + Duration{1};
       case RunState::Phase::running: break;
       default: return SteadyTime::max();
     }
@@ -120,7 +131,7 @@ class Watchdog {
 
   void send_back_unstarted(SteadyTime now) {
     parts_.settler.give_back_unstarted(parts_.pool.ready().take_if(
-        [&](const RunState& run) { return run.taken_at() + unstarted_limit <= now; }));
+        [&](const RunState& run) { return run.arrived_at() + unstarted_limit <= now; }));
   }
 
   const Parts parts_;

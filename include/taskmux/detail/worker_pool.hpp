@@ -53,16 +53,18 @@ inline AttemptLimits attempt_limits(const TaskMessage& message, const HandleOpti
 /// Runs one attempt of `run`, whose limits have been noted, on this thread. What is over before it
 /// began does not reach a handler.
 inline Outcome attempt(ServeMux& mux, RunState& run, SteadyTime now, Time wall_now) noexcept {
-  const TaskMessage& message = run.message();
-  if (message.expires_at != Time{} && wall_now >= message.expires_at) {
-    return Outcome::skip_retry("expired: no worker had started it in time");
-  }
-  if (now >= run.deadline()) {
-    run.request_stop(StopReason::timeout, now);
-    return Outcome::fail("context deadline exceeded");
-  }
-  Context context{run};
-  return mux.handle(context, message.task);
+  return outcome_of([&] {
+    const TaskMessage& message = run.message();
+    if (message.expires_at != Time{} && wall_now >= message.expires_at) {
+      return Outcome::skip_retry("expired: no worker had started it in time");
+    }
+    if (now >= run.deadline()) {
+      run.request_stop(StopReason::timeout, now);
+      return Outcome::fail("context deadline exceeded");
+    }
+    Context context{run};
+    return mux.handle(context, message.task);
+  });
 }
 
 /// The threads that run handlers. A thread whose handler hangs can be given up: it is detached,
@@ -81,6 +83,8 @@ class WorkerPool {
     /// thread was given up.
     std::function<void(const RunState&)> started;
     std::function<void(RunPtr, const Outcome&, double random)> finished;
+    /// Called when a run turns out not to be there for a worker any more: the worker is free again.
+    std::function<void()> skipped;
   };
 
   /// What there is room for.
@@ -127,15 +131,19 @@ class WorkerPool {
     }
     shared_->ready.done();
     MutexLock lock{mutex_};
-    std::thread& thread = threads_[run.worker()];
-    thread.detach();
+    threads_[run.worker()].detach();
     if (!replace) return true;
-    try {
-      thread = start_worker(run.worker());
-    } catch (const std::exception&) {
-      shared_->missing.fetch_add(1, std::memory_order_relaxed);
-    }
+    missing_.push_back(run.worker());
+    shared_->missing.store(missing_.size(), std::memory_order_relaxed);
+    fill_up();
     return true;
+  }
+
+  /// Starts the threads that could not be started before; false if there still is one.
+  bool replace_missing() TASKMUX_EXCLUDES(mutex_) {
+    if (shared_->missing.load(std::memory_order_relaxed) == 0) return true;
+    MutexLock lock{mutex_};
+    return fill_up();
   }
 
   /// Tells the pool how long a run took, as its workers do. For tests.
@@ -205,6 +213,19 @@ class WorkerPool {
     return static_cast<std::size_t>(std::min(window_ns / each, most) * workers);
   }
 
+  bool fill_up() TASKMUX_REQUIRES(mutex_) {
+    try {
+      while (!missing_.empty()) {
+        threads_[missing_.back()] = start_worker(missing_.back());
+        missing_.pop_back();
+        shared_->missing.store(missing_.size(), std::memory_order_relaxed);
+      }
+    } catch (const std::exception&) {
+      return false;  // The machine has no more threads just now.
+    }
+    return true;
+  }
+
   std::thread start_worker(std::size_t slot) {
     return start_thread("tmx-worker", shared_->config.on_thread_start,
                         [shared = shared_, slot] { work(*shared, slot); });
@@ -239,9 +260,10 @@ class WorkerPool {
         run->taken_at_wall() + std::chrono::duration_cast<Duration>(begin - run->taken_at());
     const AttemptLimits limits = attempt_limits(
         run->message(), config.mux->options_of(run->message().task.type), begin, wall);
-    run->start(begin, limits.steady, limits.wall, worker.slot);
-    if (!run->advance(RunState::Phase::ready, RunState::Phase::running)) {
-      return shared.ready.done_and_pop();  // It was taken back, or its lease was lost, before.
+    if (!run->start(begin, limits.steady, limits.wall, worker.slot)) {
+      RunPtr next = shared.ready.done_and_pop();
+      config.skipped();
+      return next;
     }
     config.started(*run);
     const Outcome outcome = attempt(*config.mux, *run, begin, wall);
@@ -261,6 +283,7 @@ class WorkerPool {
   const std::shared_ptr<Shared> shared_;
   Mutex mutex_;
   std::vector<std::thread> threads_ TASKMUX_GUARDED_BY(mutex_);
+  std::vector<std::size_t> missing_ TASKMUX_GUARDED_BY(mutex_);  ///< Slots without a thread.
 };
 
 }  // namespace detail
