@@ -64,6 +64,31 @@ local function remove_tasks(keys)
 end
 )lua";
 
+// tail(P, name, count, fields) reads the last `count` ids of a list, the last one first, and fields
+// of the task of each: {id, field, ..., id, field, ...}, false for a field that is not there. One
+// SORT_RO in place of a command a task; where that is refused (a cluster, an old server, an ACL), or
+// would misread the name of the queue, it is done one by one.
+constexpr std::string_view tail = R"lua(
+local function tail(P, name, count, fields)
+  if count <= 0 then return {} end
+  if not string.find(P, '[%z*]') then
+    local get = {}
+    for n, field in ipairs(fields) do
+      get[2 * n - 1], get[2 * n] = 'GET', P .. 't:*->' .. field
+    end
+    local found = redis.pcall('SORT_RO', P .. name, 'BY', 'nosort', 'LIMIT', 0, count, 'DESC', 'GET', '#', unpack(get))
+    if not found.err then return found end
+  end
+  local ids, flat = redis.call('LRANGE', P .. name, -count, -1), {}
+  for i = #ids, 1, -1 do
+    flat[#flat + 1] = ids[i]
+    local task = redis.pcall('HMGET', P .. 't:' .. ids[i], unpack(fields))
+    for n = 1, #fields do flat[#flat + 1] = task[n] or false end
+  end
+  return flat
+end
+)lua";
+
 // Looks into a protobuf message.
 constexpr std::string_view protobuf = R"lua(
 local function varint(bytes, at)
@@ -375,18 +400,21 @@ local function lease(P, ids, queue)
   end
 end
 
+-- What is read at once grows while the messages are small.
+local chunk, longest = 8, 0
+local fields = {'msg', 'tmx_crashes', 'tmx_expires', 'tmx_enqueued'}
+
 local function take(queue, count)
   local P = queue.P
   while count > 0 and not queue.stopped do
-    local ids = redis.call('LRANGE', P .. 'pending', -math.min(count, 200), -1)
-    if #ids == 0 then return end
+    local found = tail(P, 'pending', math.min(count, chunk), fields)
+    if #found == 0 then return end
     redis.call('LLEN', P .. 'active')
     redis.call('ZCARD', P .. 'lease')
     local good, popped, seen = {}, 0, {}
-    for i = #ids, 1, -1 do
-      local id = ids[i]
-      local task = redis.pcall('HMGET', P .. 't:' .. id, 'msg', 'tmx_crashes', 'tmx_expires', 'tmx_enqueued')
-      local message = task[1]
+    for i = 1, #found, 5 do
+      local id, message = found[i], found[i + 1]
+      if message and #message > longest then longest = #message end
       if not message or seen[id] then
         if not seen[id] then queue.dangling[#queue.dangling + 1] = id end
       elseif taken + #good >= free and never_retried(message) then
@@ -398,7 +426,7 @@ local function take(queue, count)
       else
         bytes = bytes - #message
         good[#good + 1] = id
-        queue.tasks[#queue.tasks + 1] = task
+        queue.tasks[#queue.tasks + 1] = {message, found[i + 2], found[i + 3], found[i + 4]}
       end
       seen[id] = true
       popped = popped + 1
@@ -408,6 +436,7 @@ local function take(queue, count)
       lease(P, good, queue)
     end
     count = count - #good
+    chunk = math.max(1, math.min(8 * chunk, 200, math.floor(1000000 / (longest + 1))))
   end
 end
 
@@ -490,6 +519,42 @@ redis.call('LLEN', P .. 'active')
 redis.call('LLEN', P .. 'pending')
 redis.call('ZCARD', P .. 'tmx:due')
 local leases = redis.call('ZMSCORE', P .. 'lease', unpack(ids))
+redis.call('ZREM', P .. 'lease', '')
+
+-- Runs end in about the order in which they began, so the end of active holds most of a batch.
+local window, fences = {}, {}
+if #ids >= 4 then window = tail(P, 'active', #ids + 32, {'tmx_run'}) end
+for i = 1, #window, 2 do fences[window[i]] = window[i + 1] end
+
+local function fence_of(id)
+  local fence = fences[id]
+  if fence == nil then fence = redis.pcall('HGET', T .. id, 'tmx_run') end
+  return fence
+end
+
+-- Takes ids out of active: those in the window together, the others one by one.
+local function leave_active(ended, done)
+  local removed, kept, popped, unmoved = {}, {}, 0, 0
+  for i = 1, #window, 2 do
+    local id = window[i]
+    if done[id] and not removed[id] then
+      removed[id] = true
+      popped = (i + 1) / 2
+      unmoved = #kept
+    else
+      kept[#kept + 1] = id
+    end
+  end
+  if popped > 0 then
+    redis.call('RPOP', P .. 'active', popped)
+    local back = {}
+    for n = unmoved, 1, -1 do back[#back + 1] = kept[n] end
+    many('RPUSH', P .. 'active', back)
+  end
+  for _, id in ipairs(ended) do
+    if not removed[id] then redis.call('LREM', P .. 'active', -1, id) end
+  end
+end
 
 -- Puts the id into a zset by time, rounded up to a second, and the precise time beside it.
 local function wait_in(name, id, delay)
@@ -504,11 +569,10 @@ local processed, failed = 0, 0
 for n, at in ipairs(starts) do
   local action, id, token = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local key = T .. id
-  if leases[n] and not done[id] and redis.pcall('HGET', key, 'tmx_run') == token .. ' ' .. leases[n] then
+  if leases[n] and not done[id] and fence_of(id) == token .. ' ' .. leases[n] then
     replies[n] = 1
     done[id] = true
     ended[#ended + 1] = id
-    redis.call('LREM', P .. 'active', -1, id)
     if action == 'd' then
       gone[#gone + 1] = key
       processed = processed + 1
@@ -574,6 +638,7 @@ for n, at in ipairs(starts) do
     replies[n] = 0
   end
 end
+leave_active(ended, done)
 many('ZREM', P .. 'lease', ended)
 remove_tasks(gone)
 count(processed, failed)
@@ -1170,9 +1235,9 @@ std::string join(std::initializer_list<std::string_view> parts) {
 
 Scripts::Scripts()
     : enqueue{"enqueue", join({one_queue, clock, many, redis::enqueue})},
-      acquire{"acquire", join({clock, many, protobuf, forward, redis::acquire})},
-      settle{"settle",
-             join({one_queue, clock, many, splice, statistics, release_lock, redis::settle})},
+      acquire{"acquire", join({clock, many, redis::tail, protobuf, forward, redis::acquire})},
+      settle{"settle", join({one_queue, clock, many, redis::tail, splice, statistics, release_lock,
+                             redis::settle})},
       extend{"extend", join({one_queue, clock, many, redis::extend})},
       quarantine{"quarantine", join({one_queue, clock, splice, redis::quarantine})},
       upkeep{"upkeep", join({clock, many, forward, redis::upkeep})},

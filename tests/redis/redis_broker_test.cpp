@@ -399,5 +399,51 @@ TEST_CASE("a broker belongs to the process that made it", "[redis]") {
   CHECK_NOTHROW(t.broker.ping());
 }
 
+TEST_CASE("a batch of settlements takes its own ids out of active and no others", "[redis]") {
+  RedisFixture t;
+  // The second is not fit for a pattern of SORT.
+  const auto* queue = GENERATE("default", "a*b");
+  CAPTURE(queue);
+  const std::string active = std::string{"asynq:{"} + queue + "}:active";
+  std::vector<EnqueueRequest> batch;
+  for (int i = 0; i < 100; ++i)
+    batch.push_back({.message = message("t" + std::to_string(i), queue)});
+  t.broker.enqueue(std::move(batch));
+  const std::vector<Run> runs = take(t.broker, queue, 100);
+  REQUIRE(runs.size() == 100);
+  Names left = list_of(t.redis.command({"LRANGE", active, "0", "-1"}));
+  REQUIRE(left.size() == 100);
+
+  // Near the end, near the head, one twice, one that is not ours.
+  std::vector<Settlement> settlements;
+  for (const std::size_t i : {3u, 1u, 0u, 20u, 7u, 99u, 50u, 1u})
+    settlements.push_back({.run = runs[i]});
+  settlements.push_back({.run = runs[2]});
+  settlements.back().run.token ^= 1;
+  settlements.push_back({.run = runs[4], .action = SettleAction::requeue});
+  const ExchangeReply reply = t.broker.exchange({.settlements = settlements});
+  for (std::size_t i = 0; i < settlements.size(); ++i) {
+    CAPTURE(i);
+    const bool stale = i == 7 || i == 8;
+    CHECK(reply.settled.at(i) == (stale ? SettleStatus::stale : SettleStatus::applied));
+  }
+  for (const int gone : {3, 1, 0, 20, 7, 99, 50, 4}) std::erase(left, "t" + std::to_string(gone));
+  CHECK(list_of(t.redis.command({"LRANGE", active, "0", "-1"})) == left);
+  CHECK(t.redis.command({"ZCARD", std::string{"asynq:{"} + queue + "}:lease"}).as_integer() == 92);
+}
+
+TEST_CASE("a user who may not SORT by patterns works all the same", "[redis]") {
+  RedisFixture t;
+  t.redis.command({"ACL", "SETUSER", "default", "-sort_ro"});
+  std::vector<EnqueueRequest> batch;
+  for (int i = 0; i < 20; ++i) batch.push_back({.message = message("t" + std::to_string(i))});
+  t.broker.enqueue(std::move(batch));
+  const std::vector<Run> runs = take(t.broker, "default", 20);
+  t.redis.command({"ACL", "SETUSER", "default", "+sort_ro"});
+  REQUIRE(runs.size() == 20);
+  for (int i = 0; i < 20; ++i)
+    CHECK(runs[static_cast<std::size_t>(i)].message->id == "t" + std::to_string(i));
+}
+
 }  // namespace
 }  // namespace taskmux::test
