@@ -103,28 +103,42 @@ local function varint(bytes, at)
   end
 end
 
+-- One field at `at`: its tag, its value (a number, or the string if the tag is `wanted`), and where the
+-- next one begins. No tag if there is none to be made out.
+local function field_at(bytes, at, wanted)
+  local tag, value = string.byte(bytes, at, at + 1)
+  if value and tag < 128 and value < 128 then -- as most are
+    at = at + 2
+  else
+    tag, at = varint(bytes, at)
+    if not tag then return nil end
+    value = nil
+  end
+  local wire = tag % 8
+  if wire == 0 then
+    if not value then value, at = varint(bytes, at) end
+  elseif wire == 2 then
+    local length = value
+    if not length then length, at = varint(bytes, at) end
+    if not length then return nil end
+    value = tag == wanted and string.sub(bytes, at, at + length - 1)
+    at = at + length
+  elseif wire == 1 then
+    at = at + (value and 7 or 8)
+  elseif wire == 5 then
+    at = at + (value and 3 or 4)
+  else
+    return nil
+  end
+  return tag, value, at
+end
+
 -- The last value of a field, by its tag: a number, or a string. Nil if there is none.
 local function last_field(bytes, wanted)
   local at, found, tag, value = 1, nil, nil, nil
   while at <= #bytes do
-    tag, at = varint(bytes, at)
+    tag, value, at = field_at(bytes, at, wanted)
     if not tag then return found end
-    local wire = tag % 8
-    if wire == 0 then
-      value, at = varint(bytes, at)
-    elseif wire == 2 then
-      local length
-      length, at = varint(bytes, at)
-      if not length then return found end
-      value = tag == wanted and string.sub(bytes, at, at + length - 1)
-      at = at + length
-    elseif wire == 1 then
-      at = at + 8
-    elseif wire == 5 then
-      at = at + 4
-    else
-      return found
-    end
     if tag == wanted then found = value end
   end
   return found
