@@ -674,7 +674,7 @@ TEST_CASE("library threads leave the host's signals alone and are named", "[serv
   REQUIRE(eventually([&] { return server.stats().succeeded == 1; }));
   CHECK(blocked == 1);
   CHECK(std::string_view{name.data()} == "tmx-worker");
-  CHECK(threads_started == 6);
+  CHECK(eventually([&] { return threads_started == 6; }));
   sigset_t mine;
   pthread_sigmask(SIG_SETMASK, nullptr, &mine);
   CHECK(sigismember(&mine, SIGTERM) == 0);
