@@ -254,9 +254,9 @@ local function forward(P, limit)
       redis.call('UNLINK', key)
     else
       local group = redis.call('HGET', key, 'group')
-      if group and group ~= '' then
-        redis.call('ZADD', P .. 'g:' .. group, now_s, id)
-        redis.call('SADD', P .. 'groups', group)
+      -- The ids have left their sets: a group's key of the wrong type must not lose them.
+      if group and group ~= '' and type(redis.pcall('ZADD', P .. 'g:' .. group, now_s, id)) == 'number' then
+        redis.pcall('SADD', P .. 'groups', group)
         redis.call('HSET', key, 'state', 'aggregating')
       else
         pending[#pending + 1] = id
@@ -407,7 +407,8 @@ local function lease(P, ids, queue)
     local key = P .. 't:' .. id
     redis.call('HSET', key, 'state', 'active', 'tmx_run',
         token .. string.format('%04x', taken) .. ' ' .. lease_end, 'tmx_started', now_text)
-    redis.call('HDEL', key, 'pending_since')
+    -- A wish to cancel an earlier run, of a Go worker's perhaps, is not one to cancel this.
+    redis.call('HDEL', key, 'pending_since', 'tmx_cancel')
     queue.ids[#queue.ids + 1] = id
     queue.tasks[#queue.ids][5] = taken
     taken = taken + 1

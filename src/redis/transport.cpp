@@ -126,6 +126,9 @@ class Batch {
   bool redirect(std::size_t index, Target& target) {
     const auto& reply = result_.replies[index];
     if (refusal_of(reply) != Refusal::moved) return false;
+    // While a slot is on its way, its keys are in two places, and a script must not take those that
+    // it does not find for none: it can run again when all are in one.
+    if (reply.error_code() == "ASK" && calls_[index].script != nullptr) return false;
     const auto text = reply.error_text();  // MOVED 3999 127.0.0.1:6381
     auto server = router_.pool_at(text.substr(text.rfind(' ') + 1), *target.pool);
     if (!server) return false;

@@ -90,15 +90,18 @@ TEST_CASE("calls go to the nodes that serve their keys, and follow a slot that m
   const auto from = cluster.id(0);
   const auto to = cluster.id(1);
 
-  // On its way: what the old node does not have is asked for at the new one.
+  // On its way: what the old node does not have is asked for at the new one; but a script, whose keys
+  // may be in both, waits until they are in one.
   cluster.node(1).command({"CLUSTER", "SETSLOT", slot, "IMPORTING", from});
   cluster.node(0).command({"CLUSTER", "SETSLOT", slot, "MIGRATING", to});
   const auto asked = transport.run(
-      std::vector<Call>{add_to(moving, 5), add_to(key_on(cluster, 0, "a"), 1), get(moving)});
-  CHECK(asked[0].as_integer() == 5);
+      std::vector<Call>{add_to(moving, 5), add_to(key_on(cluster, 0, "a"), 1),
+                        Call{.slot_key = moving, .args = {"INCRBY", moving, "5"}}, get(moving)});
+  CHECK(errc_of(asked[0]) == Errc::unavailable);
   CHECK(asked[1].as_integer() == 4);
-  CHECK(asked[2].as_string() == "5");
-  CHECK(redirections(cluster.node(0), "ASK") == "count=2");
+  CHECK(asked[2].as_integer() == 5);
+  CHECK(asked[3].as_string() == "5");
+  CHECK(redirections(cluster.node(0), "ASK") == "count=3");
 
   // There: one redirection, and then everybody knows.
   const auto before = transport.epoch();

@@ -299,6 +299,37 @@ TEST_CASE("a task of a group goes back to it when it is due", "[redis][repair]")
   CHECK(ids(t.view, TaskState::aggregating) == Names{"t1"});
 }
 
+TEST_CASE("group keys of the wrong type lose none of the tasks that are due", "[redis][repair]") {
+  RedisFixture t;
+  for (const char* id : {"grouped", "lost group", "plain"})
+    enqueue(t.broker, scheduled(message(id), 1s));
+  t.redis.command({"HSET", key("t:grouped"), "group", "g"});
+  t.redis.command({"HSET", key("t:lost group"), "group", "bad"});
+  t.redis.command({"SET", key("groups"), "not a set"});
+  t.redis.command({"SET", key("g:bad"), "not a sorted set"});
+  t.advance(1s);
+  CHECK(upkeep(t.broker).forwarded == 3);
+  CHECK(t.redis.command({"ZCARD", key("g:g")}).as_integer() == 1);
+  CHECK(t.redis.command({"LLEN", key("pending")}).as_integer() == 2);
+  CHECK(take(t.broker).size() == 2);
+}
+
+TEST_CASE("a wish to cancel a run ends with it, whoever's it was", "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, message("t1"));
+  take_one(t.broker);
+  t.view.cancel("default", "t1", CancelMode::drop);
+  // As a Go worker puts it back: it does not know of the wish.
+  t.redis.command({"LREM", key("active"), "0", "t1"});
+  t.redis.command({"ZREM", key("lease"), "t1"});
+  t.redis.command({"RPUSH", key("pending"), "t1"});
+  t.redis.command({"HSET", key("t:t1"), "state", "pending"});
+  const Run again = take_one(t.broker);
+  const ExtendReply reply = extend(t.broker, again);
+  CHECK(reply.status == LeaseStatus::ok);
+  CHECK_FALSE(reply.cancel);
+}
+
 TEST_CASE("a deleted queue leaves nothing", "[redis][repair]") {
   RedisFixture t;
   TaskMessage kept = message("kept");
