@@ -7,5 +7,7 @@ function(taskmux_target target)
     target_compile_options(${target} PRIVATE -fsanitize=${TASKMUX_SANITIZE} -fno-omit-frame-pointer
                                              -fno-sanitize-recover=all)
     target_link_options(${target} PRIVATE -fsanitize=${TASKMUX_SANITIZE})
+    # GCC warns of libstdc++'s own std::function once that is instrumented.
+    target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   endif()
 endfunction()
