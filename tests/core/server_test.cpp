@@ -640,6 +640,7 @@ TEST_CASE("a shutdown does not hear out hooks for ever", "[server]") {
   server.start();
   for (int i = 0; i < 20; ++i) f.client.enqueue({.type = "t"});
   REQUIRE(eventually([&] { return server.stats().succeeded == 20; }));
+  REQUIRE(eventually([&] { return calls == 1; }));
   std::thread ends{[&] { server.shutdown(); }};
   CHECK(f.pass_time_until([&] { return server.stats().hooks_dropped > 0; }));
   go.count_down();  // The one that is being called is waited for.
