@@ -141,9 +141,10 @@ TEST_CASE("every task succeeds, whatever fails on the way", "[stress]") {
   std::array<std::unique_ptr<Server>, 2> servers{make_server(), make_server()};
   for (auto& server : servers) server->start();
 
+  produce(broker, 0, 1);  // So that there is a queue for the operators.
   std::vector<std::thread> threads;
   for (std::size_t p = 0; p < producers; ++p) {
-    threads.emplace_back([&, p] { produce(broker, p * each, (p + 1) * each); });
+    threads.emplace_back([&, p] { produce(broker, p * each + (p == 0 ? 1 : 0), (p + 1) * each); });
   }
   std::atomic<bool> over{false};
   // A fault each time that the work has got on a little, so that it does get on.

@@ -355,10 +355,17 @@ class ServerEngine {
     if (notifier_.post(std::move(call))) notifying_.wake();
   }
 
-  void trim_archives() {
-    post_call([this] {
+  /// Hooks are called, and archives trimmed, whose hook is one too, by one thread.
+  std::optional<SteadyTime> notify_turn() {
+    if (trim_due_.exchange(false, std::memory_order_relaxed)) {
       for (const auto& queue : config_.queues) trim_archive(queue.first);
-    });
+    }
+    return notifier_.run_once();
+  }
+
+  void ask_for_trimming() {
+    trim_due_.store(true, std::memory_order_relaxed);
+    notifying_.wake();
   }
 
   void trim_archive(const std::string& queue) {
@@ -400,6 +407,7 @@ class ServerEngine {
   const std::shared_ptr<RunEnvironment> environment_;
   Time started_at_{};
   std::atomic<bool> stopped_{false};
+  std::atomic<bool> trim_due_{false};  ///< Asked by the upkeep role of the notifying one.
   Waker idle_;  ///< For shutdown(): something has ended.
 
   mutable Mutex mutex_;
@@ -442,12 +450,12 @@ class ServerEngine {
   ArchiveTrimmer trimmer_{broker_, config_.archive, config_.hooks.before_evict, config_.logger};
   Upkeep upkeep_{
       {broker_, settler_, health_, environment_->clock,
-       [this] { return describe(stopped_ ? "stopped" : "active"); }, [this] { trim_archives(); }},
+       [this] { return describe(stopped_ ? "stopped" : "active"); }, [this] { ask_for_trimming(); }},
       queue_names(),
       {config_.upkeep_interval, config_.heartbeat_interval, config_.lease}};
 
   LoopThread notifying_{"tmx-notify", environment_->clock, config_.logger,
-                        [this] { return notifier_.run_once(); }};
+                        [this] { return notify_turn(); }};
   LoopThread watching_{"tmx-watchdog", environment_->clock, config_.logger,
                        [this] { return watchdog_.run_once(); }};
   LoopThread extending_{"tmx-lease", environment_->clock, config_.logger,
