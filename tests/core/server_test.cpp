@@ -298,9 +298,10 @@ TEST_CASE("runs that a call under way still brings go back when the server ends"
   f.broker.hold(Operation::exchange, 1);
   const std::string id = f.client.enqueue({.type = "t"}).id;
   f.broker.wait_held(Operation::exchange);
+  REQUIRE(eventually([&] { return f.clock->sleepers() == 4; }));  // All other roles.
   std::thread ends{[&] { server.reset(); }};
-  REQUIRE(eventually([&] { return f.memory.servers().size() == 1; }));
-  for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+  // Upkeep and watchdog have ended: what comes now comes too late to be started.
+  CHECK(eventually([&] { return f.clock->sleepers() == 2; }));
   f.broker.release(Operation::exchange);
   ends.join();
   CHECK(f.state(id) == TaskState::pending);
