@@ -131,7 +131,12 @@ enum class CancelMode {
   drop,     ///< Deleted.
 };
 
-enum class LeaseStatus { ok, lost };
+/// What became of a lease that was to be extended.
+enum class LeaseStatus {
+  ok,
+  lost,     ///< The run is no longer its worker's.
+  unknown,  ///< Whether the lease was extended is not known: ask again.
+};
 
 /// What became of one run in extend().
 struct ExtendReply {
@@ -255,7 +260,8 @@ class TASKMUX_API Broker {
   virtual ExchangeReply exchange(const ExchangeRequest& request) = 0;
 
   /// Extends the leases of `runs` to `lease` from now. One reply for each, in order: `lost` if it
-  /// is no longer the caller's. Throws Error when it is not known whether any was extended.
+  /// is no longer the caller's, `unknown` if the broker did not answer for it. Throws Error when it
+  /// is not known whether any was extended.
   virtual std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) = 0;
 
   /// Watches `queues` (and, for cancellations, all tasks) until the handle is destroyed. `callback`

@@ -329,21 +329,26 @@ void read_extended(const Part& part, const Reply& answer, std::vector<ExtendRepl
   throw_if_error("extend leases in queue \"" + printable(part.queue) + "\"", answer);
   answer.expect_array(part.items.size());
   for (std::size_t i = 0; i < part.items.size(); ++i) {
-    if (answer[i].is_integer() && answer[i].as_integer() == 0) continue;
     ExtendReply& reply = replies[part.items[i]];
-    reply.status = LeaseStatus::ok;
-    if (answer[i].is_string()) reply.cancel = parse_cancel_mode(answer[i].as_string());
+    if (answer[i].is_string()) {
+      reply = {.status = LeaseStatus::ok, .cancel = parse_cancel_mode(answer[i].as_string())};
+    } else {
+      reply.status = answer[i].as_integer() == 0 ? LeaseStatus::lost : LeaseStatus::ok;
+    }
   }
 }
 
 }  // namespace
 
 std::vector<ExtendReply> extend(Store& store, std::span<const Run> runs, Duration lease) {
-  std::vector<ExtendReply> replies(runs.size(), ExtendReply{.status = LeaseStatus::lost});
+  std::vector<ExtendReply> replies(runs.size(), ExtendReply{.status = LeaseStatus::unknown});
   std::vector<Part> parts;
   std::vector<Call> calls;
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    if (!runs[i].message) continue;
+    if (!runs[i].message) {
+      replies[i].status = LeaseStatus::lost;
+      continue;
+    }
     const TaskMessage& message = *runs[i].message;
     std::size_t at = parts.size();
     while (at > 0 && parts[at - 1].queue != message.queue) --at;
@@ -358,16 +363,19 @@ std::vector<ExtendReply> extend(Store& store, std::span<const Run> runs, Duratio
   }
 
   const std::vector<Reply> answers = store.run(calls);
+  std::optional<Error> first_error;
   std::size_t failed = 0;
   for (std::size_t at = 0; at < parts.size(); ++at) {
     try {
       read_extended(parts[at], answers[at], replies);
     } catch (const Error& error) {
-      // The other queues' runs must not suffer from one whose keys are broken.
-      if (error.errc() == Errc::unavailable || ++failed == parts.size()) throw;
-      store.log()(LogLevel::error, error.what());
+      // The other queues' runs must not suffer from one whose keys are broken or whose node is away.
+      if (!first_error) first_error = error;
+      ++failed;
+      if (error.errc() != Errc::unavailable) store.log()(LogLevel::error, error.what());
     }
   }
+  if (first_error && failed == parts.size()) throw *first_error;
   return replies;
 }
 

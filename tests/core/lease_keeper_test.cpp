@@ -1,6 +1,12 @@
 #include "taskmux/detail/lease_keeper.hpp"
 
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
 #include "support/engine.hpp"
+#include "support/pass_on.hpp"
 #include "support/test.hpp"
 
 using namespace taskmux;
@@ -25,6 +31,24 @@ struct Keeping : Engine {
     }
     clock->advance(std::chrono::duration_cast<Duration>(end - clock->steady_now()));
   }
+};
+
+/// Does not answer for the leases of some tasks.
+struct Silent : PassOn {
+  using PassOn::PassOn;
+  std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) override {
+    std::vector<ExtendReply> replies;
+    for (const Run& run : runs) {
+      asked.push_back(run.message->id);
+      replies.push_back(about.contains(run.message->id)
+                            ? ExtendReply{.status = LeaseStatus::unknown}
+                            : PassOn::extend(std::span{&run, 1}, lease).at(0));
+    }
+    return replies;
+  }
+
+  std::set<std::string> about{};
+  std::vector<std::string> asked{};
 };
 
 }  // namespace
@@ -182,4 +206,50 @@ TEST_CASE("a cancellation in one queue leaves a task of the same id in another a
   k.keeper.run_once();
   CHECK(runs[0]->stop_reason() == StopReason::cancelled);
   CHECK(others->stop_reason() == StopReason::none);
+}
+
+TEST_CASE("a run whose extension is not known goes on, and is asked for again soon", "[lease]") {
+  Keeping k;
+  Silent silent{k.memory};
+  detail::LeaseKeeper keeper{
+      {silent, k.registry, k.settler, k.health, k.logger, k.clock, [&] { ++k.stopped; }}, 10s};
+  k.broker.enqueue(many("t", 2));
+  const auto runs = k.take_runs();
+  for (const auto& run : runs) k.begin(*run);
+  k.clock->advance(3s);
+  silent.about = {"t1"};
+  CHECK(*keeper.run_once() - k.clock->steady_now() == 625ms);
+  CHECK(runs[0]->stop_reason() == StopReason::none);
+  CHECK(k.stopped == 0);
+  CHECK(k.health.health().reason.find("t1") != std::string::npos);
+
+  silent.about.clear();
+  k.clock->advance(625ms);
+  CHECK(*keeper.run_once() - k.clock->steady_now() == 2500ms);
+  CHECK(k.health.health().healthy);
+  k.clock->advance(9s);
+  CHECK(upkeep(k.broker).lost.empty());
+}
+
+TEST_CASE("a cancellation waits for the run that the broker does not answer for", "[lease]") {
+  Keeping k;
+  Silent silent{k.memory};
+  detail::LeaseKeeper keeper{
+      {silent, k.registry, k.settler, k.health, k.logger, k.clock, [&] { ++k.stopped; }}, 10s};
+  k.broker.enqueue(many("t", 2));
+  const auto runs = k.take_runs();
+  for (const auto& run : runs) k.begin(*run);
+  keeper.run_once();
+  silent.about = {"t1"};
+  keeper.cancel("t1");
+  keeper.cancel("t2");
+  keeper.run_once();
+  CHECK(runs[0]->stop_reason() == StopReason::none);
+  CHECK(runs[1]->stop_reason() == StopReason::cancelled);
+
+  silent.about.clear();
+  silent.asked.clear();
+  keeper.run_once();
+  CHECK(silent.asked == std::vector<std::string>{"t1"});
+  CHECK(runs[0]->stop_reason() == StopReason::cancelled);
 }

@@ -287,7 +287,9 @@ class Model {
     const auto describe_all = [](const std::vector<ExtendReply>& replies) {
       std::string text;
       for (const ExtendReply& reply : replies) {
-        text += reply.status == LeaseStatus::ok ? "ok" : "lost";
+        text += reply.status == LeaseStatus::ok     ? "ok"
+                : reply.status == LeaseStatus::lost ? "lost"
+                                                    : "unknown";
         if (reply.cancel) text += std::to_string(static_cast<int>(*reply.cancel));
         text += ' ';
       }

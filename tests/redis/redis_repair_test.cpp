@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "golden_vectors.hpp"
+#include "redis/transport.hpp"
 #include "redis/wire.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
@@ -162,6 +163,46 @@ TEST_CASE("a settlement that a script can't apply is unknown, and changes nothin
   CHECK(error_of([&] { settle(t.broker, completed(run)); }) == Errc::protocol);
   t.redis.command({"DEL", key("completed")});
   CHECK(settle(t.broker, completed(run)) == SettleStatus::applied);
+}
+
+TEST_CASE("an extension that a script can't do is not known, and others are done",
+          "[redis][repair]") {
+  RedisFixture t;
+  const Run run = started(t.broker, message("t1"));
+  const Run other = started(t.broker, message("t2", "other"));
+  const Run gone = started(t.broker, message("t3", "other"));
+  settle(t.broker, completed(gone));
+  t.redis.command({"RENAME", key("lease"), "kept"});
+  t.redis.command({"SET", key("lease"), "a string"});
+  const auto replies = t.broker.extend(std::vector{run, other, gone}, 20s);
+  CHECK(replies.at(0).status == LeaseStatus::unknown);
+  CHECK(replies.at(1).status == LeaseStatus::ok);
+  CHECK(replies.at(2).status == LeaseStatus::lost);
+  CHECK(error_of([&] { extend(t.broker, run); }) == Errc::protocol);
+  t.redis.command({"RENAME", "kept", key("lease")});
+  CHECK(extend(t.broker, run).status == LeaseStatus::ok);
+}
+
+TEST_CASE("extensions are known for the queues whose node answers", "[redis][cluster][repair]") {
+  RedisCluster cluster{3};
+  RedisOptions options = parse_redis_url(cluster.url());
+  options.command_timeout = 500ms;
+  RedisBroker broker{options};
+  std::vector<Run> runs;
+  for (const char* queue : {"a", "b", "c", "d", "e", "f"}) {
+    runs.push_back(started(broker, message("t1", queue)));
+  }
+  const auto owner_of = [&](const Run& run) {
+    return cluster.owner_of(redis::slot_of("{" + run.message->queue + "}"));
+  };
+  const std::size_t away = owner_of(runs[0]);
+  cluster.node(away).kill();
+  const auto replies = broker.extend(runs, 20s);
+  REQUIRE(replies.size() == runs.size());
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    CHECK(replies[i].status ==
+          (owner_of(runs[i]) == away ? LeaseStatus::unknown : LeaseStatus::ok));
+  }
 }
 
 TEST_CASE("a counter that does not count is told of and stops nothing", "[redis][repair]") {

@@ -56,11 +56,11 @@ class LeaseKeeper {
   std::optional<SteadyTime> run_once() {
     const SteadyTime now = parts_.clock->steady_now();
     const std::set<Cancel> cancels = take_cancels();
-    if (!cancels.empty() && !extend_and_stop(now, cancels)) put_back(cancels);
+    if (!cancels.empty()) put_back(extend_and_stop(now, cancels));
     if (now >= next_) {
       // A run that is younger has most of its lease before it.
       const SteadyTime taken_before = now - lease_ / 4;
-      next_ = now + (extend(now, taken_before) ? lease_ / 4 : lease_ / 16);
+      next_ = now + (extend(now, taken_before).empty() ? lease_ / 4 : lease_ / 16);
     }
     return next_;
   }
@@ -75,19 +75,19 @@ class LeaseKeeper {
     return std::exchange(cancels_, {});
   }
 
-  void put_back(const std::set<Cancel>& cancels) TASKMUX_EXCLUDES(mutex_) {
+  void put_back(const std::vector<RunPtr>& runs) TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
-    cancels_.insert(cancels.begin(), cancels.end());
+    for (const RunPtr& run : runs) cancels_.emplace(run->message().id, run->message().queue);
   }
 
-  bool extend(SteadyTime now, SteadyTime taken_before) {
+  std::vector<RunPtr> extend(SteadyTime now, SteadyTime taken_before) {
     return extend_all(now, parts_.registry.select([&](const RunState& run) {
       return run.taken_at() <= taken_before;
     }),
                       false);
   }
 
-  bool extend_and_stop(SteadyTime now, const std::set<Cancel>& ids) {
+  std::vector<RunPtr> extend_and_stop(SteadyTime now, const std::set<Cancel>& ids) {
     return extend_all(now, parts_.registry.select([&](const RunState& run) {
       const TaskMessage& message = run.message();
       return ids.contains({message.id, {}}) || ids.contains({message.id, message.queue});
@@ -95,9 +95,10 @@ class LeaseKeeper {
                       true);
   }
 
-  /// False if the broker did not answer for all. `asked`: each of them was named by a hint, so
-  /// without a mode the wish is asynq's.
-  bool extend_all(SteadyTime now, const std::vector<RunPtr>& runs, bool asked) {
+  /// Returns the runs for which the broker did not answer. `asked`: each of them was named by a
+  /// hint, so without a mode the wish is asynq's.
+  std::vector<RunPtr> extend_all(SteadyTime now, const std::vector<RunPtr>& runs, bool asked) {
+    std::vector<RunPtr> unanswered;
     for (std::size_t at = 0; at < runs.size(); at += most_at_once) {
       const auto part = std::span{runs}.subspan(at, std::min(most_at_once, runs.size() - at));
       std::vector<Run> named;
@@ -108,19 +109,33 @@ class LeaseKeeper {
         replies = parts_.broker.extend(named, lease_);
       } catch (const std::exception& e) {
         parts_.health.broker_failed(HealthMonitor::Role::extend, e.what());
-        return false;
+        unanswered.insert(unanswered.end(), runs.begin() + static_cast<std::ptrdiff_t>(at),
+                          runs.end());
+        return unanswered;
       }
-      parts_.health.broker_answered(HealthMonitor::Role::extend);
       for (std::size_t i = 0; i < part.size() && i < replies.size(); ++i) {
         const ExtendReply& reply = replies[i];
-        if (reply.status == LeaseStatus::lost) {
+        if (reply.status == LeaseStatus::unknown) {
+          unanswered.push_back(part[i]);
+        } else if (reply.status == LeaseStatus::lost) {
           lose(part[i], now);
         } else if (reply.cancel || asked) {
           stop(part[i], now, reply.cancel.value_or(CancelMode::retry));
         }
       }
     }
-    return true;
+    tell_health(runs, unanswered);
+    return unanswered;
+  }
+
+  void tell_health(const std::vector<RunPtr>& asked, const std::vector<RunPtr>& unanswered) {
+    if (!unanswered.empty()) {
+      parts_.health.broker_failed(HealthMonitor::Role::extend,
+                                  "it does not say whether it extended the lease of task " +
+                                      unanswered.front()->message().id);
+    } else if (!asked.empty()) {
+      parts_.health.broker_answered(HealthMonitor::Role::extend);
+    }
   }
 
   void lose(const RunPtr& run, SteadyTime now) {
