@@ -13,8 +13,8 @@ inline namespace v0 {
 /// What went wrong, for a program to decide on. The text of an Error is for people.
 enum class Errc {
   invalid_argument,   ///< An option or a value that can't be accepted; nothing was sent.
-  payload_too_large,  ///< The payload is over the limit of the client or of the broker; nothing was
-                      ///< sent.
+  payload_too_large,  ///< The payload is over the limit of the client or of the broker, or a result
+                      ///< over the server's; nothing was sent.
   duplicate_task,     ///< A task with the same queue, type and payload holds the unique lock.
   task_id_conflict,   ///< A task with this id exists in the queue, in whatever state.
   queue_full,   ///< The broker has no room for another task (its bound, or its memory, is reached).

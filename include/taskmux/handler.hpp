@@ -146,7 +146,8 @@ class Context {
   bool wait_for(Duration duration) const;
 
   /// Sets what is kept with the task (see EnqueueOptions::retention); the last call counts. Written
-  /// when the run is settled.
+  /// when the run is settled. Throws Error{payload_too_large} for more than
+  /// ServerConfig::max_result_bytes; what was set before then stays.
   void set_result(std::string result);
 
   /// Keeps a value for the handlers and middleware further in; replaces one of the same name.

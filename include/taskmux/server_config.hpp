@@ -100,6 +100,10 @@ struct ServerConfig {
   /// counts when empty.
   std::function<bool(const FailedAttempt&)> is_failure{};
 
+  /// Context::set_result() refuses more. A result travels with other tasks' ends, so keep it well
+  /// below what the broker takes at all (Redis: 512 MiB a string).
+  std::size_t max_result_bytes = Limits::result_bytes;
+
   /// How long shutdown() lets running handlers go on before it asks them to stop.
   Duration shutdown_timeout = std::chrono::seconds{8};
   /// How long a handler may go on after it was asked to stop. Then its thread is given up: the run

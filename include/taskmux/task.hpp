@@ -60,6 +60,8 @@ struct Limits {
       64 * 1024;  ///< All header keys and values of one task together.
   static constexpr std::size_t payload_bytes =
       16u << 20;  ///< Default of ClientConfig::max_payload_bytes.
+  static constexpr std::size_t result_bytes =
+      16u << 20;  ///< Default of ServerConfig::max_result_bytes.
   static constexpr std::size_t error_text_bytes =
       8 * 1024;  ///< An error text is cut to this, at a character's edge.
   static constexpr Duration longest =

@@ -139,6 +139,23 @@ TEST_CASE("a failed task comes back after the policy's delay, until it succeeds"
   CHECK(tries == 3);
 }
 
+TEST_CASE("a result may be as long as the configuration says", "[server]") {
+  Fixture f;
+  ServerConfig config = f.config();
+  config.max_result_bytes = 5;
+  Server server{
+      f.broker,
+      mux_of([](Context& context, const Task& task) { context.set_result(task.payload); }), config};
+  const EnqueueOptions once{.max_retry = 0, .retention = 1h};
+  const std::string fits = f.client.enqueue({.type = "t", .payload = "12345"}, once).id;
+  const std::string over = f.client.enqueue({.type = "t", .payload = "123456"}, once).id;
+  server.start();
+  REQUIRE(eventually([&] { return server.stats().succeeded + server.stats().archived == 2; }));
+  CHECK(f.memory.find("default", fits)->result == "12345");
+  CHECK(f.memory.find("default", over)->last_error.find("set_result") != std::string::npos);
+  CHECK(ServerConfig{}.max_result_bytes == 16u << 20);
+}
+
 TEST_CASE("a configuration that can't work is refused at once", "[server]") {
   Fixture f;
   const auto refused = [&](auto change) {

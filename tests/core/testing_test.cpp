@@ -73,6 +73,29 @@ TEST_CASE("a task that enqueues itself is stopped by the limit", "[testing]") {
   CHECK(test::error_of([&] { server.run_due(100); }) == Errc::timed_out);
 }
 
+TEST_CASE("a result over the limit is refused, and fails a run that lets it pass", "[testing]") {
+  Fixture f;
+  ServeMux mux;
+  mux.handle("fails", [](Context& context, const Task& task) { context.set_result(task.payload); });
+  mux.handle("copes", [](Context& context, const Task& task) {
+    context.set_result("short");
+    CHECK(test::error_of([&] { context.set_result(task.payload); }) == Errc::payload_too_large);
+  });
+  ServerConfig config = f.config();
+  config.max_result_bytes = 5;
+  TestServer server{f.broker, std::move(mux), config};
+  const EnqueueOptions once{.max_retry = 0, .retention = 1h};
+  const std::string fits = f.client.enqueue({.type = "fails", .payload = "12345"}, once).id;
+  const std::string over = f.client.enqueue({.type = "fails", .payload = "123456"}, once).id;
+  const std::string copes = f.client.enqueue({.type = "copes", .payload = "123456"}, once).id;
+  CHECK(server.run_due() == 3);
+  CHECK(f.broker.find("default", fits)->result == "12345");
+  CHECK(f.broker.find("default", copes)->result == "short");
+  const TaskInfo failed = f.broker.find("default", over).value();
+  CHECK(failed.state == TaskState::archived);
+  CHECK(failed.last_error == "set_result: the result has 6 bytes, more than 5");
+}
+
 TEST_CASE("waiting in a handler moves the clock, up to the deadline", "[testing]") {
   Fixture f;
   ServeMux mux;

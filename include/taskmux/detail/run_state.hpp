@@ -15,6 +15,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
 #include "taskmux/detail/mutex.hpp"
+#include "taskmux/error.hpp"
 #include "taskmux/handler.hpp"
 #include "taskmux/logger.hpp"
 
@@ -50,9 +51,11 @@ class LogGate {
 struct RunEnvironment {
   std::shared_ptr<Clock> clock;
   LogGate log;
+  const std::size_t max_result_bytes;
 
-  RunEnvironment(std::shared_ptr<Clock> c, Logger logger)
-      : clock{std::move(c)}, log{std::move(logger)} {}
+  RunEnvironment(std::shared_ptr<Clock> c, Logger logger,
+                 std::size_t most_result_bytes = Limits::result_bytes)
+      : clock{std::move(c)}, log{std::move(logger)}, max_result_bytes{most_result_bytes} {}
 };
 
 /// One run and all that its handler can reach of it. Owned together by the worker's thread, which a
@@ -164,6 +167,12 @@ class RunState {
   }
 
   void set_result(std::string result) {
+    if (result.size() > environment_->max_result_bytes) {
+      throw Error{Errc::payload_too_large,
+                  "set_result: the result has " + std::to_string(result.size()) +
+                      " bytes, more than " + std::to_string(environment_->max_result_bytes),
+                  message().id};
+    }
     MutexLock lock{mutex_};
     result_ = std::move(result);
   }

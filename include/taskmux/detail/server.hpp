@@ -83,8 +83,8 @@ class ServerEngine {
       : broker_{broker},
         config_{(check_config(config, mux, broker.shortest_lease()), std::move(config))},
         mux_{std::make_shared<ServeMux>(std::move(mux))},
-        environment_{
-            std::make_shared<RunEnvironment>(clock_or_system(config_.clock), config_.logger)} {}
+        environment_{std::make_shared<RunEnvironment>(clock_or_system(config_.clock),
+                                                      config_.logger, config_.max_result_bytes)} {}
 
   ServerEngine(const ServerEngine&) = delete;
   ServerEngine& operator=(const ServerEngine&) = delete;
@@ -408,7 +408,7 @@ class ServerEngine {
   Time started_at_{};
   std::atomic<bool> stopped_{false};
   std::atomic<bool> trim_due_{false};  ///< Asked by the upkeep role of the notifying one.
-  Waker idle_;  ///< For shutdown(): something has ended.
+  Waker idle_;                         ///< For shutdown(): something has ended.
 
   mutable Mutex mutex_;
   std::condition_variable phase_changed_;
@@ -448,11 +448,11 @@ class ServerEngine {
                    QueuePicker{config_.queues, config_.strict_priority},
                    config_.lease};
   ArchiveTrimmer trimmer_{broker_, config_.archive, config_.hooks.before_evict, config_.logger};
-  Upkeep upkeep_{
-      {broker_, settler_, health_, environment_->clock,
-       [this] { return describe(stopped_ ? "stopped" : "active"); }, [this] { ask_for_trimming(); }},
-      queue_names(),
-      {config_.upkeep_interval, config_.heartbeat_interval, config_.lease}};
+  Upkeep upkeep_{{broker_, settler_, health_, environment_->clock,
+                  [this] { return describe(stopped_ ? "stopped" : "active"); },
+                  [this] { ask_for_trimming(); }},
+                 queue_names(),
+                 {config_.upkeep_interval, config_.heartbeat_interval, config_.lease}};
 
   LoopThread notifying_{"tmx-notify", environment_->clock, config_.logger,
                         [this] { return notify_turn(); }};
