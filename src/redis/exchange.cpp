@@ -143,6 +143,7 @@ class Exchanger {
 
   void bound_quotas() {
     std::size_t left = most_runs;
+    std::size_t of_resting = 0;
     for (const QueueQuota& quota : request_.quotas) {
       const std::size_t count = std::min(quota.count, left);
       if (count < quota.count) reply_.more = true;
@@ -150,6 +151,14 @@ class Exchanger {
       wanted_ += count;
       shares_.push_back({.queue = quota.queue, .count = count});
     }
+    // If all rest they are asked all the same: that there is nothing to take would not be true.
+    const auto resting = [this](const Share& share) { return store_.faults().rests(share.queue); };
+    const auto end_of_awake = std::stable_partition(
+        shares_.begin(), shares_.end(), [&](const Share& share) { return !resting(share); });
+    if (end_of_awake == shares_.begin()) return;
+    for (auto share = end_of_awake; share != shares_.end(); ++share) of_resting += share->count;
+    shares_.erase(end_of_awake, shares_.end());
+    shares_.front().count += of_resting;
   }
 
   // One script for all queues; in a cluster one for each, as they lie on different nodes.
@@ -193,16 +202,19 @@ class Exchanger {
         reply_.settled[chunk.items[i]] =
             reply[0][i].as_integer() == 1 ? SettleStatus::applied : SettleStatus::stale;
       }
-      const std::string_view fault = reply[1].as_string();
-      if (!fault.empty()) {
-        store_.log()(LogLevel::error, "count attempts of queue \"" + printable(chunk.queue) +
-                                          "\": " + printable(fault));
-      }
+      note_counted(chunk.queue, reply[1].as_string());
       reply_.now = time_of(reply[2].as_integer());
       any_answer_ = true;
+      store_.faults().worked(Duty::settle, chunk.queue);
     } catch (const Error& error) {
-      note(error);
+      note(Duty::settle, chunk.queue, error);
     }
+  }
+
+  void note_counted(const std::string& queue, std::string_view fault) {
+    if (fault.empty()) return store_.faults().worked(Duty::count, queue);
+    store_.faults().failed(Duty::count, queue,
+                           error_of("count attempts of queue \"" + printable(queue) + "\"", fault));
   }
 
   void read_takes(std::span<const Reply> replies) {
@@ -221,9 +233,10 @@ class Exchanger {
       RunReader reader{store_, block};
       for (std::size_t i = 0; i < shares.size(); ++i) read_share(reply[1 + i], shares[i], reader);
       reader.set_aside();
+      if (shares.size() > 1) store_.faults().worked(Duty::take, {});
     } catch (const Error& error) {
       for (Share& share : shares) share.fault = error.what();
-      note(error);
+      note(Duty::take, shares.size() == 1 ? shares.front().queue : "", error);
     }
   }
 
@@ -231,10 +244,12 @@ class Exchanger {
     reply.expect_array(6);
     const std::string_view fault = reply[0].as_string();
     if (!fault.empty()) {
-      share.fault = "take from queue \"" + printable(share.queue) + "\": " + printable(fault);
-      note(Error{Errc::protocol, share.fault});
+      const Error error = error_of("take from queue \"" + printable(share.queue) + "\"", fault);
+      share.fault = error.what();
+      note(Duty::take, share.queue, error);
     } else {
       any_answer_ = true;
+      store_.faults().worked(Duty::take, share.queue);
     }
     const std::size_t before = share.runs.size();
     reader.read(share.queue, reply[1], reply[2], share.runs);
@@ -244,11 +259,19 @@ class Exchanger {
     }
     reply_.more = reply_.more || reply[4].as_integer() != 0;
     share.blocked = reply[4].as_integer() == 0 || share.runs.size() - before < share.count;
-    for (std::size_t i = 0; i < reply[5].size(); ++i) {
-      store_.log()(LogLevel::warning, "queue \"" + printable(share.queue) + "\": dropped id \"" +
-                                          printable(reply[5][i].as_string()) +
-                                          "\", which has no task");
+    tell_dropped(share.queue, reply[5]);
+  }
+
+  void tell_dropped(const std::string& queue, ReplyView ids) {
+    constexpr std::size_t most_named = 3;
+    if (ids.size() == 0) return;
+    std::string line = "queue \"" + printable(queue) + "\": dropped " + std::to_string(ids.size()) +
+                       " ids that have no task: ";
+    for (std::size_t i = 0; i < std::min(ids.size(), most_named); ++i) {
+      line += (i > 0 ? ", \"" : "\"") + printable(ids[i].as_string()) + "\"";
     }
+    if (ids.size() > most_named) line += ", ...";
+    store_.log()(LogLevel::warning, line);
   }
 
   // In a cluster: what one queue could not give is taken from the others, one by one.
@@ -263,16 +286,16 @@ class Exchanger {
       try {
         read_take(store_.run(calls).front(), std::span{&more, 1}, block);
       } catch (const Error& error) {
-        note(error);
+        note(Duty::take, share.queue, error);
         return;
       }
       std::move(more.runs.begin(), more.runs.end(), std::back_inserter(share.runs));
     }
   }
 
-  void note(const Error& error) {
+  void note(Duty duty, std::string_view queue, const Error& error) {
     if (!first_error_) first_error_ = error;
-    if (error.errc() != Errc::unavailable) store_.log()(LogLevel::error, error.what());
+    store_.faults().failed(duty, queue, error);
   }
 
   void finish() {
@@ -368,11 +391,12 @@ std::vector<ExtendReply> extend(Store& store, std::span<const Run> runs, Duratio
   for (std::size_t at = 0; at < parts.size(); ++at) {
     try {
       read_extended(parts[at], answers[at], replies);
+      store.faults().worked(Duty::extend, parts[at].queue);
     } catch (const Error& error) {
       // The other queues' runs must not suffer from one whose keys are broken or whose node is away.
       if (!first_error) first_error = error;
       ++failed;
-      if (error.errc() != Errc::unavailable) store.log()(LogLevel::error, error.what());
+      store.faults().failed(Duty::extend, parts[at].queue, error);
     }
   }
   if (first_error && failed == parts.size()) throw *first_error;

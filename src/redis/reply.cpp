@@ -49,10 +49,21 @@ constexpr std::array<std::string_view, 12> unavailable_codes{
 constexpr std::array<std::string_view, 4> unauthorized_codes{"NOAUTH", "WRONGPASS", "NOPERM",
                                                              "DENIED"};
 
+// What a script gets that asks for a key which its node has handed on already.
+constexpr std::string_view moved_key_text = "non local key";
+
+std::string_view code_of(std::string_view text) noexcept {
+  const auto code = leading_code(text);
+  if (code != "ERR" || text.find("unning script") == std::string_view::npos) return code;
+  const auto inner = code_inside_script(text);
+  return inner.empty() ? code : inner;
+}
+
 /// Errors of old standing that have no code of their own.
 Errc errc_of_plain_error(std::string_view text) noexcept {
   constexpr auto npos = std::string_view::npos;
   if (text.find("max number of clients") != npos) return Errc::unavailable;
+  if (text.find(moved_key_text) != npos) return Errc::unavailable;
   if (text.find("without any password configured") != npos) return Errc::unauthorized;
   if (text.find("no password is set") != npos) return Errc::unauthorized;
   if (text.find("invalid password") != npos) return Errc::unauthorized;
@@ -102,13 +113,7 @@ void ReplyView::expect_array(std::size_t count) const {
                                     " elements from Redis, got " + std::to_string(size())};
 }
 
-std::string_view ReplyView::error_code() const noexcept {
-  const auto text = error_text();
-  const auto code = leading_code(text);
-  if (code != "ERR" || text.find("unning script") == std::string_view::npos) return code;
-  const auto inner = code_inside_script(text);
-  return inner.empty() ? code : inner;
-}
+std::string_view ReplyView::error_code() const noexcept { return code_of(error_text()); }
 
 std::string_view ReplyView::kind() const noexcept {
   if (reply_ == nullptr) return "nothing";
@@ -134,19 +139,30 @@ Reply make_error_reply(std::string_view code, std::string_view text) {
   return Reply{static_cast<redisReply*>(reply)};
 }
 
-Errc errc_of(ReplyView error) noexcept {
-  const auto code = error.error_code();
+Errc errc_of(ReplyView error) noexcept { return errc_of(error.error_text()); }
+
+Errc errc_of(std::string_view error_text) noexcept {
+  const auto code = code_of(error_text);
   if (is_one_of(code, unavailable_codes)) return Errc::unavailable;
   if (is_one_of(code, unauthorized_codes)) return Errc::unauthorized;
   if (code == "OOM") return Errc::queue_full;
-  return errc_of_plain_error(error.error_text());
+  return errc_of_plain_error(error_text);
+}
+
+bool met_moving_keys(ReplyView error) noexcept {
+  return error.error_code() == "TRYAGAIN" ||
+         error.error_text().find(moved_key_text) != std::string_view::npos;
 }
 
 Error error_of(std::string_view operation, ReplyView error) {
-  auto cause = error.error_text();
-  if (error.error_code() == lost_code)
-    cause.remove_prefix(std::min(lost_code.size() + 1, cause.size()));
-  return Error{errc_of(error), std::string{operation} + ": " + printable(cause)};
+  return error_of(operation, error.error_text());
+}
+
+Error error_of(std::string_view operation, std::string_view error_text) {
+  const Errc errc = errc_of(error_text);
+  if (code_of(error_text) == lost_code)
+    error_text.remove_prefix(std::min(lost_code.size() + 1, error_text.size()));
+  return Error{errc, std::string{operation} + ": " + printable(error_text)};
 }
 
 void throw_if_error(std::string_view operation, ReplyView reply) {

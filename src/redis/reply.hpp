@@ -98,16 +98,25 @@ inline constexpr std::string_view lost_code = "TMXLOST";
 /// What an error reply means:
 ///     unavailable   TMXLOST, LOADING, READONLY, MASTERDOWN, CLUSTERDOWN, TRYAGAIN, MOVED, ASK,
 ///     BUSY,
-///                   MISCONF, NOREPLICAS, too many clients
+///                   MISCONF, NOREPLICAS, too many clients, a script's key that is on its way to
+///                   another node ("non local key")
 ///     unauthorized  NOAUTH, WRONGPASS, NOPERM, DENIED (protected mode), a password where none is
 ///     set queue_full    OOM protocol      all others: WRONGTYPE, NOSCRIPT, ERR, a script's own
 ///     error, ...
 Errc errc_of(ReplyView error) noexcept;
+/// The same of an error's text, as a script passes one on for one of its queues.
+Errc errc_of(std::string_view error_text) noexcept;
+
+/// Whether a call met keys that are on their way to another node of a cluster, and can be repeated
+/// later; of the server it says nothing.
+bool met_moving_keys(ReplyView error) noexcept;
 
 /// `error` as an Error: errc_of() and the text `<operation>: <cause>`, where `operation` says what
 /// was tried and on what (`enqueue "critical"`), and the cause is the server's text, printable and
 /// bounded.
 Error error_of(std::string_view operation, ReplyView error);
+/// The same of an error's text.
+Error error_of(std::string_view operation, std::string_view error_text);
 
 /// Throws error_of() if `reply` is an error.
 void throw_if_error(std::string_view operation, ReplyView reply);

@@ -58,6 +58,7 @@ Store::Store(RedisOptions options)
     : process_{::getpid()},
       global_{options.key_prefix},
       transport_{std::move(options)},
+      faults_{log(), this->options().clock},
       next_block_{random_number()} {}
 
 bool Store::in_own_process() const noexcept { return ::getpid() == process_; }

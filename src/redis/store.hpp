@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "redis/faults.hpp"
 #include "redis/keys.hpp"
 #include "redis/reply.hpp"
 #include "redis/scripts.hpp"
@@ -46,6 +47,7 @@ class Store {
   Transport& transport() noexcept { return transport_; }
   const RedisOptions& options() const noexcept { return transport_.options(); }
   const Logger& log() const noexcept { return options().logger; }
+  Faults& faults() noexcept { return faults_; }
   bool cluster() const noexcept { return options().mode == RedisMode::cluster; }
 
   Keys keys(std::string_view queue) const { return Keys{queue, options().key_prefix}; }
@@ -85,6 +87,7 @@ class Store {
   const int process_;
   GlobalKeys global_;
   Transport transport_;
+  Faults faults_;
   std::atomic<std::uint64_t> next_block_;
   std::atomic<std::uint64_t> contact_epoch_{0};
   detail::Mutex mutex_;

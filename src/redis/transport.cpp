@@ -31,7 +31,7 @@ Refusal refusal_of(const Reply& reply) noexcept {
   if (code == "NOSCRIPT") return Refusal::no_script;
   if (code == "MOVED" || code == "ASK") return Refusal::moved;
   if (code == "READONLY" || code == "MASTERDOWN") return Refusal::wrong_server;
-  if (code == "TRYAGAIN" || code == lost_code) return Refusal::none;
+  if (code == lost_code || met_moving_keys(reply)) return Refusal::none;
   return errc_of(reply) == Errc::unavailable ? Refusal::busy_server : Refusal::none;
 }
 

@@ -47,6 +47,21 @@ void Upkeep::set_ranks(const std::string& queue, Ranks ranks) {
 
 namespace {
 
+// Each text is of one of upkeep's roles.
+void note_faults(Store& store, const std::string& subject, const std::string& queue,
+                 ReplyView texts) {
+  if (texts.size() == 0) return store.faults().worked(Duty::upkeep, queue);
+  std::string causes;
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const std::string_view text = texts[i].as_string();
+    if (errc_of(text) == Errc::unavailable) continue;
+    causes += (causes.empty() ? ": " : "; ") + printable(text);
+  }
+  if (!causes.empty()) {
+    store.faults().failed(Duty::upkeep, queue, Error{Errc::protocol, subject + causes});
+  }
+}
+
 // A queue's part of a script's reply.
 void read_queue(Store& store, const std::string& subject, const std::string& queue,
                 std::uint64_t block, ReplyView answer, UpkeepReply& reply) {
@@ -58,9 +73,7 @@ void read_queue(Store& store, const std::string& subject, const std::string& que
     reply.next_due = earlier(reply.next_due, time_of(answer[3].as_integer()));
   }
   reply.more = reply.more || answer[4].as_integer() != 0;
-  for (std::size_t i = 0; i < answer[9].size(); ++i) {
-    store.log()(LogLevel::error, subject + ": " + printable(answer[9][i].as_string()));
-  }
+  note_faults(store, subject, queue, answer[9]);
   RunReader reader{store, block};
   reader.read(queue, answer[5], answer[6], reply.lost);
   reply.repaired += reader.set_aside();
@@ -130,7 +143,7 @@ UpkeepReply Upkeep::step(Store& store, const UpkeepRequest& request) {
         }
       } catch (const Error& error) {
         if (!failure) failure = error;
-        store.log()(LogLevel::error, error.what());
+        store.faults().failed(Duty::upkeep, parts[i].queues.front(), error);
       }
     }
     parts = std::move(unfinished);

@@ -102,18 +102,23 @@ Watch::State Listener::arm(Watcher& watcher) {
   // First, as a notice may come before the replies are read.
   watcher.poll_at = steady_now() + around(5s);
   watcher.armed = true;
+  const auto rest = store_.faults().shortest_rest(watcher.queues);
   const std::vector<Call> calls = looks_at(watcher.queues);
   std::optional<std::vector<Reply>> replies = look_tracked(calls);
   if (!replies) {
     watcher.poll_at = steady_now() + around(1s);
     replies = store_.run(calls);
   }
+  if (rest) watcher.poll_at = std::min(watcher.poll_at.load(), steady_now() + *rest);
   const Watch::State state = state_of(*replies);
   if (state.ready) watcher.armed = false;
   return state;
 }
 
-std::vector<Call> Listener::looks_at(std::span<const std::string> queues) const {
+/// But for queues that rest, since their broken keys would look ready all the time.
+std::vector<Call> Listener::looks_at(std::span<const std::string> all) const {
+  const std::vector<std::string> awake = store_.faults().awake(all);
+  std::span<const std::string> queues{awake};
   const std::size_t most = store_.cluster() ? 1 : bound::queues;
   std::vector<Call> calls;
   while (!queues.empty()) {

@@ -60,7 +60,7 @@ class Listener {
   using Watchers = std::vector<std::shared_ptr<Watcher>>;
 
   Watch::State arm(Watcher& watcher);
-  std::vector<Call> looks_at(std::span<const std::string> queues) const;
+  std::vector<Call> looks_at(std::span<const std::string> all) const;
   Watch::State state_of(std::span<const Reply> replies) const;
   std::optional<std::vector<Reply>> look_tracked(std::span<const Call> calls);
   bool prepare_tracker(std::int64_t listener);

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -29,6 +31,30 @@ void put_raw(RedisFixture& t, const std::string& id, const std::string& message)
   t.redis.command({"HSET", key("t:" + id), "msg", message, "state", "pending"});
   t.redis.command({"LPUSH", key("pending"), id});
 }
+
+/// A broker like the fixture's that keeps its log lines.
+struct LoggedBroker {
+  explicit LoggedBroker(RedisFixture& t) : broker{options(t.redis, t.manual_clock)} {
+    broker.ping();
+    lines.clear();  // of the server's settings
+  }
+
+  RedisOptions options(const RedisServer& redis, std::shared_ptr<Clock> clock) {
+    RedisOptions options = options_for(redis, std::move(clock));
+    options.logger = Logger{LogLevel::info,
+                            [this](LogLevel, std::string_view line) { lines.emplace_back(line); }};
+    return options;
+  }
+  /// How many lines hold `text`.
+  std::ptrdiff_t told(std::string_view text) const {
+    return std::count_if(lines.begin(), lines.end(), [text](const std::string& line) {
+      return line.find(text) != std::string::npos;
+    });
+  }
+
+  Names lines{};
+  RedisBroker broker;
+};
 
 std::vector<std::string> malformed_messages() {
   TaskMessage elsewhere = message("bad", "elsewhere");
@@ -105,6 +131,16 @@ TEST_CASE("an id without a task is dropped, and the next one taken", "[redis][re
   CHECK(t.redis.command({"EXISTS", key("t:string")}).as_integer() == 1);
 }
 
+TEST_CASE("ids without tasks are told of in one line", "[redis][repair]") {
+  RedisFixture t;
+  LoggedBroker logged{t};
+  t.redis.command({"SADD", "asynq:queues", "default"});
+  t.redis.command({"RPUSH", key("pending"), "e", "d", "c", "b", "a"});
+  CHECK(take(logged.broker).empty());
+  CHECK(logged.lines ==
+        Names{"queue \"default\": dropped 5 ids that have no task: \"a\", \"b\", \"c\", ..."});
+}
+
 TEST_CASE("an id without a task does not become pending", "[redis][repair]") {
   RedisFixture t;
   enqueue(t.broker, scheduled(message("t1"), 1s));
@@ -137,6 +173,107 @@ TEST_CASE("a queue with a key of the wrong type loses nothing and stops no other
     if (std::string{broken} == "pending") t.redis.command({"RENAME", "kept", key("pending")});
     CHECK(ids(take(t.broker)) == Names{"t1"});
   }
+}
+
+TEST_CASE("a queue with a broken key is left alone for a second, and others get its share",
+          "[redis][repair]") {
+  RedisFixture t;
+  t.broker.enqueue(many("t", 2));
+  for (int i = 1; i <= 4; ++i) enqueue(t.broker, message("o" + std::to_string(i), "other"));
+  enqueue(t.broker, message("l1", "last"));
+  const QueueQuota quotas[] = {{"default", 2}, {"other", 1}, {"last", 1}};
+  t.redis.command({"SET", key("active"), "a string"});
+  CHECK(ids(t.broker.exchange({.quotas = std::span{quotas}.first(2)}).runs) ==
+        Names{"o1", "o2", "o3"});
+  t.redis.command({"DEL", key("active")});
+  CHECK(ids(t.broker.exchange({.quotas = quotas}).runs) == Names{"o4", "l1"});
+  t.advance(1s);
+  CHECK(ids(t.broker.exchange({.quotas = quotas}).runs) == Names{"t1", "t2"});
+}
+
+TEST_CASE("a queue that is asked for alone is asked even if its keys were broken",
+          "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, message("t1"));
+  t.redis.command({"SET", key("active"), "a string"});
+  CHECK(error_of([&] { take(t.broker); }) == Errc::protocol);
+  CHECK(error_of([&] { take(t.broker); }) == Errc::protocol);
+  t.redis.command({"DEL", key("active")});
+  CHECK(ids(take(t.broker)) == Names{"t1"});
+}
+
+TEST_CASE("a broken key is told of once a minute, and that it is mended", "[redis][repair]") {
+  RedisFixture t;
+  LoggedBroker logged{t};
+  enqueue(t.broker, message("t1"));
+  t.redis.command({"SET", key("active"), "a string"});
+  const QueueQuota quotas[] = {{"default", 1}, {"other", 1}};
+  const Names queues{"default", "other"};
+  for (int second = 0; second < 60; ++second) {
+    logged.broker.exchange({.quotas = quotas});
+    logged.broker.upkeep({.queues = queues});
+    t.advance(1s);
+  }
+  CHECK(logged.told("take from queue \"default\": WRONGTYPE") == 1);
+  CHECK(logged.told("upkeep of queue \"default\": WRONGTYPE") == 1);
+  CHECK(logged.lines.size() == 2);
+  logged.broker.exchange({.quotas = quotas});
+  CHECK(logged.lines.size() == 3);
+  t.redis.command({"DEL", key("active")});
+  t.advance(1s);
+  for (int i = 0; i < 2; ++i) {
+    logged.broker.exchange({.quotas = quotas});
+    logged.broker.upkeep({.queues = queues});
+  }
+  CHECK(logged.told("queue \"default\": taking tasks works again") == 1);
+  CHECK(logged.told("queue \"default\": upkeep works again") == 1);
+  CHECK(logged.lines.size() == 5);
+}
+
+TEST_CASE("what can't be settled or extended is told of once a minute", "[redis][repair]") {
+  RedisFixture t;
+  LoggedBroker logged{t};
+  const std::vector<Run> runs{started(t.broker, message("t1")),
+                              started(t.broker, message("t2", "other"))};
+  t.redis.command({"SET", key("lease"), "a string"});
+  for (int i = 0; i < 5; ++i) {
+    logged.broker.extend(runs, 20s);
+    CHECK(error_of([&] { settle(logged.broker, completed(runs[0])); }) == Errc::protocol);
+    t.advance(1s);
+  }
+  CHECK(logged.told("extend leases in queue \"default\"") == 1);
+  CHECK(logged.told("settle in queue \"default\"") == 1);
+  CHECK(logged.lines.size() == 2);
+}
+
+TEST_CASE("a slot on its way to another node is no fault of its queue's",
+          "[redis][cluster][repair]") {
+  RedisCluster cluster{2};
+  RedisOptions options = parse_redis_url(cluster.url());
+  Names lines;
+  options.logger =
+      Logger{LogLevel::error, [&](LogLevel, std::string_view line) { lines.emplace_back(line); }};
+  RedisBroker broker{options};
+  const auto slot_of = [](const std::string& queue) { return redis::slot_of("{" + queue + "}"); };
+  const std::string moving = "a";
+  std::string staying = "b";
+  const std::size_t from = cluster.owner_of(slot_of(moving));
+  while (cluster.owner_of(slot_of(staying)) == from) ++staying[0];
+  enqueue(broker, message("t1", moving));
+  enqueue(broker, message("t2", staying));
+  const std::string slot = std::to_string(slot_of(moving));
+  cluster.node(1 - from).command({"CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.id(from)});
+  cluster.node(from).command({"CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.id(1 - from)});
+
+  const QueueQuota quotas[] = {{moving, 1}, {staying, 1}};
+  CHECK(ids(broker.exchange({.quotas = quotas}).runs) == Names{"t2"});
+  const Names queues{moving, staying};
+  broker.upkeep({.queues = queues});
+  CHECK(error_of([&] { take(broker, moving); }) == Errc::unavailable);
+  CHECK(lines == Names{});
+
+  cluster.node(from).command({"CLUSTER", "SETSLOT", slot, "STABLE"});
+  CHECK(ids(broker.exchange({.quotas = quotas}).runs) == Names{"t1"});
 }
 
 TEST_CASE("enqueue refuses the items of a queue whose keys are of the wrong type",

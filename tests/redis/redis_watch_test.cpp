@@ -228,5 +228,22 @@ TEST_CASE("a key of the wrong type does not stop a watch of other queues", "[red
   CHECK(watch->arm().ready);
 }
 
+TEST_CASE("a queue whose keys are broken does not look ready until it may be asked again",
+          "[redis][watch]") {
+  RedisFixture t;
+  Box box;
+  enqueue(t.broker, message("t1"));
+  t.redis.command({"SET", "asynq:{default}:active", "x"});
+  const auto watch = t.broker.watch({"default", "other"}, box.callback());
+  const QueueQuota quotas[] = {{"default", 1}, {"other", 1}};
+  CHECK(t.broker.exchange({.quotas = quotas}).runs.empty());
+  CHECK_FALSE(watch->arm().ready);
+  // Its rest ends long before the next poll in case a notice is lost.
+  CHECK(box.ready(2400ms));
+  CHECK_FALSE(watch->arm().ready);
+  t.advance(1s);
+  CHECK(watch->arm().ready);
+}
+
 }  // namespace
 }  // namespace taskmux::test

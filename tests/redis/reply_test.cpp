@@ -79,6 +79,12 @@ TEST_CASE("an error reply is told by its code, also inside an old server's scrip
       {"NOREPLICAS Not enough good replicas to write.", Errc::unavailable},
       {"ERR max number of clients reached", Errc::unavailable},
       {"TMXLOST gone", Errc::unavailable},
+      {"ERR Script attempted to access a non local key in a cluster node script: f_0, on "
+       "@user_script:1.",
+       Errc::unavailable},
+      {"ERR Error running script (call to f_0): @user_script:1: @user_script: 1: Lua script "
+       "attempted to access a non local key in a cluster node",
+       Errc::unavailable},
       {"NOAUTH Authentication required.", Errc::unauthorized},
       {"WRONGPASS invalid username-password pair", Errc::unauthorized},
       {"NOPERM this user has no permissions", Errc::unauthorized},
@@ -105,6 +111,9 @@ TEST_CASE("an error reply is told by its code, also inside an old server's scrip
   const auto reply = parsed("-" + text + "\r\n");
   REQUIRE(reply.is_error());
   CHECK(errc_of(reply) == errc);
+  CHECK(errc_of(std::string_view{text}) == errc);
+  CHECK(met_moving_keys(reply) ==
+        (text.starts_with("TRYAGAIN") || text.find("non local key") != std::string::npos));
 }
 
 TEST_CASE("an error says what was tried, and its text is printable and bounded", "[redis][reply]") {
@@ -116,6 +125,7 @@ TEST_CASE("an error says what was tried, and its text is printable and bounded",
   CHECK(
       std::string{error_of("enqueue", make_error_reply(lost_code, "the server is gone")).what()} ==
       "enqueue: the server is gone");
+  CHECK(std::string{error_of("take", "WRONGTYPE of \x01").what()} == "take: WRONGTYPE of ?");
   CHECK_THROWS_AS(throw_if_error("enqueue", reply), Error);
   throw_if_error("enqueue", parsed("+OK\r\n"));
 }
