@@ -114,6 +114,14 @@ class Enqueuer {
       throw_if_error("enqueue: add to the set of queues", reply);
   }
 
+  // The tasks are in their queues all the same, and servers run them; only those who look for
+  // queues don't find these.
+  void note_registered(const Reply& reply) {
+    if (!reply.is_error()) return store_.faults().worked(Duty::list, {});
+    if (errc_of(reply) == Errc::queue_full) return;
+    store_.faults().failed(Duty::list, {}, error_of("enqueue: add to the set of queues", reply));
+  }
+
   void send(const std::vector<Call>& calls, std::size_t first) {
     const RedisOptions& options = store_.options();
     WaitedReplies waited;
@@ -125,6 +133,7 @@ class Enqueuer {
       waited.replies = store_.run(calls);
       waited.replicas.assign(calls.size(), 0);
     }
+    if (first > 0) note_registered(waited.replies.front());
     for (std::size_t i = 0; i < chunks_.size(); ++i) {
       read(chunks_[i], waited.replies[first + i],
            waited.replicas[first + i] >= options.wait_replicas);

@@ -676,5 +676,23 @@ TEST_CASE("a queue with a broken key does not stop the upkeep of others", "[redi
   CHECK(t.broker.upkeep({.queues = queues}).forwarded == 1);
 }
 
+TEST_CASE("that queues can't be listed is told of, and stops no task", "[redis][repair]") {
+  RedisFixture t;
+  LoggedBroker logged{t};
+  t.redis.command({"SET", "asynq:queues", "a string"});
+  for (const char* id : {"t1", "t2"}) {
+    CHECK_FALSE(logged.broker.enqueue({pending(message(id))}).at(0).error);
+  }
+  CHECK(logged.told("enqueue: add to the set of queues: WRONGTYPE") == 1);
+  CHECK(ids(take(logged.broker)) == Names{"t1", "t2"});
+  CHECK(error_of([&] { t.view.queues(); }) == Errc::protocol);
+
+  t.redis.command({"DEL", "asynq:queues"});
+  enqueue(logged.broker, message("t3"));
+  CHECK(logged.told("adding to the set of queues works again") == 1);
+  CHECK(logged.lines.size() == 2);
+  CHECK(t.view.queues() == Names{"default"});
+}
+
 }  // namespace
 }  // namespace taskmux::test
