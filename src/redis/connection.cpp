@@ -1,6 +1,7 @@
 #include "redis/connection.hpp"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -234,8 +235,9 @@ void Commands::add_header(char kind, std::size_t number) {
 
 std::string Endpoint::to_string() const {
   if (!socket_path.empty()) return printable(socket_path);
-  const bool bracketed = host.find(':') != std::string::npos;
-  return (bracketed ? "[" : "") + printable(host) + (bracketed ? "]:" : ":") + std::to_string(port);
+  const std::string name = printable(host);
+  return host.find(':') == std::string::npos ? fmt::format("{}:{}", name, port)
+                                             : fmt::format("[{}]:{}", name, port);
 }
 
 Connection::Descriptor& Connection::Descriptor::operator=(Descriptor&& other) noexcept {

@@ -62,9 +62,10 @@ void add_block(State& state, const unsigned char* block) noexcept {
 // The last one or two blocks: the rest of the bytes, a one bit, zeros, and the length in bits.
 void add_tail(State& state, std::string_view rest, std::uint64_t total_bytes) noexcept {
   std::array<unsigned char, 2 * block_bytes> tail{};
-  for (std::size_t i = 0; i < rest.size(); ++i) tail[i] = static_cast<unsigned char>(rest[i]);
-  tail[rest.size()] = 0x80;
-  const std::size_t size = rest.size() < block_bytes - 8 ? block_bytes : 2 * block_bytes;
+  const std::size_t length = rest.size() % block_bytes;  // As it is; GCC 12 can't know.
+  for (std::size_t i = 0; i < length; ++i) tail[i] = static_cast<unsigned char>(rest[i]);
+  tail[length] = 0x80;
+  const std::size_t size = length < block_bytes - 8 ? block_bytes : 2 * block_bytes;
   for (std::size_t i = 0; i < 8; ++i)
     tail[size - 8 + i] = static_cast<unsigned char>((total_bytes * 8) >> (8 * i));
   for (std::size_t at = 0; at < size; at += block_bytes) add_block(state, tail.data() + at);

@@ -1,5 +1,7 @@
 #include "redis/reply.hpp"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -129,7 +131,8 @@ std::string_view ReplyView::kind() const noexcept {
 }
 
 Reply make_error_reply(std::string_view code, std::string_view text) {
-  const auto line = "-" + std::string{code} + (text.empty() ? "" : " ") + printable(text) + "\r\n";
+  const std::string line =
+      fmt::format("-{}{}{}\r\n", code, text.empty() ? "" : " ", printable(text));
   const std::unique_ptr<redisReader, decltype(&redisReaderFree)> reader{redisReaderCreate(),
                                                                         &redisReaderFree};
   void* reply = nullptr;
