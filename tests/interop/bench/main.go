@@ -16,9 +16,9 @@ import (
 	"io"
 	"log"
 	"math/rand"
+	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sort"
 	"strings"
 	"sync"
@@ -45,12 +45,13 @@ func main() {
 	}
 	home := must(os.MkdirTemp("", "bench"))
 	defer os.RemoveAll(home)
-	socket := filepath.Join(home, "redis.sock")
-	server := exec.Command("redis-server", "--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no", "--dir", home)
+	address := freeAddress()
+	_, port, _ := strings.Cut(address, ":")
+	server := exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no", "--dir", home)
 	check(server.Start())
 	defer server.Wait()
 	defer server.Process.Kill()
-	client := redis.NewClient(&redis.Options{Network: "unix", Addr: socket})
+	client := redis.NewClient(&redis.Options{Addr: address})
 	for client.Ping(context.Background()).Err() != nil {
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -59,23 +60,30 @@ func main() {
 	var ofAsynq, ofTaskmux []float64
 	for range *repeat {
 		check(client.FlushAll(context.Background()).Err())
-		ofAsynq = append(ofAsynq, asynqRate(socket, *tasks))
+		ofAsynq = append(ofAsynq, asynqRate(address, *tasks))
 		check(client.FlushAll(context.Background()).Err())
-		ofTaskmux = append(ofTaskmux, taskmuxRate(flag.Arg(0), socket, *tasks))
+		ofTaskmux = append(ofTaskmux, taskmuxRate(flag.Arg(0), address, *tasks))
 	}
 	fmt.Printf("asynq    %8.0f tasks/s  %v\n", at(ofAsynq, 0.5), rounded(ofAsynq))
 	fmt.Printf("taskmux  %8.0f tasks/s  %v\n", at(ofTaskmux, 0.5), rounded(ofTaskmux))
 	fmt.Printf("ratio    %8.1f\n", at(ofTaskmux, 0.5)/at(ofAsynq, 0.5))
 
 	check(client.FlushAll(context.Background()).Err())
-	waits := pickupTimes(flag.Arg(1), socket)
+	waits := pickupTimes(flag.Arg(1), address)
 	fmt.Printf("pickup of a Go producer's task by an idle taskmux server: p50 %.2f ms, p99 %.2f ms, max %.2f ms (%d tasks)\n",
 		at(waits, 0.5), at(waits, 0.99), at(waits, 1), len(waits))
 	fmt.Printf("load after: %s", must(os.ReadFile("/proc/loadavg")))
 }
 
-func asynqRate(socket string, tasks int) float64 {
-	options := asynq.RedisClientOpt{Network: "unix", Addr: socket}
+// freeAddress finds a port of the loopback that is free now.
+func freeAddress() string {
+	listener := must(net.Listen("tcp", "127.0.0.1:0"))
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+func asynqRate(address string, tasks int) float64 {
+	options := asynq.RedisClientOpt{Addr: address}
 	client := asynq.NewClient(options)
 	defer client.Close()
 	var left atomic.Int64
@@ -106,8 +114,8 @@ func asynqRate(socket string, tasks int) float64 {
 	return float64(tasks) / taken.Seconds()
 }
 
-func taskmuxRate(program, socket string, tasks int) float64 {
-	command := exec.Command(program, "--broker", "redis-socket://"+socket, "--scenario", "process", "--tasks", fmt.Sprint(tasks),
+func taskmuxRate(program, address string, tasks int) float64 {
+	command := exec.Command(program, "--broker", "redis://"+address, "--scenario", "process", "--tasks", fmt.Sprint(tasks),
 		"--concurrency", fmt.Sprint(concurrency), "--payload", fmt.Sprint(payloadBytes), "--repeat", "1", "--json")
 	command.Stderr = os.Stderr
 	var report struct {
@@ -122,8 +130,8 @@ func taskmuxRate(program, socket string, tasks int) float64 {
 }
 
 // pickupTimes are in milliseconds.
-func pickupTimes(program, socket string) []float64 {
-	peer := exec.Command(program, "redis-socket://"+socket)
+func pickupTimes(program, address string) []float64 {
+	peer := exec.Command(program, "redis://"+address)
 	input, output := must(peer.StdinPipe()), bufio.NewScanner(must(peer.StdoutPipe()))
 	check(peer.Start())
 	defer peer.Wait()
@@ -143,7 +151,7 @@ func pickupTimes(program, socket string) []float64 {
 			}
 		}
 	}()
-	client := asynq.NewClient(asynq.RedisClientOpt{Network: "unix", Addr: socket})
+	client := asynq.NewClient(asynq.RedisClientOpt{Addr: address})
 	defer client.Close()
 	time.Sleep(time.Second)
 	var waits []float64
