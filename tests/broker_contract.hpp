@@ -871,6 +871,11 @@ TASKMUX_CONTRACT("a snooze ends a row of crashes, and a crash may be archived") 
   settle(t.broker, given_up);
   CHECK(t.view.find("default", "t1")->crashes == 1);
   CHECK(state_of(t.view, "t1") == TaskState::archived);
+
+  // Who runs it again has seen to the cause: the next crash is a first one.
+  t.view.act("default", TaskAction::run, Ids{"t1"}, {});
+  CHECK(t.view.find("default", "t1")->crashes == 0);
+  CHECK(take_one(t.broker).crashes == 0);
 }
 
 // Unique locks

@@ -48,6 +48,25 @@ local function seconds_up(micros)
 end
 )lua";
 
+// read(...) a key that may be of the wrong type, which counts as one that is not there: nil. What else
+// fails, as while a slot is moved in a cluster, stops the script.
+constexpr std::string_view read = R"lua(
+local function read(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return nil end
+  error(reply.err, 0)
+end
+)lua";
+
+// due_of(score): the instant from which a public score is due, within what can be counted: others
+// may write fractions, or infinity.
+constexpr std::string_view due_of = R"lua(
+local function due_of(score)
+  return math.max(0, math.min(math.ceil(tonumber(score)), 8990000000)) * 1000000
+end
+)lua";
+
 // A command with many members, in pieces that Lua can unpack. `items` of even length where they are
 // pairs.
 constexpr std::string_view many = R"lua(
@@ -60,6 +79,13 @@ end
 local function remove_tasks(keys)
   for first = 1, #keys, 500 do
     redis.call('UNLINK', unpack(keys, first, math.min(first + 499, #keys)))
+  end
+end
+
+-- What is there where a task should be: nothing, a hash without message, or a key that is none of ours.
+local function remove_leftovers(keys)
+  for _, key in ipairs(keys) do
+    if read('HEXISTS', key, 'msg') == 0 then redis.call('UNLINK', key) end
   end
 end
 )lua";
@@ -82,7 +108,7 @@ local function tail(P, name, count, fields)
   local ids, flat = redis.call('LRANGE', P .. name, -count, -1), {}
   for i = #ids, 1, -1 do
     flat[#flat + 1] = ids[i]
-    local task = redis.pcall('HMGET', P .. 't:' .. ids[i], unpack(fields))
+    local task = read('HMGET', P .. 't:' .. ids[i], unpack(fields)) or {}
     for n = 1, #fields do flat[#flat + 1] = task[n] or false end
   end
   return flat
@@ -176,7 +202,7 @@ local function next_due(P)
   for _, name in ipairs({'scheduled', 'retry'}) do
     local head = redis.call('ZRANGE', P .. name, 0, 0, 'WITHSCORES')
     if head[1] then
-      local at = math.floor(tonumber(head[2])) * 1000000
+      local at = due_of(head[2])
       if not due or at < due then due = at end
     end
   end
@@ -200,7 +226,7 @@ local function due_tasks(P, limit)
   for _, name in ipairs({'scheduled', 'retry'}) do
     local found = redis.call('ZRANGEBYSCORE', P .. name, '-inf', now_s, 'WITHSCORES', 'LIMIT', 0, limit)
     for i = 1, #found, 2 do
-      local id, due = found[i], tonumber(found[i + 1]) * 1000000
+      local id, due = found[i], due_of(found[i + 1])
       local exact = tonumber(redis.call('ZSCORE', P .. 'tmx:due', id) or '')
       if exact and text(seconds_up(exact)) == found[i + 1] then due = exact end
       if not seen[id] then tasks[#tasks + 1] = {id, name, due} end
@@ -229,44 +255,48 @@ local function due_tasks(P, limit)
   return tasks, unmatched
 end
 
+-- The group that a task waited to join, if it can.
+local function group_of(P, key)
+  local group = redis.call('HGET', key, 'group')
+  if group and group ~= '' and read('ZCARD', P .. 'g:' .. group) then return group end
+end
+
 local function forward(P, limit)
   local due = next_due(P)
   if not due or due > now then return 0, 0, due, false end
   redis.call('LLEN', P .. 'pending')
   local tasks, unmatched = due_tasks(P, limit)
-  local from, pending, dangling = {scheduled = {}, retry = {}}, {}, {}
+  local groups_are_listed = read('SCARD', P .. 'groups')
+  local from, pending, here, leftovers = {scheduled = {}, retry = {}}, {}, {}, {}
   for _, task in ipairs(tasks) do
-    local ids = from[task[2]]
-    ids[#ids + 1] = task[1]
-    unmatched[#unmatched + 1] = task[1]
+    local id, ids = task[1], from[task[2]]
+    local key = P .. 't:' .. id
+    ids[#ids + 1] = id
+    unmatched[#unmatched + 1] = id
+    if read('HEXISTS', key, 'msg') == 1 then
+      here[#here + 1] = {id, key, group_of(P, key)}
+    else
+      leftovers[#leftovers + 1] = key
+    end
   end
   many('ZREM', P .. 'scheduled', from.scheduled)
   many('ZREM', P .. 'retry', from.retry)
   many('ZREM', P .. 'tmx:due', unmatched)
-  for _, task in ipairs(tasks) do
-    local id = task[1]
-    local key = P .. 't:' .. id
-    local exists = redis.pcall('HEXISTS', key, 'msg')
-    if type(exists) ~= 'number' then
-      dangling[#dangling + 1] = id
-    elseif exists == 0 then
-      dangling[#dangling + 1] = id
-      redis.call('UNLINK', key)
+  for _, task in ipairs(here) do
+    local id, key, group = task[1], task[2], task[3]
+    if group then
+      redis.call('ZADD', P .. 'g:' .. group, now_s, id)
+      if groups_are_listed then redis.call('SADD', P .. 'groups', group) end
+      redis.call('HSET', key, 'state', 'aggregating')
     else
-      local group = redis.call('HGET', key, 'group')
-      -- The ids have left their sets: a group's key of the wrong type must not lose them.
-      if group and group ~= '' and type(redis.pcall('ZADD', P .. 'g:' .. group, now_s, id)) == 'number' then
-        redis.pcall('SADD', P .. 'groups', group)
-        redis.call('HSET', key, 'state', 'aggregating')
-      else
-        pending[#pending + 1] = id
-        redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
-      end
+      pending[#pending + 1] = id
+      redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
     end
   end
   many('LPUSH', P .. 'pending', pending)
+  remove_leftovers(leftovers)
   due = next_due(P)
-  return #tasks - #dangling, #dangling, due, due ~= nil and due <= now
+  return #here, #leftovers, due, due ~= nil and due <= now
 end
 )lua";
 
@@ -315,10 +345,9 @@ local function count(processed, failed)
 end
 )lua";
 
-constexpr std::string_view release_lock = R"lua(
-local function release(lock, id)
-  if lock and lock ~= '' and redis.pcall('GET', lock) == id then redis.call('DEL', lock) end
-end
+// holds(lock, id): whether this is the task that holds the lock.
+constexpr std::string_view locks = R"lua(
+local function holds(lock, id) return lock ~= '' and read('GET', lock) == id end
 )lua";
 
 // Takes in tasks of one queue.
@@ -421,12 +450,13 @@ local fields = {'msg', 'tmx_crashes', 'tmx_expires', 'tmx_enqueued'}
 
 local function take(queue, count)
   local P = queue.P
+  local seen = queue.seen
   while count > 0 and not queue.stopped do
     local found = tail(P, 'pending', math.min(count, chunk), fields)
     if #found == 0 then return end
     redis.call('LLEN', P .. 'active')
     redis.call('ZCARD', P .. 'lease')
-    local good, popped, seen = {}, 0, {}
+    local good, popped = {}, 0
     for i = 1, #found, 5 do
       local id, message = found[i], found[i + 1]
       if message and #message > longest then longest = #message end
@@ -451,6 +481,8 @@ local function take(queue, count)
       lease(P, good, queue)
     end
     count = count - #good
+    -- However many there are, a call is short.
+    if #queue.dangling >= 1000 then queue.stopped = true end
     chunk = math.max(1, math.min(8 * chunk, 200, math.floor(1000000 / (longest + 1))))
   end
 end
@@ -464,7 +496,7 @@ end
 local queues, wanted = {}, 0
 for n = 1, #KEYS do
   local P = string.sub(KEYS[n], 1, -8)
-  local queue = {P = P, error = '', ids = {}, tasks = {}, dangling = {}, more = false}
+  local queue = {P = P, error = '', ids = {}, tasks = {}, dangling = {}, seen = {}, more = false}
   local count = tonumber(ARGV[7 + n])
   queues[n] = queue
   local ok, problem = pcall(function()
@@ -489,11 +521,9 @@ end
 local reply = {now}
 for n, queue in ipairs(queues) do
   if queue.error == '' and not queue.paused and redis.call('LLEN', KEYS[n]) > 0 then queue.more = true end
-  for _, id in ipairs(queue.dangling) do
-    if redis.pcall('HLEN', queue.P .. 't:' .. id) ~= 0 and redis.pcall('HEXISTS', queue.P .. 't:' .. id, 'msg') == 0 then
-      redis.call('UNLINK', queue.P .. 't:' .. id)
-    end
-  end
+  local leftovers = {}
+  for i, id in ipairs(queue.dangling) do leftovers[i] = queue.P .. 't:' .. id end
+  pcall(remove_leftovers, leftovers)
   reply[n + 1] = {queue.error, queue.ids, queue.tasks, queue.due or false, queue.more and 1 or 0, queue.dangling}
 end
 return reply
@@ -543,12 +573,22 @@ for i = 1, #window, 2 do fences[window[i]] = window[i + 1] end
 
 local function fence_of(id)
   local fence = fences[id]
-  if fence == nil then fence = redis.pcall('HGET', T .. id, 'tmx_run') end
+  if fence == nil then fence = read('HGET', T .. id, 'tmx_run') end
   return fence
 end
 
+-- Whose runs they are, and which locks are theirs, before anything is changed.
+local own, locked, done = {}, {}, {}
+for n, at in ipairs(starts) do
+  local action, id = ARGV[at], ARGV[at + 1]
+  if leases[n] and not done[id] and fence_of(id) == ARGV[at + 2] .. ' ' .. leases[n] then
+    own[n], done[id] = true, true
+    locked[n] = (action == 'd' or action == 'c') and holds(ARGV[at + 3], id)
+  end
+end
+
 -- Takes ids out of active: those in the window together, the others one by one.
-local function leave_active(ended, done)
+local function leave_active(ended)
   local removed, kept, popped, unmoved = {}, {}, 0, 0
   for i = 1, #window, 2 do
     local id = window[i]
@@ -579,26 +619,24 @@ local function wait_in(name, id, delay)
   if score * 1000000 ~= due then redis.call('ZADD', P .. 'tmx:due', due, id) end
 end
 
-local replies, ended, gone, done = {}, {}, {}, {}
+local replies, ended, gone = {}, {}, {}
 local processed, failed = 0, 0
 for n, at in ipairs(starts) do
-  local action, id, token = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local action, id = ARGV[at], ARGV[at + 1]
   local key = T .. id
-  if leases[n] and not done[id] and fence_of(id) == token .. ' ' .. leases[n] then
+  if own[n] then
     replies[n] = 1
-    done[id] = true
     ended[#ended + 1] = id
+    if locked[n] then gone[#gone + 1] = ARGV[at + 3] end
     if action == 'd' then
       gone[#gone + 1] = key
       processed = processed + 1
-      release(ARGV[at + 3], id)
     else
       local crash, state, head, tail = '0', nil, nil, nil
       if action == 'c' then
         state, head, tail, crash = 'completed', ARGV[at + 4], ARGV[at + 5], ARGV[at + 7]
         redis.call('ZADD', P .. 'completed', seconds_up(now) + tonumber(ARGV[at + 6]), id)
         processed = processed + 1
-        release(ARGV[at + 3], id)
       elseif action == 'r' then
         state, head, tail, crash = 'retry', ARGV[at + 3], ARGV[at + 4], ARGV[at + 7]
         local delay = tonumber(ARGV[at + 5])
@@ -653,7 +691,7 @@ for n, at in ipairs(starts) do
     replies[n] = 0
   end
 end
-leave_active(ended, done)
+leave_active(ended)
 many('ZREM', P .. 'lease', ended)
 remove_tasks(gone)
 count(processed, failed)
@@ -666,28 +704,25 @@ return {replies, fault, now}
 // asked to cancel it, extended too.
 constexpr std::string_view extend = R"lua(
 local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
-local ids, leases, replies, extended = {}, {}, {}, {}
+local ids, leases, replies, fences = {}, {}, {}, {}
 for at = 4, #ARGV, 2 do ids[#ids + 1] = ARGV[at] end
 local scores = redis.call('ZMSCORE', P .. 'lease', unpack(ids))
-redis.call('ZREM', P .. 'lease', '')
 for n, id in ipairs(ids) do
   local token = ARGV[3 + 2 * n]
-  local task = redis.pcall('HMGET', T .. id, 'tmx_run', 'tmx_cancel')
-  if extended[id] then
-    scores[n] = lease_end
-  end
+  local task = read('HMGET', T .. id, 'tmx_run', 'tmx_cancel') or {}
   if scores[n] and task[1] == token .. ' ' .. scores[n] then
     replies[n] = task[2] or 1
-    extended[id] = true
     if scores[n] ~= lease_end then
       leases[#leases + 1] = lease_end
       leases[#leases + 1] = id
-      redis.call('HSET', T .. id, 'tmx_run', token .. ' ' .. lease_end)
+      fences[id] = token .. ' ' .. lease_end
     end
   else
     replies[n] = 0
   end
 end
+redis.call('ZREM', P .. 'lease', '')
+for id, fence in pairs(fences) do redis.call('HSET', T .. id, 'tmx_run', fence) end
 many('ZADD', P .. 'lease', leases)
 return replies
 )lua";
@@ -702,7 +737,7 @@ local replies = {}
 for at = 3, #ARGV, 4 do
   local id = ARGV[at]
   local score = redis.call('ZSCORE', P .. 'lease', id)
-  if score and redis.pcall('HGET', T .. id, 'tmx_run') == ARGV[at + 1] .. ' ' .. score then
+  if score and read('HGET', T .. id, 'tmx_run') == ARGV[at + 1] .. ' ' .. score then
     redis.call('LREM', P .. 'active', -1, id)
     redis.call('ZREM', P .. 'lease', id)
     redis.call('HSETNX', T .. id, 'tmx_raw', redis.call('HGET', T .. id, 'msg'))
@@ -739,8 +774,8 @@ local function expire_completed()
   local keys = {}
   for n, id in ipairs(ids) do keys[n] = T .. id end
   effort = effort - #ids
-  many('ZREM', P .. 'completed', ids)
   remove_tasks(keys)
+  many('ZREM', P .. 'completed', ids)
   expired = #ids
   if redis.call('ZCOUNT', P .. 'completed', '-inf', now_s) > 0 then more = true end
 end
@@ -761,7 +796,7 @@ end
 local function forget(id)
   redis.call('LREM', P .. 'active', -1, id)
   redis.call('ZREM', P .. 'lease', id)
-  if redis.pcall('HEXISTS', T .. id, 'msg') == 0 then redis.call('UNLINK', T .. id) end
+  remove_leftovers({T .. id})
   repaired = repaired + 1
 end
 
@@ -784,7 +819,7 @@ local function room_for(message)
 end
 
 local function task_of(id)
-  return redis.pcall('HMGET', T .. id, 'msg', 'tmx_crashes', 'tmx_expires', 'tmx_enqueued', 'state')
+  return read('HMGET', T .. id, 'msg', 'tmx_crashes', 'tmx_expires', 'tmx_enqueued', 'state') or {}
 end
 
 -- Ours a second after the lease has ended, others' after 30, as asynq does.
@@ -793,9 +828,9 @@ local function recover()
   effort = effort - #found / 2
   for i = 1, #found, 2 do
     local id, score = found[i], found[i + 1]
-    local run = redis.pcall('HGET', T .. id, 'tmx_run')
-    local ours = type(run) == 'string' and string.match(run, ' (.*)') == score
-    if redis.pcall('HEXISTS', T .. id, 'msg') ~= 1 then
+    local run = read('HGET', T .. id, 'tmx_run')
+    local ours = run and string.match(run, ' (.*)') == score
+    if read('HEXISTS', T .. id, 'msg') ~= 1 then
       forget(id)
     elseif ours or tonumber(score) <= now_s - 30 then
       local task = task_of(id)
@@ -844,10 +879,16 @@ end
 local function reclaim_groups()
   local sets = redis.call('ZRANGEBYSCORE', P .. 'aggregation_sets', '-inf', now_s, 'LIMIT', 0, 10)
   for _, set in ipairs(sets) do
-    redis.call('ZREM', P .. 'aggregation_sets', set)
     local group = string.match(set, '^(.*):[^:]*$')
     local stem = P .. 'g:'
-    if group and #group > #stem and string.sub(group, 1, #stem) == stem then
+    local ours = group and #group > #stem and string.sub(group, 1, #stem) == stem
+    if ours then
+      redis.call('ZCARD', set)
+      redis.call('ZCARD', group)
+      redis.call('SCARD', P .. 'groups')
+    end
+    redis.call('ZREM', P .. 'aggregation_sets', set)
+    if ours then
       if redis.call('EXISTS', set) == 1 then
         redis.call('ZUNIONSTORE', group, 2, group, set, 'AGGREGATE', 'MIN')
         redis.call('SADD', P .. 'groups', string.sub(group, #stem + 1))
@@ -906,7 +947,8 @@ local ready, next_due = 0, nil
 
 local function head_of(key, unit)
   local head = redis.pcall('ZRANGE', key, 0, 0, 'WITHSCORES')
-  return head[2] and math.floor(tonumber(head[2])) * unit
+  if not head[2] then return nil end
+  return unit == 1 and math.min(math.floor(tonumber(head[2])), 8990000000000000) or due_of(head[2])
 end
 
 for n = 1, #KEYS, 5 do
@@ -980,8 +1022,7 @@ for _, group in ipairs(redis.call('SMEMBERS', P .. 'groups')) do
   aggregating = aggregating + redis.call('ZCARD', P .. 'g:' .. group)
 end
 local oldest = redis.call('LINDEX', P .. 'pending', -1)
-local since = oldest and redis.pcall('HGET', T .. oldest, 'pending_since')
-if type(since) ~= 'string' then since = false end
+local since = oldest and read('HGET', T .. oldest, 'pending_since') or false
 local today = day()
 return {now, redis.call('EXISTS', P .. 'paused'), redis.call('LLEN', P .. 'pending'),
     redis.call('LLEN', P .. 'active'), redis.call('ZCARD', P .. 'scheduled'),
@@ -995,8 +1036,8 @@ return {now, redis.call('EXISTS', P .. 'paused'), redis.call('LLEN', P .. 'pendi
 // crashes, expiry, time of enqueue, time of start, group (each nil for none)}.
 constexpr std::string_view describe = R"lua(
 local function describe(id, state, score)
-  local task = redis.pcall('HMGET', T .. id, 'state', 'msg', 'result', 'tmx_crashes', 'tmx_expires',
-      'tmx_enqueued', 'tmx_started', 'group')
+  local task = read('HMGET', T .. id, 'state', 'msg', 'result', 'tmx_crashes', 'tmx_expires',
+      'tmx_enqueued', 'tmx_started', 'group') or {}
   local row = {id, score or false, false}
   for n = 1, 8 do row[n + 3] = task[n] or false end
   if state == 'scheduled' or state == 'retry' then
@@ -1037,8 +1078,8 @@ return rows
 // KEYS: the queue's. ARGV: now, id. Returns {now, describe()}, or {now} if there is no such task.
 constexpr std::string_view find = R"lua(
 local id = ARGV[3]
-local state = redis.pcall('HGET', T .. id, 'state')
-if type(state) ~= 'string' then return {now} end
+local state = read('HGET', T .. id, 'state')
+if not state then return {now} end
 local score = false
 if state == 'active' then
   score = redis.call('ZSCORE', P .. 'lease', id)
@@ -1048,8 +1089,8 @@ end
 return {now, describe(id, state, score)}
 )lua";
 
-// act(id, action) on a task that is in no container any more; detach(id, state, group) takes it out
-// of its own, and tells whether it could.
+// act(id, action, lock) on a task that is in no container any more; detach(id, state, group) takes it
+// out of its own, and tells whether it could. lock_of(id), for action `remove`, is asked for before.
 constexpr std::string_view act_on = R"lua(
 local allowed = {
   run = {scheduled = true, retry = true, archived = true, completed = true},
@@ -1071,23 +1112,26 @@ local function detach(id, state, group)
   return true
 end
 
-local function act(id, action)
+-- The lock that a task holds, if any.
+local function lock_of(id)
+  local task = read('HMGET', T .. id, 'unique_key', 'msg') or {}
+  -- asynq writes no such field for a task in a group.
+  local lock = task[1] or (task[2] and last_field(task[2], 82))
+  if type(lock) == 'string' and string.sub(lock, 1, #P + 7) == P .. 'unique:' and holds(lock, id) then return lock end
+end
+
+local function act(id, action, lock)
   local key = T .. id
   if action == 'run' then
     redis.call('LPUSH', P .. 'pending', id)
     redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
+    redis.call('HDEL', key, 'tmx_crashes')
   elseif action == 'archive' then
     redis.call('ZADD', P .. 'archived', now_s, id)
     redis.call('HSET', key, 'state', 'archived')
     redis.call('HDEL', key, 'pending_since')
   else
-    local lock = redis.pcall('HGET', key, 'unique_key')
-    if not lock then
-      -- asynq writes no such field for a task in a group.
-      local message = redis.call('HGET', key, 'msg')
-      lock = message and last_field(message, 82)
-    end
-    if type(lock) == 'string' and string.sub(lock, 1, #P + 7) == P .. 'unique:' then release(lock, id) end
+    if lock then redis.call('DEL', lock) end
     redis.call('UNLINK', key)
   end
 end
@@ -1104,7 +1148,7 @@ local action, only = ARGV[3], ARGV[4]
 local replies = {}
 for at = 5, #ARGV do
   local id = ARGV[at]
-  local task = redis.pcall('HMGET', T .. id, 'state', 'group')
+  local task = read('HMGET', T .. id, 'state', 'group') or {}
   local state = task[1]
   if not state then
     replies[#replies + 1] = 1
@@ -1112,11 +1156,14 @@ for at = 5, #ARGV do
     replies[#replies + 1] = 2
   elseif action ~= 'remove' and redis.call('HEXISTS', T .. id, 'msg') == 0 then
     replies[#replies + 1] = 1
-  elseif not detach(id, state, task[2]) then
-    replies[#replies + 1] = 2
   else
-    act(id, action)
-    replies[#replies + 1] = 0
+    local lock = action == 'remove' and lock_of(id)
+    if detach(id, state, task[2]) then
+      act(id, action, lock)
+      replies[#replies + 1] = 0
+    else
+      replies[#replies + 1] = 2
+    end
   end
 end
 return replies
@@ -1126,41 +1173,51 @@ return replies
 // (some may have had no task)}.
 constexpr std::string_view act_all = R"lua(
 local action, state, limit = ARGV[3], ARGV[4], tonumber(ARGV[5])
-local ids = {}
+local ids, groups = {}, {}
 if state == 'pending' then
-  ids = redis.call('RPOP', P .. 'pending', limit) or {}
+  local found = redis.call('LRANGE', P .. 'pending', -limit, -1)
+  for n = #found, 1, -1 do ids[#ids + 1] = found[n] end
 elseif state == 'aggregating' then
-  local groups = redis.call('SMEMBERS', P .. 'groups')
-  table.sort(groups)
-  for _, group in ipairs(groups) do
-    local found = redis.call('ZRANGE', P .. 'g:' .. group, 0, limit - #ids - 1)
-    for _, id in ipairs(found) do
-      detach(id, state, group)
+  local names = redis.call('SMEMBERS', P .. 'groups')
+  table.sort(names)
+  for _, group in ipairs(names) do
+    for _, id in ipairs(redis.call('ZRANGE', P .. 'g:' .. group, 0, limit - #ids - 1)) do
       ids[#ids + 1] = id
+      groups[#ids] = group
     end
     if #ids >= limit then break end
   end
 else
-  local found = redis.call('ZPOPMIN', P .. state, limit)
-  for i = 1, #found, 2 do ids[#ids + 1] = found[i] end
-  many('ZREM', P .. 'tmx:due', ids)
+  ids = redis.call('ZRANGE', P .. state, 0, limit - 1)
 end
-local done = 0
+local here, leftovers, locks = {}, {}, {}
 for _, id in ipairs(ids) do
-  local exists = redis.pcall('HEXISTS', T .. id, 'msg')
+  local exists = read('HEXISTS', T .. id, 'msg')
   if exists == 1 or (exists == 0 and action == 'remove') then
-    act(id, action)
-    done = done + 1
+    here[#here + 1] = id
+    locks[id] = action == 'remove' and lock_of(id)
+  else
+    leftovers[#leftovers + 1] = T .. id
   end
 end
-return {done, #ids}
+if state == 'pending' then
+  if #ids > 0 then redis.call('RPOP', P .. 'pending', #ids) end
+elseif state == 'aggregating' then
+  for n, id in ipairs(ids) do detach(id, state, groups[n]) end
+else
+  many('ZREM', P .. state, ids)
+  many('ZREM', P .. 'tmx:due', ids)
+end
+for _, id in ipairs(here) do act(id, action, locks[id]) end
+remove_leftovers(leftovers)
+return {#here, #ids}
 )lua";
 
 // Replaces a message if it still is the one that was read.
 // KEYS: the queue's. ARGV: now, id, old message, new message.
 // Returns 0 done; 1 there is no such task; 2 its state does not allow it; 3 it has changed.
 constexpr std::string_view update_message = R"lua(
-local task = redis.pcall('HMGET', T .. ARGV[3], 'state', 'msg')
+local task = read('HMGET', T .. ARGV[3], 'state', 'msg') or {}
 if not task[2] then return 1 end
 local state = task[1]
 if state ~= 'pending' and state ~= 'scheduled' and state ~= 'retry' and state ~= 'archived' then return 2 end
@@ -1181,8 +1238,8 @@ return 1
 // KEYS: the queue's. ARGV: now, id, mode, channel.
 // Returns 0 done; 1 there is no such task; 2 it is not active.
 constexpr std::string_view cancel = R"lua(
-local state = redis.pcall('HGET', T .. ARGV[3], 'state')
-if type(state) ~= 'string' then return 1 end
+local state = read('HGET', T .. ARGV[3], 'state')
+if not state then return 1 end
 if state ~= 'active' then return 2 end
 redis.call('ZREM', P .. 'tmx:due', '')
 redis.call('HSET', T .. ARGV[3], 'tmx_cancel', ARGV[4])
@@ -1211,20 +1268,25 @@ if tasks > 0 and ARGV[3] ~= '1' then return 3 end
 if tasks > 0 then
   redis.call('ZREM', P .. 'tmx:due', '')
   redis.call('SET', P .. 'paused', now_s)
-  local ids = redis.call('RPOP', P .. 'pending', limit) or {}
-  local function drain(key)
+  local ids, places, locks = redis.call('LRANGE', P .. 'pending', -limit, -1), {}, {}
+  local of_pending = #ids
+  local function gather(key)
     if #ids >= limit then return end
-    local found = redis.call('ZPOPMIN', key, limit - #ids)
-    for i = 1, #found, 2 do ids[#ids + 1] = found[i] end
+    local found = redis.call('ZRANGE', key, 0, limit - #ids - 1)
+    places[#places + 1] = {key, found}
+    for _, id in ipairs(found) do ids[#ids + 1] = id end
   end
-  for _, name in ipairs(zsets) do drain(P .. name) end
+  for _, name in ipairs(zsets) do gather(P .. name) end
   for _, keys in ipairs({groups, sets}) do
     for _, key in ipairs(keys) do
-      if string.sub(key, 1, #P) == P then drain(key) end
+      if string.sub(key, 1, #P) == P then gather(key) end
     end
   end
+  for _, id in ipairs(ids) do locks[id] = lock_of(id) end
+  if of_pending > 0 then redis.call('RPOP', P .. 'pending', of_pending) end
+  for _, place in ipairs(places) do many('ZREM', place[1], place[2]) end
   for _, id in ipairs(ids) do
-    if type(redis.pcall('HLEN', T .. id)) == 'number' then act(id, 'remove') end
+    if read('HLEN', T .. id) then act(id, 'remove', locks[id]) end
   end
   if tasks > #ids then return 1 end
 end
@@ -1249,28 +1311,29 @@ std::string join(std::initializer_list<std::string_view> parts) {
 }  // namespace
 
 Scripts::Scripts()
-    : enqueue{"enqueue", join({one_queue, clock, many, redis::enqueue})},
-      acquire{"acquire", join({clock, many, redis::tail, protobuf, forward, redis::acquire})},
-      settle{"settle", join({one_queue, clock, many, redis::tail, splice, statistics, release_lock,
+    : enqueue{"enqueue", join({one_queue, clock, read, many, redis::enqueue})},
+      acquire{"acquire",
+              join({clock, read, due_of, many, redis::tail, protobuf, forward, redis::acquire})},
+      settle{"settle", join({one_queue, clock, read, many, redis::tail, splice, statistics, locks,
                              redis::settle})},
-      extend{"extend", join({one_queue, clock, many, redis::extend})},
-      quarantine{"quarantine", join({one_queue, clock, splice, redis::quarantine})},
-      upkeep{"upkeep", join({clock, many, forward, redis::upkeep})},
-      look{"look", join({clock, redis::look})},
+      extend{"extend", join({one_queue, clock, read, many, redis::extend})},
+      quarantine{"quarantine", join({one_queue, clock, read, splice, redis::quarantine})},
+      upkeep{"upkeep", join({clock, read, due_of, many, forward, redis::upkeep})},
+      look{"look", join({clock, due_of, redis::look})},
       heartbeat{"heartbeat", join({clock, server_record, redis::heartbeat})},
       register_server{"register_server", join({clock, server_record, redis::register_server})},
       write_server{"write_server", join({clock, server_record, redis::write_server})},
       live_servers{"live_servers", join({clock, redis::live_servers})},
-      queue_info{"queue_info", join({one_queue, clock, statistics, redis::queue_info})},
-      list{"list", join({one_queue, clock, describe, redis::list})},
-      find{"find", join({one_queue, clock, describe, redis::find})},
-      act{"act", join({one_queue, clock, many, protobuf, release_lock, act_on, redis::act})},
+      queue_info{"queue_info", join({one_queue, clock, read, statistics, redis::queue_info})},
+      list{"list", join({one_queue, clock, read, describe, redis::list})},
+      find{"find", join({one_queue, clock, read, describe, redis::find})},
+      act{"act", join({one_queue, clock, read, many, protobuf, locks, act_on, redis::act})},
       act_all{"act_all",
-              join({one_queue, clock, many, protobuf, release_lock, act_on, redis::act_all})},
-      update_message{"update_message", join({one_queue, clock, redis::update_message})},
+              join({one_queue, clock, read, many, protobuf, locks, act_on, redis::act_all})},
+      update_message{"update_message", join({one_queue, clock, read, redis::update_message})},
       pause{"pause", join({one_queue, clock, redis::pause})},
-      cancel{"cancel", join({one_queue, clock, redis::cancel})},
-      empty_queue{"empty_queue", join({one_queue, clock, statistics, many, protobuf, release_lock,
+      cancel{"cancel", join({one_queue, clock, read, redis::cancel})},
+      empty_queue{"empty_queue", join({one_queue, clock, read, statistics, many, protobuf, locks,
                                        act_on, redis::empty_queue})} {}
 
 const Scripts& scripts() {

@@ -1,7 +1,9 @@
 #include "redis/view.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -96,11 +98,16 @@ std::optional<Time> optional_time(ReplyView micros) {
 }
 
 // A score in seconds; asynq's readers break on fractions, we cut them off.
+/// As the scripts read a score: rounded up to a second, within what they can count.
 std::optional<Time> time_of_score(ReplyView score) {
   const auto text = score.as_optional_string();
   if (!text) return std::nullopt;
-  const auto seconds = parse_number(text->substr(0, text->find('.')));
-  return seconds ? std::optional{Time{std::chrono::seconds{*seconds}}} : std::nullopt;
+  double seconds = 0;
+  if (std::from_chars(text->data(), text->data() + text->size(), seconds).ec != std::errc{}) {
+    return std::nullopt;
+  }
+  seconds = std::clamp(std::ceil(seconds), 0.0, 8'990'000'000.0);
+  return Time{std::chrono::seconds{static_cast<std::int64_t>(seconds)}};
 }
 
 void describe_message(TaskInfo& info, ReplyView bytes) {

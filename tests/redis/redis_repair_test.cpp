@@ -155,6 +155,92 @@ TEST_CASE("an id without a task does not become pending", "[redis][repair]") {
   CHECK(t.redis.command({"EXISTS", key("t:ghost")}).as_integer() == 0);
 }
 
+TEST_CASE("scores that are no whole seconds, or no time at all, are due when they have passed",
+          "[redis][repair]") {
+  RedisFixture t;
+  const Time now = std::chrono::floor<std::chrono::seconds>(t.clock.now());
+  const std::string half = std::to_string(seconds(now)) + ".5";
+  for (const char* id : {"half", "never", "long ago"}) {
+    enqueue(t.broker, scheduled(message(id), 1h));
+    t.redis.command({"ZREM", key("tmx:due"), id});
+  }
+  t.redis.command({"ZADD", key("scheduled"), half, "half"});
+  t.redis.command({"ZADD", key("scheduled"), "+inf", "never"});
+  CHECK(t.view.find("default", "half")->next_process_at == now + 1s);
+  CHECK(t.view.find("default", "never")->next_process_at > now + 24h);
+
+  // Nothing is called due that could not be had.
+  const auto watch = t.broker.watch({"default"}, [](const Hint&) {});
+  t.redis.command({"ZREM", key("scheduled"), "long ago"});
+  CHECK_FALSE(watch->arm().ready);
+  CHECK(watch->arm().next_due == now + 1s);
+  ExchangeReply reply = t.broker.exchange({.quotas = std::array{QueueQuota{"default", 1}}});
+  CHECK(reply.runs.empty());
+  CHECK(reply.next_due == now + 1s);
+
+  t.redis.command({"ZADD", key("scheduled"), "-inf", "long ago"});
+  CHECK(ids(take(t.broker)) == Names{"long ago"});
+  t.advance(1s);
+  CHECK(ids(take(t.broker)) == Names{"half"});
+  t.advance(24h);
+  CHECK(take(t.broker).empty());
+  CHECK(state_of(t.view, "never") == TaskState::scheduled);
+}
+
+TEST_CASE("a call stays short however many ids have no task", "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, message("behind"));
+  for (int hundred = 0; hundred < 30; ++hundred) {
+    std::vector<std::string> push{"RPUSH", key("pending")};
+    for (int i = 0; i < 100; ++i) push.push_back("nobody " + std::to_string(100 * hundred + i));
+    t.redis.command(push);
+  }
+  const ExchangeReply first = t.broker.exchange({.quotas = std::array{QueueQuota{"default", 1}}});
+  CHECK(first.runs.empty());
+  CHECK(first.more);
+  const auto left = t.redis.command({"LLEN", key("pending")}).as_integer();
+  CHECK(left <= 2001);
+  CHECK(left >= 1500);
+  Names taken;
+  for (int call = 0; call < 4 && taken.empty(); ++call) taken = ids(take(t.broker));
+  CHECK(taken == Names{"behind"});
+}
+
+TEST_CASE("an id that is twice in pending is taken once in a call", "[redis][repair]") {
+  RedisFixture t;
+  for (int i = 0; i < 500; ++i) enqueue(t.broker, message("t" + std::to_string(i)));
+  t.redis.command({"LPUSH", key("pending"), "t0"});
+  const std::vector<Run> runs = take(t.broker, "default", 600);
+  CHECK(runs.size() == 500);
+  CHECK(settle(t.broker, completed(runs.front())) == SettleStatus::applied);
+}
+
+TEST_CASE("a hash without message is removed when all of its state are acted on",
+          "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, scheduled(message("t1"), 1h));
+  t.redis.command({"HSET", key("t:ghost"), "state", "scheduled"});
+  t.redis.command({"ZADD", key("scheduled"), "99999999999", "ghost"});
+  CHECK(t.view.act_all("default", TaskAction::archive, TaskState::scheduled, 10) == 1);
+  CHECK(t.redis.command({"EXISTS", key("t:ghost")}).as_integer() == 0);
+  CHECK(t.view.queue_info("default").scheduled == 0);
+}
+
+TEST_CASE("an aggregation that ended is not forgotten because of keys of the wrong type",
+          "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, message("other"));
+  const std::string set = key("g:g:set1");
+  t.redis.command({"ZADD", set, "1", "t1"});
+  t.redis.command({"ZADD", key("aggregation_sets"), "1", set});
+  t.redis.command({"SET", key("g:g"), "not a sorted set"});
+  upkeep(t.broker);
+  CHECK(t.redis.command({"ZCARD", key("aggregation_sets")}).as_integer() == 1);
+  t.redis.command({"DEL", key("g:g")});
+  CHECK(upkeep(t.broker).repaired == 1);
+  CHECK(t.redis.command({"ZCARD", key("g:g")}).as_integer() == 1);
+}
+
 TEST_CASE("a queue with a key of the wrong type loses nothing and stops no other",
           "[redis][repair]") {
   for (const char* broken : {"pending", "active", "lease", "scheduled", "retry"}) {

@@ -255,7 +255,9 @@ class MemoryQueue {
 
   void act(TaskAction action, MemoryTask& task, Time now, MemoryGraveyard& dead) {
     switch (action) {
-      case TaskAction::run: return move(task, TaskState::pending, now);
+      case TaskAction::run:
+        task.crashes = 0;
+        return move(task, TaskState::pending, now);
       case TaskAction::archive: return move(task, TaskState::archived, now);
       case TaskAction::remove: return erase(task, dead);
     }
