@@ -241,7 +241,7 @@ class Exchanger {
   }
 
   void read_share(ReplyView reply, Share& share, RunReader& reader) {
-    reply.expect_array(6);
+    reply.expect_array(5);
     const std::string_view fault = reply[0].as_string();
     if (!fault.empty()) {
       const Error error = error_of("take from queue \"" + printable(share.queue) + "\"", fault);
@@ -252,14 +252,14 @@ class Exchanger {
       store_.faults().worked(Duty::take, share.queue);
     }
     const std::size_t before = share.runs.size();
-    reader.read(share.queue, reply[1], reply[2], share.runs);
+    reader.read(share.queue, reply[1], share.runs);
     taken_ += share.runs.size() - before;
-    if (!reply[3].is_nil()) {
-      reply_.next_due = earlier(reply_.next_due, time_of(reply[3].as_integer()));
+    if (!reply[2].is_nil()) {
+      reply_.next_due = earlier(reply_.next_due, time_of(reply[2].as_integer()));
     }
-    reply_.more = reply_.more || reply[4].as_integer() != 0;
-    share.blocked = reply[4].as_integer() == 0 || share.runs.size() - before < share.count;
-    tell_dropped(share.queue, reply[5]);
+    reply_.more = reply_.more || reply[3].as_integer() != 0;
+    share.blocked = reply[3].as_integer() == 0 || share.runs.size() - before < share.count;
+    tell_dropped(share.queue, reply[4]);
   }
 
   void tell_dropped(const std::string& queue, ReplyView ids) {

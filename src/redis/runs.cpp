@@ -53,31 +53,29 @@ std::string mismatch(const TaskMessage& message, std::string_view queue, std::st
   return {};
 }
 
-void RunReader::read(std::string_view queue, ReplyView ids, ReplyView tasks,
-                     std::vector<Run>& runs) {
-  tasks.expect_array(ids.size());
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    const std::string_view id = ids[i].as_string();
-    const ReplyView task = tasks[i];
-    task.expect_array(5);
+void RunReader::read(std::string_view queue, ReplyView reply, std::vector<Run>& runs) {
+  constexpr std::size_t values = 6;
+  reply.expect_array(reply.size() / values * values);
+  for (std::size_t at = 0; at < reply.size(); at += values) {
+    const std::string_view id = reply[at].as_string();
     const std::uint64_t token =
-        make_token(block_, static_cast<std::uint64_t>(task[4].as_integer()));
-    Decoded<WireMessage> decoded = decode_message(task[0].as_string());
+        make_token(block_, static_cast<std::uint64_t>(reply[at + 1].as_integer()));
+    Decoded<WireMessage> decoded = decode_message(reply[at + 2].as_string());
     std::string fault = decoded ? mismatch(decoded->message, queue, id) : decoded.error().text();
     if (!fault.empty()) {
       keep_malformed(queue, id, token, fault);
       continue;
     }
     TaskMessage& message = decoded->message;
-    if (const auto at = parse_number(task[2].as_optional_string()))
-      message.expires_at = time_of(*at);
-    if (const auto at = parse_number(task[3].as_optional_string())) {
-      message.enqueued_at = time_of(*at);
+    if (const auto expiry = parse_number(reply[at + 4].as_optional_string()))
+      message.expires_at = time_of(*expiry);
+    if (const auto enqueued = parse_number(reply[at + 5].as_optional_string())) {
+      message.enqueued_at = time_of(*enqueued);
     }
     Run run;
     run.message = std::make_shared<const TaskMessage>(std::move(message));
     run.token = token;
-    run.crashes = static_cast<int>(parse_number(task[1].as_optional_string()).value_or(0));
+    run.crashes = static_cast<int>(parse_number(reply[at + 3].as_optional_string()).value_or(0));
     run.foreign = pack_foreign(decoded->foreign);
     runs.push_back(std::move(run));
   }

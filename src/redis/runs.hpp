@@ -39,8 +39,8 @@ class RunReader {
   /// `block`: see Store::token_block(); as was passed to the script.
   RunReader(Store& store, std::uint64_t block) : store_{store}, block_{block} {}
 
-  /// Appends to `runs` what a script returned: ids, and fields of each.
-  void read(std::string_view queue, ReplyView ids, ReplyView tasks, std::vector<Run>& runs);
+  /// Appends to `runs` what a script returned of them: see acquire in scripts.cpp.
+  void read(std::string_view queue, ReplyView reply, std::vector<Run>& runs);
 
   /// Archives the malformed ones, if any, in a round trip of its own; returns how many there were.
   /// Logs a failure: their leases will end, and upkeep comes upon them again.

@@ -409,23 +409,30 @@ return replies
 // Moves what is due to pending, and takes pending tasks under a lease; of several queues unless in
 // a cluster. KEYS: the queues'. ARGV: now, length of the lease, first 12 of the 16 hex digits of
 // the tokens, number of free workers, bytes of messages at most, due tasks to move at most in each
-// queue, then for each queue how many to take. Returns now and, for each queue, {error or '', ids,
-// {message, crashes, expiry, time of enqueue, n} of each, next due time or nil, whether it may hold
-// more, ids that had no task}. The token of a run ends in its n, in the order of taking from 0, as
-// 4 hex digits.
+// queue, then for each queue how many to take. Returns now and, for each queue, {error or '', runs,
+// next due time or nil, whether it may hold more, ids that had no task}. Runs are a list of six
+// values each: id, n, message, crashes, expiry, time of enqueue. The token of a run ends in its n,
+// in the order of taking from 0, as 4 hex digits.
 constexpr std::string_view acquire = R"lua(
 local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
 local token, free, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local taken = 0
 
-local function never_retried(message)
+-- Go and we write a message's first fields as type, payload, id, queue, max retry: where these stand so, there is
+-- no need to read them all.
+local function never_retried(message, id, header)
+  if #id < 128 then
+    local _, last = string.find(message, '\26' .. string.char(#id) .. id .. header, 1, true)
+    local first = last and string.byte(message, last + 1)
+    if first and first > 0 and first < 128 then return false end
+  end
   local retries = last_field(message, 40)
   return not retries or retries == 0 or retries >= 2147483648
 end
 
--- Hands the tasks in `good` to the caller.
-local function lease(P, ids, queue)
-  local leases = {}
+-- Puts the tasks of `ids` under the lease of the caller's runs from number `taken` on.
+local function lease(P, ids)
+  local call, T, fence_end, leases = redis.call, P .. 't:', ' ' .. lease_end, {}
   for n, id in ipairs(ids) do
     leases[2 * n - 1] = lease_end
     leases[2 * n] = id
@@ -433,13 +440,11 @@ local function lease(P, ids, queue)
   many('LPUSH', P .. 'active', ids)
   many('ZADD', P .. 'lease', leases)
   for _, id in ipairs(ids) do
-    local key = P .. 't:' .. id
-    redis.call('HSET', key, 'state', 'active', 'tmx_run',
-        token .. string.format('%04x', taken) .. ' ' .. lease_end, 'tmx_started', now_text)
+    local key = T .. id
+    call('HSET', key, 'state', 'active', 'tmx_run', token .. string.format('%04x', taken) .. fence_end,
+        'tmx_started', now_text)
     -- A wish to cancel an earlier run, of a Go worker's perhaps, is not one to cancel this.
-    redis.call('HDEL', key, 'pending_since', 'tmx_cancel')
-    queue.ids[#queue.ids + 1] = id
-    queue.tasks[#queue.ids][5] = taken
+    call('HDEL', key, 'pending_since', 'tmx_cancel')
     taken = taken + 1
   end
 end
@@ -450,7 +455,7 @@ local fields = {'msg', 'tmx_crashes', 'tmx_expires', 'tmx_enqueued'}
 
 local function take(queue, count)
   local P = queue.P
-  local seen = queue.seen
+  local seen, tasks = queue.seen, queue.tasks
   while count > 0 and not queue.stopped do
     local found = tail(P, 'pending', math.min(count, chunk), fields)
     if #found == 0 then return end
@@ -462,7 +467,7 @@ local function take(queue, count)
       if message and #message > longest then longest = #message end
       if not message or seen[id] then
         if not seen[id] then queue.dangling[#queue.dangling + 1] = id end
-      elseif taken + #good >= free and never_retried(message) then
+      elseif taken + #good >= free and never_retried(message, id, queue.header) then
         queue.stopped = true
         break
       elseif taken + #good > 0 and #message > bytes then
@@ -470,15 +475,17 @@ local function take(queue, count)
         break
       else
         bytes = bytes - #message
+        local last = #tasks
+        tasks[last + 1], tasks[last + 2], tasks[last + 3] = id, taken + #good, message
+        tasks[last + 4], tasks[last + 5], tasks[last + 6] = found[i + 2], found[i + 3], found[i + 4]
         good[#good + 1] = id
-        queue.tasks[#queue.tasks + 1] = {message, found[i + 2], found[i + 3], found[i + 4]}
       end
       seen[id] = true
       popped = popped + 1
     end
     if popped > 0 then
       redis.call('RPOP', P .. 'pending', popped)
-      lease(P, good, queue)
+      lease(P, good)
     end
     count = count - #good
     -- However many there are, a call is short.
@@ -496,7 +503,10 @@ end
 local queues, wanted = {}, 0
 for n = 1, #KEYS do
   local P = string.sub(KEYS[n], 1, -8)
-  local queue = {P = P, error = '', ids = {}, tasks = {}, dangling = {}, seen = {}, more = false}
+  -- Of the message: a queue's name, as long as it is short, and the tag of max retry.
+  local name = string.match(P, '{(.*)}:$') or ''
+  local header = '"' .. string.char(math.min(#name, 127)) .. name .. '('
+  local queue = {P = P, header = header, error = '', tasks = {}, dangling = {}, seen = {}, more = false}
   local count = tonumber(ARGV[7 + n])
   queues[n] = queue
   local ok, problem = pcall(function()
@@ -524,7 +534,7 @@ for n, queue in ipairs(queues) do
   local leftovers = {}
   for i, id in ipairs(queue.dangling) do leftovers[i] = queue.P .. 't:' .. id end
   pcall(remove_leftovers, leftovers)
-  reply[n + 1] = {queue.error, queue.ids, queue.tasks, queue.due or false, queue.more and 1 or 0, queue.dangling}
+  reply[n + 1] = {queue.error, queue.tasks, queue.due or false, queue.more and 1 or 0, queue.dangling}
 end
 return reply
 )lua";
@@ -758,16 +768,15 @@ return replies
 // messages at most, how much to do at most in the call (a queue that was begun is finished), then
 // for each queue the first 12 hex digits of its tokens and the ranks at which to go on checking
 // tmx:due and active. Returns now and, for each queue as far as the call came, at least one,
-// {forwarded, expired, repaired, next due time or nil, whether there is more to do, ids of lost
-// runs, the fields of each as acquire returns them, next rank in tmx:due, in active, errors of
-// roles}.
+// {forwarded, expired, repaired, next due time or nil, whether there is more to do, lost
+// runs as acquire returns runs, next rank in tmx:due, in active, errors of roles}.
 constexpr std::string_view upkeep = R"lua(
 local limit, bytes, effort = tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local lease_end = text(seconds_up(now + tonumber(ARGV[4])))
 local any_lost = false
 local P, T, block, due_rank, active_rank
 local forwarded, expired, repaired, more, due
-local lost_ids, lost_tasks, errors
+local lost, lost_count, errors
 
 local function expire_completed()
   local ids = redis.call('ZRANGEBYSCORE', P .. 'completed', '-inf', now_s, 'LIMIT', 0, limit)
@@ -804,16 +813,15 @@ local function take_over(id, task)
   bytes = bytes - #task[1]
   redis.call('ZREM', P .. 'lease', id)
   redis.call('ZADD', P .. 'lease', lease_end, id)
-  redis.call('HSET', T .. id, 'tmx_run', block .. string.format('%04x', #lost_ids) .. ' ' .. lease_end)
-  task[5] = #lost_ids
-  lost_ids[#lost_ids + 1] = id
-  lost_tasks[#lost_tasks + 1] = task
+  redis.call('HSET', T .. id, 'tmx_run', block .. string.format('%04x', lost_count) .. ' ' .. lease_end)
+  for _, value in ipairs({id, lost_count, task[1], task[2], task[3], task[4]}) do lost[#lost + 1] = value end
+  lost_count = lost_count + 1
   any_lost = true
 end
 
 -- Whether there is room for one more lost run.
 local function room_for(message)
-  if #lost_ids < limit and (not any_lost or #message <= bytes) then return true end
+  if lost_count < limit and (not any_lost or #message <= bytes) then return true end
   more = true
   return false
 end
@@ -909,7 +917,7 @@ local function step(n)
   T = P .. 't:'
   block, due_rank, active_rank = ARGV[5 + 3 * n], tonumber(ARGV[6 + 3 * n]), tonumber(ARGV[7 + 3 * n])
   forwarded, expired, repaired, more, due = 0, 0, 0, false, nil
-  lost_ids, lost_tasks, errors = {}, {}, {}
+  lost, lost_count, errors = {}, 0, {}
   role(expire_completed)
   role(check_due)
   if ARGV[5] == '1' then
@@ -925,7 +933,7 @@ local function step(n)
     if unfinished then more = true end
   end)
   if redis.call('EXISTS', P .. 'paused') == 1 then due = nil end
-  return {forwarded, expired, repaired, due or false, more and 1 or 0, lost_ids, lost_tasks, due_rank,
+  return {forwarded, expired, repaired, due or false, more and 1 or 0, lost, due_rank,
       active_rank, errors}
 end
 

@@ -65,7 +65,7 @@ void note_faults(Store& store, const std::string& subject, const std::string& qu
 // A queue's part of a script's reply.
 void read_queue(Store& store, const std::string& subject, const std::string& queue,
                 std::uint64_t block, ReplyView answer, UpkeepReply& reply) {
-  answer.expect_array(10);
+  answer.expect_array(9);
   reply.forwarded += static_cast<std::size_t>(answer[0].as_integer());
   reply.expired += static_cast<std::size_t>(answer[1].as_integer());
   reply.repaired += static_cast<std::size_t>(answer[2].as_integer());
@@ -73,9 +73,9 @@ void read_queue(Store& store, const std::string& subject, const std::string& que
     reply.next_due = earlier(reply.next_due, time_of(answer[3].as_integer()));
   }
   reply.more = reply.more || answer[4].as_integer() != 0;
-  note_faults(store, subject, queue, answer[9]);
+  note_faults(store, subject, queue, answer[8]);
   RunReader reader{store, block};
-  reader.read(queue, answer[5], answer[6], reply.lost);
+  reader.read(queue, answer[5], reply.lost);
   reply.repaired += reader.set_aside();
 }
 
@@ -111,8 +111,8 @@ std::size_t Upkeep::read(Store& store, const Part& part, const Reply& answer, Up
     const std::string& queue = part.queues[i];
     const auto subject = "upkeep of queue \"" + printable(queue) + "\"";
     const ReplyView of_queue = answer[i + 1];
-    of_queue.expect_array(10);
-    set_ranks(queue, {.due = of_queue[7].as_integer(), .active = of_queue[8].as_integer()});
+    of_queue.expect_array(9);
+    set_ranks(queue, {.due = of_queue[6].as_integer(), .active = of_queue[7].as_integer()});
     read_queue(store, subject, queue, part.blocks[i], of_queue, reply);
   }
   return count;
