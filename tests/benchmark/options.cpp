@@ -8,9 +8,9 @@
 namespace taskmux::bench {
 namespace {
 
-constexpr std::array scenarios{Scenario::enqueue, Scenario::process,  Scenario::throughput,
-                               Scenario::latency, Scenario::schedule, Scenario::idle,
-                               Scenario::memory};
+constexpr std::array scenarios{Scenario::enqueue, Scenario::process, Scenario::throughput,
+                               Scenario::latency, Scenario::fleet,   Scenario::schedule,
+                               Scenario::idle,    Scenario::memory};
 
 Scenario parse_scenario(std::string_view name) {
   for (const Scenario scenario : scenarios) {
@@ -37,6 +37,7 @@ std::size_t default_tasks(const Options& options) {
     case Scenario::throughput: return options.memory_broker() ? 1'000'000 : 100'000;
     case Scenario::memory: return 100'000;
     case Scenario::latency:
+    case Scenario::fleet:
     case Scenario::schedule: return 1000;
     case Scenario::idle: return 0;
   }
@@ -60,6 +61,10 @@ void set_option(Options& options, std::string_view option, std::string_view valu
     options.payload = parse_number(option, value, 8);
   } else if (option == "--repeat") {
     options.repeat = parse_number(option, value, 1);
+  } else if (option == "--servers") {
+    options.servers = parse_number(option, value, 1);
+  } else if (option == "--rate") {
+    options.rate = parse_number(option, value, 1);
   } else if (option == "--duration-ms") {
     options.duration = std::chrono::milliseconds{parse_number(option, value, 1)};
   } else {
@@ -77,6 +82,7 @@ const std::string_view usage =
                     process     everything is enqueued first; the working off is timed
                     throughput  full lives (default): enqueue, take, handle, settle, side by side
                     latency     how soon an idle server starts a task that is enqueued
+                    fleet       the same with many idle servers on one queue, at a steady rate
                     schedule    how late a scheduled task starts
                     idle        what a server costs that has nothing to do
                     memory      what a pending task costs beside its payload (memory broker alone)
@@ -86,6 +92,8 @@ const std::string_view usage =
   --batch B         tasks enqueued in one call (100)
   --payload BYTES   of one task, at least 8 (100)
   --repeat R        (5)
+  --servers N       of fleet (50)
+  --rate R          tasks a second of fleet (500)
   --duration-ms T   of one repeat of idle (5000)
   --json            one JSON object a line
 
@@ -98,6 +106,7 @@ std::string_view to_string(Scenario scenario) noexcept {
     case Scenario::process: return "process";
     case Scenario::throughput: return "throughput";
     case Scenario::latency: return "latency";
+    case Scenario::fleet: return "fleet";
     case Scenario::schedule: return "schedule";
     case Scenario::idle: return "idle";
     case Scenario::memory: return "memory";

@@ -15,6 +15,7 @@ enum class Scenario {
   process,     ///< Everything is enqueued first; the working off is timed.
   throughput,  ///< Full lives: enqueue, take, handle, settle, side by side.
   latency,     ///< How soon an idle server starts a task that is enqueued.
+  fleet,       ///< The same with many idle servers on one queue, at a steady rate.
   schedule,    ///< How late a scheduled task starts.
   idle,        ///< What a server costs that has nothing to do.
   memory,      ///< What a pending task costs beside its payload; memory broker alone.
@@ -36,6 +37,8 @@ struct Options {
   std::size_t batch = 100;
   std::size_t payload = 100;  ///< Bytes; at least 8, which hold the task's number.
   std::size_t repeat = 5;
+  std::size_t servers = 50;                  ///< Of `fleet`.
+  std::size_t rate = 500;                    ///< Tasks a second, of `fleet`.
   std::chrono::milliseconds duration{5000};  ///< Of `idle`.
   bool json = false;
 

@@ -141,6 +141,10 @@ class Stage {
   }
 
   Broker& broker() noexcept { return *broker_; }
+  /// What another process would have: the same queues over connections of its own.
+  std::unique_ptr<Broker> another_broker(const Options& options) const {
+    return options.memory_broker() ? nullptr : make(options);
+  }
 
   ClientConfig client_config() const {
     return {.defaults = {{task_type, TypeDefaults{.queue = queue_}}}};
@@ -218,12 +222,13 @@ void enqueue_all(Client& client, const Tally& tally, const Options& options) {
   }
 }
 
-/// Waits until the server has settled `tasks` tasks.
-void wait_until_settled(const Server& server, std::size_t tasks) {
+/// Waits until `tasks` tasks are settled, of which `count` tells how many are.
+template <typename Count>
+void wait_until_counted(Count count, std::size_t tasks) {
   std::uint64_t settled = 0;
   auto since = SteadyClock::now();
   for (;;) {
-    const std::uint64_t now_settled = server.stats().succeeded;
+    const std::uint64_t now_settled = count();
     if (now_settled >= tasks) return;
     const auto now = SteadyClock::now();
     if (now_settled != settled) since = now;
@@ -234,6 +239,10 @@ void wait_until_settled(const Server& server, std::size_t tasks) {
     settled = now_settled;
     std::this_thread::sleep_for(500us);
   }
+}
+
+void wait_until_settled(const Server& server, std::size_t tasks) {
+  wait_until_counted([&] { return server.stats().succeeded; }, tasks);
 }
 
 /// Wall and CPU time from its making until add_to().
@@ -328,6 +337,47 @@ void latency(const Options& options, Report& report) {
   tally.check();
 }
 
+/// As latency, but many servers wait, and the next task comes whether or not the last has started.
+void fleet(const Options& options, Report& report) {
+  Stage stage{options};
+  Tally tally{options.tasks};
+  Client client{stage.broker(), stage.client_config()};
+  std::vector<std::unique_ptr<Broker>> brokers;
+  std::vector<std::unique_ptr<Server>> servers;
+  for (std::size_t i = 0; i < options.servers; ++i) {
+    brokers.push_back(stage.another_broker(options));
+    Broker& broker = brokers.back() ? *brokers.back() : stage.broker();
+    servers.push_back(
+        std::make_unique<Server>(broker, timing(tally), stage.server_config(options)));
+    servers.back()->start();
+  }
+  const auto sum_of = [&](auto count) {
+    std::uint64_t sum = 0;
+    for (const auto& server : servers) sum += count(server->stats());
+    return sum;
+  };
+  const auto exchanges = [](const ServerStats& stats) { return stats.exchanges; };
+  std::this_thread::sleep_for(500ms);  // Let them settle down.
+  const std::uint64_t exchanges_before = sum_of(exchanges);
+
+  std::vector<Time> enqueued;
+  const auto begin = SteadyClock::now();
+  for (std::size_t number = 0; number < options.tasks; ++number) {
+    std::this_thread::sleep_until(begin + std::chrono::nanoseconds{1s} * number / options.rate);
+    enqueued.push_back(std::chrono::floor<Duration>(std::chrono::system_clock::now()));
+    enqueue_one(client, tally, number, options.payload);
+  }
+  wait_until_counted(
+      [&] { return sum_of([](const ServerStats& stats) { return stats.succeeded; }); },
+      options.tasks);
+  report.add("exchanges_per_task", static_cast<double>(sum_of(exchanges) - exchanges_before) /
+                                       static_cast<double>(options.tasks));
+  for (const auto& server : servers) server->shutdown();
+  tally.check();
+  for (std::size_t number = 0; number < options.tasks; ++number)
+    report.samples_ms.push_back(milliseconds_of(tally.started(number) - enqueued[number]));
+}
+
 /// Spread over a second. The broker's clock and ours must be the same machine's.
 void schedule(const Options& options, Report& report) {
   Stage stage{options};
@@ -404,6 +454,7 @@ Report run(const Options& options) {
       case Scenario::process: process(options, report); break;
       case Scenario::throughput: throughput(options, report); break;
       case Scenario::latency: latency(options, report); break;
+      case Scenario::fleet: fleet(options, report); break;
       case Scenario::schedule: schedule(options, report); break;
       case Scenario::idle: idle(options, report); break;
       case Scenario::memory: memory(options, report); break;
