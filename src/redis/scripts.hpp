@@ -13,7 +13,7 @@ inline constexpr std::size_t bytes = 4u << 20;  ///< Of the arguments, or of mes
 inline constexpr std::size_t forward = 200;     ///< Due tasks moved by an exchange, a queue.
 inline constexpr std::size_t upkeep = 1000;     ///< Most of UpkeepRequest::limit that counts.
 inline constexpr std::size_t effort = 2000;     ///< Items of one call of upkeep, over its queues.
-inline constexpr std::size_t queues = 64;       ///< Of one call, where it may have several.
+inline constexpr std::size_t queues = 256;      ///< Of one call, where it may have several.
 }  // namespace bound
 
 /// Every Lua script. KEYS, ARGV and what each returns stand above its text in scripts.cpp, with

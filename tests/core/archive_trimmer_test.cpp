@@ -80,3 +80,24 @@ TEST_CASE("a queue that nobody has used yet has no archive to trim", "[archive]"
   Trimming t;
   CHECK(t.trimmer({}).trim("never used") == 0);
 }
+
+TEST_CASE("many queues have their archives trimmed in turn", "[archive]") {
+  Trimming t;
+  std::vector<std::string> queues;
+  for (int i = 0; i < 10; ++i) {
+    queues.push_back("q" + std::to_string(i));
+    enqueue(t.broker, message("t", queues.back()));
+    settle(t.broker, archived(take(t.broker, queues.back()).front()));
+  }
+  auto trimmer = t.trimmer({.max_tasks = 0});
+  const auto untrimmed = [&] {
+    std::size_t count = 0;
+    for (const std::string& queue : queues) count += t.memory.queue_info(queue).archived;
+    return count;
+  };
+  trimmer.trim_next(queues);
+  CHECK(untrimmed() == 6);
+  trimmer.trim_next(queues);
+  trimmer.trim_next(queues);
+  CHECK(untrimmed() == 0);
+}

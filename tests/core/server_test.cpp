@@ -667,6 +667,20 @@ TEST_CASE("a shutdown does not hear out hooks for ever", "[server]") {
   CHECK(server.stats().hooks_dropped == 39);
 }
 
+TEST_CASE("a server keeps its queues' archives within their limits", "[server]") {
+  Fixture f;
+  ServerConfig config = f.config();
+  config.archive.max_tasks = 2;
+  Server server{f.broker, mux_of([](Context&, const Task&) -> Outcome {
+                  return Outcome::skip_retry("never");
+                }),
+                config};
+  server.start();
+  for (int i = 0; i < 5; ++i) f.client.enqueue({.type = "t"});
+  REQUIRE(eventually([&] { return server.stats().archived == 5; }));
+  CHECK(f.pass_time_until([&] { return f.memory.queue_info("default").archived == 2; }));
+}
+
 TEST_CASE("a server that was stopped before it started does not pretend to work", "[server]") {
   Fixture f;
   Server server{f.broker, mux_of(nothing), f.config()};

@@ -172,7 +172,7 @@ TEST_CASE("an idle watch sends next to nothing", "[redis][watch]") {
 
 TEST_CASE("what an idle server sends does not grow with its queues", "[redis][watch]") {
   RedisFixture t;
-  const std::size_t count = GENERATE(std::size_t{1}, std::size_t{20}, std::size_t{100});
+  const std::size_t count = GENERATE(std::size_t{1}, std::size_t{20}, std::size_t{250});
   CAPTURE(count);
   std::vector<std::string> queues;
   for (std::size_t i = 0; i < count; ++i) queues.push_back("q" + std::to_string(i));
@@ -188,7 +188,7 @@ TEST_CASE("what an idle server sends does not grow with its queues", "[redis][wa
   t.redis.command({"CONFIG", "RESETSTAT"});
   idle();
   const std::string calls = t.redis.info("commandstats", "cmdstat_evalsha");
-  CHECK(calls.starts_with(count <= 64 ? "calls=3," : "calls=5,"));
+  CHECK(calls.starts_with("calls=3,"));
   CHECK(reads() <= 3 + 3);  // ours, CONFIG and INFO
 }
 
@@ -196,9 +196,9 @@ TEST_CASE("keys that come to be in any of many queues are told", "[redis][watch]
   RedisFixture t;
   Box box;
   std::vector<std::string> queues;
-  for (int i = 0; i < 100; ++i) queues.push_back("q" + std::to_string(i));
+  for (int i = 0; i < 300; ++i) queues.push_back("q" + std::to_string(i));
   const auto watch = t.broker.watch(queues, box.callback());
-  for (const auto* queue : {"q0", "q63", "q64", "q99"}) {
+  for (const auto* queue : {"q0", "q255", "q256", "q299"}) {
     CAPTURE(queue);
     REQUIRE_FALSE(watch->arm().ready);
     enqueue(t.broker, message(queue, queue));

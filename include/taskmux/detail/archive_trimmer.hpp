@@ -1,8 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <exception>
 #include <functional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +26,22 @@ class ArchiveTrimmer {
                  std::function<void(const TaskInfo&)> before_evict, const Logger& logger)
       : broker_{broker}, limits_{limits}, before_evict_{std::move(before_evict)}, logger_{logger} {}
 
+  /// Trims the next few of `queues`, so that many cost a broker no more than few do. What fails is
+  /// logged.
+  void trim_next(std::span<const std::string> queues) {
+    for (std::size_t n = 0; n < std::min(queues_at_once, queues.size()); ++n) {
+      const std::string& queue = queues[next_++ % queues.size()];
+      try {
+        trim(queue);
+      } catch (const Error& e) {
+        // A broker without a queue view has no archive to trim; an outage is the other roles' to
+        // tell.
+        if (e.errc() == Errc::unsupported || e.errc() == Errc::unavailable) return;
+        logger_(LogLevel::error, "trim the archive of \"" + queue + "\": " + e.what());
+      }
+    }
+  }
+
   /// Looks through the archive of `queue` once; returns how many tasks were deleted. Throws Error.
   std::size_t trim(const std::string& queue) {
     QueueView& view = broker_.queue_view();
@@ -34,13 +52,16 @@ class ArchiveTrimmer {
       if (e.errc() == Errc::queue_not_found) return 0;
       throw;
     }
+    if (left == 0) return 0;
     const Time oldest_allowed = view.now() - limits_.max_age;
     std::size_t deleted = 0;
     std::size_t kept = 0;  // By the hook; they stay at the front of the listing.
+    // While there are not too many, the oldest alone tells whether any is too old.
+    std::size_t most = left > limits_.max_tasks ? chunk : 1;
     while (true) {
       const std::size_t before = deleted + kept;
       std::vector<std::string> victims;
-      const std::vector<TaskInfo> page = view.list(queue, TaskState::archived, {kept, chunk});
+      const std::vector<TaskInfo> page = view.list(queue, TaskState::archived, {kept, most});
       std::size_t looked_at = 0;
       for (const TaskInfo& task : page) {
         const bool too_old = task.archived_at && *task.archived_at < oldest_allowed;
@@ -56,12 +77,14 @@ class ArchiveTrimmer {
       // Only while archived: one that an operator runs again meanwhile is not touched.
       for (const auto& error : view.act(queue, TaskAction::remove, victims, TaskState::archived))
         deleted += error ? 0 : 1;
-      if (looked_at < chunk || deleted + kept == before) return deleted;
+      if (looked_at < most || deleted + kept == before) return deleted;
+      most = chunk;
     }
   }
 
  private:
   static constexpr std::size_t chunk = 100;
+  static constexpr std::size_t queues_at_once = 4;
 
   bool may_go(const TaskInfo& task) const {
     if (!before_evict_) return true;
@@ -81,6 +104,7 @@ class ArchiveTrimmer {
   const ArchiveLimits limits_;
   const std::function<void(const TaskInfo&)> before_evict_;
   const Logger& logger_;
+  std::size_t next_ = 0;
 };
 
 }  // namespace detail

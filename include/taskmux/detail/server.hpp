@@ -110,7 +110,7 @@ class ServerEngine {
     }
     try {
       broker_.ping();
-      fetcher_.set_watch(broker_.watch(queue_names(), [this](const Hint& hint) { heed(hint); }));
+      fetcher_.set_watch(broker_.watch(queues_, [this](const Hint& hint) { heed(hint); }));
     } catch (...) {
       set_phase(Phase::made);
       throw;
@@ -357,25 +357,13 @@ class ServerEngine {
 
   /// Hooks are called, and archives trimmed, whose hook is one too, by one thread.
   std::optional<SteadyTime> notify_turn() {
-    if (trim_due_.exchange(false, std::memory_order_relaxed)) {
-      for (const auto& queue : config_.queues) trim_archive(queue.first);
-    }
+    if (trim_due_.exchange(false, std::memory_order_relaxed)) trimmer_.trim_next(queues_);
     return notifier_.run_once();
   }
 
   void ask_for_trimming() {
     trim_due_.store(true, std::memory_order_relaxed);
     notifying_.wake();
-  }
-
-  void trim_archive(const std::string& queue) {
-    try {
-      trimmer_.trim(queue);
-    } catch (const Error& e) {
-      // A broker without a queue view has no archive to trim; an outage is the other roles' to tell.
-      if (e.errc() == Errc::unsupported || e.errc() == Errc::unavailable) return;
-      config_.logger(LogLevel::error, "trim the archive of \"" + queue + "\": " + e.what());
-    }
   }
 
   ServerInfo describe(std::string status) const {
@@ -400,6 +388,7 @@ class ServerEngine {
 
   Broker& broker_;
   const ServerConfig config_;
+  const std::vector<std::string> queues_ = queue_names();
   const int pid_ = ::getpid();
   const std::string host_ = host_name();
   const std::string id_ = UuidSource{}.next();
@@ -451,7 +440,7 @@ class ServerEngine {
   Upkeep upkeep_{{broker_, settler_, health_, environment_->clock,
                   [this] { return describe(stopped_ ? "stopped" : "active"); },
                   [this] { ask_for_trimming(); }},
-                 queue_names(),
+                 queues_,
                  {config_.upkeep_interval, config_.heartbeat_interval, config_.lease}};
 
   LoopThread notifying_{"tmx-notify", environment_->clock, config_.logger,
