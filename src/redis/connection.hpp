@@ -139,6 +139,10 @@ class Connection {
   const Endpoint& endpoint() const noexcept { return endpoint_; }
   const ServerFacts& server() const noexcept { return server_; }
 
+  /// The contact of its Pool which it belongs to, for Pool::holds(). Set once, by the pool.
+  std::uint64_t contact() const noexcept { return contact_; }
+  void set_contact(std::uint64_t contact) noexcept { contact_ = contact; }
+
  private:
   class Descriptor {
    public:
@@ -175,6 +179,7 @@ class Connection {
   Endpoint endpoint_;
   ServerFacts server_;
   std::int64_t client_id_ = 0;
+  std::uint64_t contact_ = 0;
   bool broken_ = false;
   std::string_view operation_ = "connect to";
   std::unique_ptr<redisReader, FreeReader> reader_;

@@ -69,16 +69,16 @@ PooledConnection Pool::take(SteadyTime connect_deadline) {
   }
   PooledConnection made;
   made.connection = connect(connect_deadline);
-  made.generation = generation();
   return made;
 }
 
 std::unique_ptr<Connection> Pool::connect(SteadyTime deadline) {
   gate_.enter();
+  const std::uint64_t before = contact();
   try {
     auto connection = connector_(deadline);
     gate_.succeeded();
-    note_server(connection->server());
+    note_server(*connection, before);
     return connection;
   } catch (const Error& error) {
     gate_.failed(error);
@@ -93,7 +93,8 @@ std::unique_ptr<Connection> Pool::connect(SteadyTime deadline) {
 void Pool::give_back(PooledConnection connection) {
   connection.commands.clear();
   detail::MutexLock lock{mutex_};
-  if (connection.generation != generation_ || idle_.size() >= options_.max_idle_connections) return;
+  const bool stale = connection.connection->contact() != contact_;
+  if (stale || idle_.size() >= options_.max_idle_connections) return;
   idle_.push_back(std::move(connection));
 }
 
@@ -101,7 +102,7 @@ void Pool::lost(std::string_view cause) {
   std::vector<PooledConnection> closed;
   {
     detail::MutexLock lock{mutex_};
-    ++generation_;
+    ++contact_;
     closed.swap(idle_);
   }
   interrupted(cause);
@@ -123,23 +124,28 @@ void Pool::interrupted(std::string_view cause) {
 }
 
 /// Another server than before, whatever its address, means that nobody knows what happened between.
-void Pool::note_server(const ServerFacts& server) {
+/// `contact` is the one in which the connection was asked for.
+void Pool::note_server(Connection& connection, std::uint64_t contact) {
+  const std::string& run_id = connection.server().run_id;
   std::vector<PooledConnection> closed;
   {
     detail::MutexLock lock{mutex_};
-    if (server.run_id == run_id_) return;
+    connection.set_contact(contact);
+    if (run_id == run_id_) return;
     const bool first = run_id_.empty();
-    run_id_ = server.run_id;
+    run_id_ = run_id;
     if (first) return;
-    ++generation_;
+    connection.set_contact(++contact_);
     closed.swap(idle_);
   }
   epoch_.fetch_add(1, std::memory_order_acq_rel);
 }
 
-std::uint64_t Pool::generation() {
+bool Pool::holds(const Connection& connection) { return connection.contact() == contact(); }
+
+std::uint64_t Pool::contact() {
   detail::MutexLock lock{mutex_};
-  return generation_;
+  return contact_;
 }
 
 }  // namespace taskmux::redis

@@ -48,8 +48,7 @@ class Gate {
 /// A connection on loan from a Pool.
 struct PooledConnection {
   std::unique_ptr<Connection> connection{};
-  std::uint64_t generation = 0;  ///< Of the pool when it was made.
-  Commands commands{};           ///< Its memory is used again.
+  Commands commands{};  ///< Its memory is used again.
   std::vector<const Script*> loaded{};
 
   bool has(const Script& script) const {
@@ -80,6 +79,10 @@ class Pool {
   /// The server did work.
   void answered();
 
+  /// Whether contact by `connection`, which this has made, goes on: it was not lost since, and the
+  /// server was not found to be another one.
+  bool holds(const Connection& connection);
+
   /// Whether the last attempt at anything went well.
   bool in_contact() const noexcept { return !interrupted_.load(std::memory_order_relaxed); }
 
@@ -87,8 +90,8 @@ class Pool {
 
  private:
   void interrupted(std::string_view cause);
-  void note_server(const ServerFacts& server);
-  std::uint64_t generation();
+  std::uint64_t contact();
+  void note_server(Connection& connection, std::uint64_t contact);
 
   const std::string name_;
   const RedisOptions& options_;
@@ -97,7 +100,7 @@ class Pool {
   Gate gate_;
   std::atomic<bool> interrupted_{false};
   detail::Mutex mutex_;
-  std::uint64_t generation_ TASKMUX_GUARDED_BY(mutex_) = 0;
+  std::uint64_t contact_ TASKMUX_GUARDED_BY(mutex_) = 0;  // how often it was lost
   std::string run_id_ TASKMUX_GUARDED_BY(mutex_);
   std::vector<PooledConnection> idle_ TASKMUX_GUARDED_BY(mutex_);
 };

@@ -104,6 +104,9 @@ class SingleRouter : public Router {
   std::shared_ptr<Pool> pool_at(std::string_view, const Pool&) override { return nullptr; }
   std::shared_ptr<Pool> pool_of(const Connection&) override { return pool_; }
 
+ protected:
+  Pool& only_pool() noexcept { return *pool_; }
+
  private:
   SettingsCheck settings_;
   std::shared_ptr<Pool> pool_;
@@ -247,12 +250,20 @@ class SentinelRouter final : public SingleRouter {
         sentinels_{std::move(sentinels)} {}
 
   std::shared_ptr<Pool> pool_for(std::string_view slot_key, SteadyTime deadline) override {
-    auto pool = SingleRouter::pool_for(slot_key, deadline);
-    if (sentinels_->name_another_master()) pool->lost("the Sentinels name another master");
-    return pool;
+    look();
+    return SingleRouter::pool_for(slot_key, deadline);
+  }
+
+  bool holds(const Connection& connection) override {
+    look();
+    return SingleRouter::holds(connection);
   }
 
  private:
+  void look() {
+    if (sentinels_->name_another_master()) only_pool().lost("the Sentinels name another master");
+  }
+
   const std::shared_ptr<Sentinels> sentinels_;
 };
 
@@ -329,7 +340,9 @@ class ClusterRouter final : public Router {
   }
 
   std::shared_ptr<Pool> pool_of(const Connection& connection) override {
-    return pool(connection.endpoint());
+    detail::MutexLock lock{mutex_};
+    const auto found = pools_.find(connection.endpoint().to_string());
+    return found == pools_.end() ? nullptr : found->second;
   }
 
   void doubt() noexcept override { doubted_ = true; }

@@ -35,6 +35,13 @@ class Router {
   /// The pool that `connection` was made by; null if it is no longer known.
   virtual std::shared_ptr<Pool> pool_of(const Connection& connection) = 0;
 
+  /// Whether `connection` is to a server that pool_for() leads to, in unbroken contact since it was
+  /// made. May ask Sentinels.
+  virtual bool holds(const Connection& connection) {
+    const auto pool = pool_of(connection);
+    return pool && pool->holds(connection);
+  }
+
   /// What pool_for() knows may be out of date.
   virtual void doubt() noexcept {}
 };

@@ -351,8 +351,15 @@ std::shared_ptr<Pool> Transport::server_of(std::string_view slot_key, SteadyTime
 
 void Transport::report_lost(const Connection& connection, std::string_view cause) {
   require_same_process();
+  const auto pool = router_->pool_of(connection);
+  if (pool && !pool->holds(connection)) return;
   router_->doubt();
-  if (const auto pool = router_->pool_of(connection)) pool->lost(cause);
+  if (pool) pool->lost(cause);
+}
+
+bool Transport::holds(const Connection& connection) {
+  require_same_process();
+  return router_->holds(connection);
 }
 
 SteadyTime Transport::command_deadline() const {

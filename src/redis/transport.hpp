@@ -91,8 +91,14 @@ class Transport {
   /// may ask for the slot map, and then throws as run() does.
   std::string node_of(std::string_view slot_key);
 
+  /// Whether a connection from dedicate() is still to where calls go. If not, contact was lost since
+  /// it was made (even if the connection itself has not noticed), or the server is another one now:
+  /// what it tells may be out of date.
+  bool holds(const Connection& connection);
+
   /// Tells that a connection from dedicate() has failed, and how: counts in epoch(), and lets the
-  /// next call look for a new master. Does not throw but for memory.
+  /// next call look for a new master; unless the connection was out of date, see holds(). Does not
+  /// throw but for memory.
   void report_lost(const Connection& connection, std::string_view cause);
 
   /// Grows whenever contact with the server was interrupted: a connection failed, a call was not

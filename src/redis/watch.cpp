@@ -153,8 +153,12 @@ Watch::State Listener::state_of(std::span<const Reply> replies) const {
 
 /// Nullopt where tracking is not possible; nothing has been read then.
 std::optional<std::vector<Reply>> Listener::look_tracked(std::span<const Call> calls) {
-  const std::int64_t listener = listener_id_;
-  if (listener == 0 || calls.empty()) return std::nullopt;
+  std::shared_ptr<Connection> listener;
+  {
+    detail::MutexLock lock{mutex_};
+    listener = notified_;
+  }
+  if (!listener || calls.empty()) return std::nullopt;
   std::lock_guard lock{tracker_mutex_};
   for (bool again = true;; again = false) {
     if (!prepare_tracker(listener)) return std::nullopt;
@@ -172,13 +176,23 @@ std::optional<std::vector<Reply>> Listener::look_tracked(std::span<const Call> c
 }
 
 /// Whether there is a connection now whose reads are tracked for `listener`.
-bool Listener::prepare_tracker(std::int64_t listener) {
-  if (refused_for_ == listener) return false;
-  if (tracker_ && tracked_for_ == listener && tracker_->healthy()) return true;
+bool Listener::prepare_tracker(const std::shared_ptr<Connection>& listener) {
+  if (refused_for_.lock() == listener) return false;
+  if (!store_.transport().holds(*listener)) {
+    tracker_.reset();
+    listener->wake();
+    return false;
+  }
+  if (tracker_ && tracked_for_.lock() == listener && tracker_->healthy()) return true;
   tracker_.reset();
   tracker_ = store_.transport().dedicate({});
+  if (tracker_->contact() != listener->contact()) {
+    tracker_.reset();
+    listener->wake();
+    return false;
+  }
   try {
-    tracker_->command({"CLIENT", "TRACKING", "ON", "REDIRECT", text(listener)},
+    tracker_->command({"CLIENT", "TRACKING", "ON", "REDIRECT", text(listener->client_id())},
                       store_.transport().command_deadline());
   } catch (const Error& error) {
     tracker_.reset();
@@ -246,7 +260,10 @@ void Listener::connect() {
   }
   heard_at_ = checked_at_ = steady_now();
   asked_ = false;
-  listener_id_ = notices ? connection->client_id() : 0;
+  {
+    detail::MutexLock lock{mutex_};
+    notified_ = notices ? connection : nullptr;
+  }
   // Who is armed for an earlier connection may have missed a notice; before new watches may arm.
   give_ready([](const Watcher&) { return true; });
   {
@@ -258,19 +275,20 @@ void Listener::connect() {
 }
 
 void Listener::disconnect() {
-  listener_id_ = 0;
   detail::MutexLock lock{mutex_};
+  notified_.reset();
   listening_.reset();
   changed_.notify_all();
 }
 
+/// Returns when the connection is out of date.
 void Listener::read_notices() {
   std::shared_ptr<Connection> connection;
   {
     detail::MutexLock lock{mutex_};
     connection = listening_;
   }
-  while (!stopping_) {
+  while (!stopping_ && store_.transport().holds(*connection)) {
     SteadyTime until = steady_now() + 1s;
     for (const auto& watcher : watchers()) {
       if (watcher->armed) until = std::min(until, watcher->poll_at.load());

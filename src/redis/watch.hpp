@@ -26,7 +26,7 @@ namespace taskmux::redis {
 /// other tracks: what it reads, Redis remembers, and tells the listener once when it changes. So
 /// arm(), which reads how the queues stand through that one, both learns the state and asks for the
 /// notice. Each time the listener is connected anew, it gives a hint to all, since notices may have
-/// been lost.
+/// been lost. Both are given up when calls go to another server (a failover), or one of them does.
 ///
 /// Where tracking is refused, and in a cluster (whose nodes each tell of their own keys alone), an
 /// armed watch gets a hint at random every 0.5 to 1.5 s, as asynq polls; else every 5 s, in case a
@@ -63,7 +63,7 @@ class Listener {
   std::vector<Call> looks_at(std::span<const std::string> all) const;
   Watch::State state_of(std::span<const Reply> replies) const;
   std::optional<std::vector<Reply>> look_tracked(std::span<const Call> calls);
-  bool prepare_tracker(std::int64_t listener);
+  bool prepare_tracker(const std::shared_ptr<Connection>& listener);
   void drop_closed_tracker();
   void end(const std::shared_ptr<Watcher>& watcher);
 
@@ -82,11 +82,11 @@ class Listener {
   Store& store_;
   const std::string cancel_channel_;
   std::atomic<bool> stopping_{false};
-  std::atomic<std::int64_t> listener_id_{0};  // to redirect notices to; 0 = can't be done
 
   mutable detail::Mutex mutex_;
   std::condition_variable changed_;
   Watchers watchers_ TASKMUX_GUARDED_BY(mutex_);
+  std::shared_ptr<Connection> notified_ TASKMUX_GUARDED_BY(mutex_);   // null = no notices come
   std::shared_ptr<Connection> listening_ TASKMUX_GUARDED_BY(mutex_);  // null = not connected
   std::optional<Error> failure_ TASKMUX_GUARDED_BY(mutex_);  // of the last attempt to connect
 
@@ -97,8 +97,8 @@ class Listener {
 
   std::mutex tracker_mutex_;  // guards what follows; held over a round trip
   std::unique_ptr<Connection> tracker_;
-  std::int64_t tracked_for_ = 0;  // the listener to which the tracker's notices go
-  std::int64_t refused_for_ = 0;  // the listener for which tracking was refused
+  std::weak_ptr<Connection> tracked_for_;  // the listener to which the tracker's notices go
+  std::weak_ptr<Connection> refused_for_;  // the listener for which tracking was refused
 
   std::thread thread_;  // last: it uses the members above
 };

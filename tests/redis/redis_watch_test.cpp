@@ -1,5 +1,7 @@
 #include <chrono>
 #include <condition_variable>
+#include <filesystem>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -157,6 +159,76 @@ TEST_CASE("a watch outlives a restart of the server", "[redis][watch]") {
   REQUIRE_FALSE(watch->arm().ready);
   enqueue(t.broker, message("t1"));
   CHECK(box.ready());
+}
+
+/// Whether a push to `server`'s default queue, watched and empty until then, is told before a poll
+/// can be due.
+bool told_at_once(Watch& watch, Box& box, RedisServer& server) {
+  if (error_of([&] { server.command({"DEL", "asynq:{default}:pending"}); })) return false;
+  bool ready = true;
+  box.ready(0ms);
+  if (error_of([&] { ready = watch.arm().ready; }) || ready) return false;
+  server.command({"LPUSH", "asynq:{default}:pending", "x"});
+  return box.ready(400ms);
+}
+
+/// Two servers, and the address by which the broker knows one of them at a time.
+struct MovedServer {
+  MovedServer() { std::filesystem::create_symlink(old.socket_path(), address); }
+
+  RedisOptions options() const {
+    RedisOptions options;
+    options.mode = RedisMode::unix_socket;
+    options.socket_path = address.string();
+    options.max_idle_connections = 0;  // each call sees which server is there now
+    return options;
+  }
+
+  /// From now on, new connections are to the other server; those that are open stay.
+  void move() {
+    std::filesystem::remove(address);
+    std::filesystem::create_symlink(now.socket_path(), address);
+  }
+
+  bool left() { return connections(old) == 0; }
+
+  RedisServer old;
+  RedisServer now;
+  TemporaryDirectory directory;
+  std::filesystem::path address = directory.path() / "redis.sock";
+};
+
+TEST_CASE("when a call finds another server than the watches', they follow", "[redis][watch]") {
+  MovedServer servers;
+  RedisBroker broker{servers.options()};
+  Box box;
+  const auto watch = broker.watch({"default"}, box.callback());
+  REQUIRE(eventually([&] { return told_at_once(*watch, box, servers.old); }));
+  servers.move();
+  broker.ping();
+  CHECK(eventually([&] {
+    const bool told = told_at_once(*watch, box, servers.now);
+    return told && servers.left() && told_at_once(*watch, box, servers.now);
+  }));
+}
+
+TEST_CASE("a watch's two connections do not stay on different servers", "[redis][watch]") {
+  MovedServer servers;
+  RedisBroker broker{servers.options()};
+  Box box;
+  const auto watch = broker.watch({"default"}, box.callback());
+  REQUIRE(eventually([&] { return told_at_once(*watch, box, servers.old); }));
+  servers.move();
+  SECTION("the one that tracks is made anew") {
+    servers.old.command({"CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"});
+  }
+  SECTION("the one that listens is made anew") {
+    servers.old.command({"CLIENT", "KILL", "TYPE", "pubsub"});
+  }
+  CHECK(eventually([&] {
+    const bool told = told_at_once(*watch, box, servers.now);
+    return told && servers.left() && told_at_once(*watch, box, servers.now);
+  }));
 }
 
 TEST_CASE("an idle watch sends next to nothing", "[redis][watch]") {

@@ -1,11 +1,14 @@
 #include <chrono>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "redis/transport.hpp"
 #include "support/redis_server.hpp"
 #include "support/test.hpp"
+#include "taskmux/redis/redis_broker.hpp"
 
 using namespace taskmux;
 using namespace taskmux::redis;
@@ -130,6 +133,42 @@ TEST_CASE("the master that the Sentinels name is used, and followed when it chan
   const auto stable = transport.epoch();
   CHECK(transport.run(count("k"))[0].as_integer() == 3);
   CHECK(transport.epoch() == stable);
+}
+
+TEST_CASE("watches follow the master before the old one is told that it is none",
+          "[redis][sentinel][watch]") {
+  Fleet fleet;
+  RedisBroker broker{fleet.options()};
+  std::mutex mutex;
+  std::condition_variable arrived;
+  bool hinted = false;
+  const auto watch = broker.watch({"default"}, [&](const Hint&) {
+    std::lock_guard lock{mutex};
+    hinted = true;
+    arrived.notify_all();
+  });
+  // Whether a push to `server` is told before a poll can be due.
+  const auto told_at_once = [&](RedisServer& server) {
+    try {
+      server.command({"DEL", "asynq:{default}:pending"});
+      {
+        std::lock_guard lock{mutex};
+        hinted = false;
+      }
+      if (watch->arm().ready) return false;
+      server.command({"LPUSH", "asynq:{default}:pending", "x"});
+    } catch (const Error&) {
+      return false;
+    }
+    std::unique_lock lock{mutex};
+    return arrived.wait_for(lock, 400ms, [&] { return hinted; });
+  };
+  REQUIRE(eventually([&] { return told_at_once(fleet.master); }));
+  REQUIRE(eventually([&] { return fleet.fail_over(); }));
+  REQUIRE(eventually([&] { return fleet.named_port() == fleet.replica.port(); }));
+  // Once may be the hint of a connection that was made anew.
+  CHECK(eventually([&] { return told_at_once(fleet.replica) && told_at_once(fleet.replica); }, 6s));
+  CHECK(fleet.master.info("replication", "role") == "master");  // for eight seconds
 }
 
 TEST_CASE("what keeps the master from being found is told without a password",
