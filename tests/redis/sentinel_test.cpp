@@ -1,14 +1,19 @@
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "redis/transport.hpp"
+#include "support/builders.hpp"
 #include "support/redis_server.hpp"
 #include "support/test.hpp"
 #include "taskmux/redis/redis_broker.hpp"
+#include "taskmux/server.hpp"
 
 using namespace taskmux;
 using namespace taskmux::redis;
@@ -169,6 +174,79 @@ TEST_CASE("watches follow the master before the old one is told that it is none"
   // Once may be the hint of a connection that was made anew.
   CHECK(eventually([&] { return told_at_once(fleet.replica) && told_at_once(fleet.replica); }, 6s));
   CHECK(fleet.master.info("replication", "role") == "master");  // for eight seconds
+}
+
+namespace {
+
+/// Sees to it that the task of `id` is with the master and, while there is one, its replica.
+void ensure_accepted(Broker& broker, const std::string& id) {
+  TaskMessage wanted = message(id);
+  wanted.retention = 1h;  // so that one that is done is still known by its id
+  REQUIRE(eventually([&] {
+    const EnqueueReply reply = enqueue(broker, wanted);
+    if (reply.error == Errc::task_id_conflict) return true;
+    if (reply.error) CHECK(*reply.error == Errc::unavailable);
+    return !reply.error && reply.replicated;
+  }));
+}
+
+}  // namespace
+
+TEST_CASE("a server works through a failover, and no task is lost", "[redis][sentinel]") {
+  Fleet fleet;
+  auto options = fleet.options();
+  options.command_timeout = 1s;
+  options.wait_replicas = 1;
+  RedisBroker producer{options};
+  RedisBroker broker{options};
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::set<std::string> ran;
+  bool held = true;  // runs that are at work when the master dies
+  ServeMux mux;
+  mux.handle("email:", [&](Context& context, const Task&) {
+    const std::string id{context.task_id()};
+    std::unique_lock lock{mutex};
+    ran.insert(id);
+    changed.notify_all();
+    if (id.starts_with("held")) changed.wait(lock, [&] { return !held; });
+  });
+  Server server{broker, std::move(mux), {.concurrency = 4, .lease = broker.shortest_lease()}};
+  server.start();
+
+  std::set<std::string> wanted;
+  const auto add = [&](const std::string& id) {
+    ensure_accepted(producer, id);
+    wanted.insert(id);
+  };
+  const auto have_run = [&](const std::set<std::string>& ids) {
+    std::lock_guard lock{mutex};
+    return std::includes(ran.begin(), ran.end(), ids.begin(), ids.end());
+  };
+  for (int i = 0; i < 2; ++i) add("held" + std::to_string(i));
+  REQUIRE(eventually([&] { return have_run(wanted); }));
+
+  // From before to after: the producer repeats what it does not know to be accepted.
+  bool killed = false;
+  std::thread failover{[&] {
+    killed = eventually([&] { return have_run({"during50"}); });
+    fleet.master.kill();
+  }};
+  for (int i = 0; fleet.replica.info("replication", "role") != "master"; ++i)
+    add("during" + std::to_string(i));
+  failover.join();
+  CHECK(killed);
+  add("after");
+  {
+    std::lock_guard lock{mutex};
+    held = false;
+    changed.notify_all();
+  }
+  CHECK(eventually([&] { return have_run(wanted); }, 60s));
+  CHECK(eventually([&] { return producer.queue_info("default").completed == wanted.size(); }, 60s));
+  CHECK(producer.queue_info("default").size() == wanted.size());
+  server.shutdown();
 }
 
 TEST_CASE("what keeps the master from being found is told without a password",
