@@ -1,10 +1,14 @@
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "redis/transport.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
 #include "support/test.hpp"
@@ -95,6 +99,245 @@ TEST_CASE("in a cluster, watches are polled, and cancellations come at once", "[
   lock.unlock();
   enqueue(t.broker, message("t2", "f"));
   CHECK(watch->arm().ready);
+}
+
+/// A queue that node `node` serves.
+std::string queue_on(const RedisCluster& cluster, std::size_t node) {
+  for (int i = 0;; ++i) {
+    std::string queue = "q" + std::to_string(i);
+    if (cluster.owner_of(redis::slot_of(queue)) == node) return queue;
+  }
+}
+
+/// What `function` returns once it has not thrown `unavailable`.
+template <typename Function>
+auto patiently(Function function) {
+  std::optional<decltype(function())> result;
+  REQUIRE(eventually([&] {
+    const auto error = error_of([&] { result = function(); });
+    if (error) CHECK(*error == Errc::unavailable);
+    return !error;
+  }));
+  return *result;
+}
+
+TEST_CASE("a broker goes on with the replica of a node that died", "[redis][cluster]") {
+  RedisCluster cluster{3};
+  RedisServer replica{
+      {.tcp = true, .arguments = {"--cluster-enabled", "yes", "--cluster-node-timeout", "2000"}}};
+  cluster.node(0).command({"CLUSTER", "MEET", "127.0.0.1", std::to_string(replica.port())});
+  REQUIRE(eventually([&] {
+    return !error_of([&] { replica.command({"CLUSTER", "REPLICATE", cluster.id(0)}); });
+  }));
+  REQUIRE(eventually([&] { return replica.info("replication", "master_link_status") == "up"; }));
+
+  RedisOptions options = parse_redis_url(cluster.url());
+  options.wait_replicas = 1;
+  options.command_timeout = 1s;
+  options.reconnect_max = 100ms;
+  RedisBroker broker{options};
+  const std::string queue = queue_on(cluster, 0);
+  const std::string other = queue_on(cluster, 1);
+  bool replicated = true;
+  for (const EnqueueReply& reply : broker.enqueue(many("t", 20, queue))) {
+    CHECK_FALSE(reply.error);
+    replicated = replicated && reply.replicated;
+  }
+  REQUIRE(replicated);
+  CHECK_FALSE(enqueue(broker, message("o1", other)).error);
+  enqueue(broker, scheduled(message("s1", queue), 1h));
+  const std::vector<Run> runs = take(broker, queue, 5);
+  REQUIRE(runs.size() == 5);
+  CHECK(settle(broker, completed(runs[0])) == SettleStatus::applied);
+  // WAIT is about what its own connection has written.
+  cluster.node(0).command({"SET", "{" + queue + "}", "x"});
+  REQUIRE(cluster.node(0).command({"WAIT", "1", "10000"}).as_integer() == 1);
+
+  cluster.node(0).kill();
+  CHECK(error_of([&] { settle(broker, completed(runs[1])); }) == Errc::unavailable);
+  replica.command({"CLUSTER", "FAILOVER", "TAKEOVER"});
+
+  const auto settled = [&](const Settlement& settlement) {
+    SettleStatus status{};
+    CHECK(eventually([&] {
+      status = patiently([&] { return settle(broker, settlement); });
+      return status != SettleStatus::unknown;
+    }));
+    return status;
+  };
+  for (std::size_t i = 1; i < runs.size(); ++i)
+    CHECK(settled(completed(runs[i])) == SettleStatus::applied);
+  CHECK(settled(completed(runs[0])) == SettleStatus::stale);
+  CHECK(eventually([&] {
+    const auto error = enqueue(broker, message("new", queue)).error;
+    if (error && *error != Errc::task_id_conflict) CHECK(*error == Errc::unavailable);
+    return !error || *error == Errc::task_id_conflict;
+  }));
+  CHECK(patiently([&] { return take(broker, other); }).size() == 1);
+  std::set<std::string> taken;
+  for (const Run& run : take(broker, queue)) {
+    taken.insert(run.message->id);
+    CHECK(settle(broker, completed(run)) == SettleStatus::applied);
+  }
+  CHECK(taken.size() == 16);
+  CHECK(taken.count("new") == 1);
+  CHECK(state_of(broker, "s1", queue) == TaskState::scheduled);
+  CHECK(broker.queue_info(queue).size() == 1);
+}
+
+/// A slot on its way from node 0 to node 1, and what it holds.
+struct MovingQueue {
+  /// From now on the slot is on its way; nothing has left yet.
+  void begin() {
+    cluster.node(1).command({"CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.id(0)});
+    cluster.node(0).command({"CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.id(1)});
+  }
+
+  void move(const std::string& key) {
+    const std::string port = std::to_string(cluster.node(1).port());
+    const redis::Reply reply =
+        cluster.node(0).command({"MIGRATE", "127.0.0.1", port, stem + key, "0", "5000"});
+    REQUIRE(reply.as_string() == "OK");
+  }
+
+  /// All that is left goes too, and every node knows.
+  void finish() {
+    const redis::Reply keys = cluster.node(0).command({"CLUSTER", "GETKEYSINSLOT", slot, "1000"});
+    for (std::size_t i = 0; i < keys.size(); ++i)
+      move(std::string{keys[i].as_string()}.substr(stem.size()));
+    for (const std::size_t node : {1u, 0u, 2u})
+      cluster.node(node).command({"CLUSTER", "SETSLOT", slot, "NODE", cluster.id(1)});
+  }
+
+  std::set<std::string> all_ids() {
+    std::set<std::string> found;
+    for (const TaskState state : {TaskState::pending, TaskState::active, TaskState::scheduled,
+                                  TaskState::retry, TaskState::archived, TaskState::completed})
+      for (const std::string& id : ids(broker, state, queue)) found.insert(id);
+    return found;
+  }
+
+  RedisCluster cluster{3};
+  std::shared_ptr<ManualClock> clock = std::make_shared<ManualClock>();
+  RedisBroker broker{[this] {
+    RedisOptions options = parse_redis_url(cluster.url());
+    options.clock = clock;
+    return options;
+  }()};
+  const std::string queue = queue_on(cluster, 0);
+  const std::string slot = std::to_string(redis::slot_of(queue));
+  const std::string stem = "asynq:{" + queue + "}:";
+};
+
+TEST_CASE("while a slot is on its way, nothing of a queue is lost", "[redis][cluster]") {
+  MovingQueue t;
+  RedisBroker& broker = t.broker;
+  broker.enqueue(many("p", 3, t.queue));
+  enqueue(broker, scheduled(message("s1", t.queue), 1min));
+  enqueue(broker, scheduled(message("s2", t.queue), 1min + 500ms));
+  std::vector<Run> runs = take(broker, t.queue, 1);
+  for (int i = 0; i < 2; ++i) {
+    enqueue(broker, message("r" + std::to_string(i), t.queue));
+  }
+  const std::vector<std::string> others = [&] {
+    std::vector<std::string> names;
+    for (const Run& run : take(broker, t.queue, 4)) {
+      runs.push_back(run);
+      names.push_back(run.message->id);
+    }
+    return names;
+  }();
+  REQUIRE(runs.size() == 5);
+  for (const std::string id : {"a1", "a2"}) {
+    enqueue(broker, message(id, t.queue));
+    const std::vector<std::string> one{id};
+    REQUIRE_FALSE(broker.act(t.queue, TaskAction::archive, one, std::nullopt).at(0));
+  }
+  broker.enqueue(many("q", 3, t.queue));
+  const std::set<std::string> all = t.all_ids();
+  REQUIRE(all.size() == 12);
+  t.clock->advance(2min);
+
+  t.begin();
+  SECTION("some of the tasks have left") {
+    for (const std::string id : {"q1", "s1", "a1"}) t.move("t:" + id);
+    t.move("t:" + runs[0].message->id);
+  }
+  SECTION("all tasks have left") {
+    for (const std::string& id : all) t.move("t:" + id);
+  }
+  SECTION("the list of pending tasks has left") { t.move("pending"); }
+  SECTION("the lists have left") {
+    t.move("pending");
+    t.move("active");
+  }
+  SECTION("the sets have left") {
+    for (const char* key : {"scheduled", "archived", "lease"}) t.move(key);
+  }
+  SECTION("the leases have left") { t.move("lease"); }
+  SECTION("the exact times have left") { t.move("tmx:due"); }
+  SECTION("nothing has left") {}
+
+  // What is done meanwhile is done, or is said not to be known.
+  const std::vector<std::string> archived_ids{"a1", "a2"};
+  std::set<std::string> gone;
+  std::vector<Settlement> ends;
+  for (const Run& run : runs) ends.push_back(completed(run));
+  std::vector<SettleStatus> statuses(ends.size(), SettleStatus::unknown);
+  std::vector<Run> taken;
+  const auto attempt = [&](auto call) {
+    try {
+      call();
+    } catch (const Error& error) {
+      INFO(error.what());
+      const bool taking = std::string_view{error.what()}.starts_with("take ");
+      CHECK((error.errc() == Errc::unavailable || (taking && error.errc() == Errc::protocol)));
+    }
+  };
+  const QueueQuota quotas[] = {{t.queue, 10}};
+  for (int round = 0; round < 2; ++round) {
+    attempt([&] {
+      for (const ExtendReply& reply : broker.extend(std::span{runs}, 10min))
+        CHECK(reply.status == LeaseStatus::ok);
+    });
+    attempt([&] { upkeep(broker, t.queue); });
+    attempt([&] {
+      for (const Run& run : broker.exchange({.quotas = quotas, .lease = 10min}).runs)
+        taken.push_back(run);
+    });
+    attempt([&] {
+      const auto outcomes = broker.act(t.queue, TaskAction::run, archived_ids, TaskState::archived);
+      for (const auto& outcome : outcomes)
+        if (outcome) CHECK((*outcome == Errc::unavailable || *outcome == Errc::wrong_state));
+    });
+  }
+  attempt([&] { statuses = settle(broker, ends); });
+  for (const SettleStatus status : statuses) CHECK(status != SettleStatus::stale);
+
+  t.finish();
+  for (std::size_t i = 0; i < ends.size(); ++i) {
+    if (statuses[i] == SettleStatus::unknown)
+      statuses[i] = patiently([&] { return settle(broker, ends[i]); });
+    CHECK(statuses[i] == SettleStatus::applied);
+    gone.insert(runs[i].message->id);
+  }
+  patiently([&] { return upkeep(broker, t.queue); });
+  std::set<std::string> left = t.all_ids();
+  left.insert(gone.begin(), gone.end());
+  CHECK(left == all);
+
+  for (const std::string& id : archived_ids) {
+    const std::vector<std::string> one{id};
+    if (state_of(broker, id, t.queue) == TaskState::archived)
+      CHECK_FALSE(broker.act(t.queue, TaskAction::run, one, std::nullopt).at(0));
+  }
+  for (const Run& run : take(broker, t.queue)) taken.push_back(run);
+  for (const Run& run : taken) {
+    CHECK(settle(broker, completed(run)) == SettleStatus::applied);
+    gone.insert(run.message->id);
+  }
+  CHECK(gone == all);
+  CHECK(t.all_ids().empty());
 }
 
 }  // namespace
