@@ -13,6 +13,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
+const Script look{"look", "return redis.call('GET', ARGV[1])"};
 const Script increment{"increment", "return redis.call('INCRBY', KEYS[1], ARGV[1])"};
 
 Call add_to(const std::string& key, int number) {
@@ -87,6 +88,8 @@ TEST_CASE("calls go to the nodes that serve their keys, and follow a slot that m
 
   const auto moving = key_on(cluster, 0, "moving");
   const auto slot = std::to_string(slot_of(moving));
+  const auto staying = moving + ":staying";
+  transport.run(std::vector<Call>{add_to(staying, 1)});
   const auto from = cluster.id(0);
   const auto to = cluster.id(1);
 
@@ -98,6 +101,15 @@ TEST_CASE("calls go to the nodes that serve their keys, and follow a slot that m
       std::vector<Call>{add_to(moving, 5), add_to(key_on(cluster, 0, "a"), 1),
                         Call{.slot_key = moving, .args = {"INCRBY", moving, "5"}}, get(moving)});
   CHECK(errc_of(asked[0]) == Errc::unavailable);
+  // Nor does one whose first key alone is here; the node is as good as before.
+  const auto calm = transport.epoch();
+  const auto halves = transport.run(std::vector<Call>{
+      {.slot_key = staying, .script = &look, .args = {"1", staying, staying}},
+      {.slot_key = staying, .script = &look, .args = {"1", staying, moving + ":absent"}}});
+  CHECK(halves[0].as_string() == "1");
+  CHECK(errc_of(halves[1]) == Errc::unavailable);
+  CHECK(transport.epoch() == calm);
+  cluster.node(0).command({"DEL", staying});
   CHECK(asked[1].as_integer() == 4);
   CHECK(asked[2].as_integer() == 5);
   CHECK(asked[3].as_string() == "5");
