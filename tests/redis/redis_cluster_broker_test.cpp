@@ -121,6 +121,14 @@ auto patiently(Function function) {
   return *result;
 }
 
+/// Whether a node knows four, one of them as a replica.
+bool knows_replica(RedisServer& node) {
+  const redis::Reply reply = node.command({"CLUSTER", "NODES"});
+  const std::string_view nodes = reply.as_string();
+  return std::count(nodes.begin(), nodes.end(), '\n') == 4 &&
+         nodes.find("handshake") == nodes.npos && nodes.find("slave") != nodes.npos;
+}
+
 TEST_CASE("a broker goes on with the replica of a node that died", "[redis][cluster]") {
   RedisCluster cluster{3};
   RedisServer replica{
@@ -130,6 +138,11 @@ TEST_CASE("a broker goes on with the replica of a node that died", "[redis][clus
     return !error_of([&] { replica.command({"CLUSTER", "REPLICATE", cluster.id(0)}); });
   }));
   REQUIRE(eventually([&] { return replica.info("replication", "master_link_status") == "up"; }));
+  // A node that has not met the replica would not follow it.
+  REQUIRE(eventually([&] {
+    return knows_replica(cluster.node(1)) && knows_replica(cluster.node(2)) &&
+           knows_replica(replica);
+  }));
 
   RedisOptions options = parse_redis_url(cluster.url());
   options.wait_replicas = 1;
