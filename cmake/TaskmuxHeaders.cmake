@@ -47,6 +47,7 @@ set(taskmux_headers
     include/taskmux/serve_mux.hpp
     include/taskmux/server.hpp
     include/taskmux/server_config.hpp
+    include/taskmux/signals.hpp
     include/taskmux/task.hpp
     include/taskmux/taskmux.hpp
     include/taskmux/testing.hpp

@@ -1,8 +1,8 @@
 /// A service that ends well: on SIGTERM it takes no more tasks, lets those that run finish for a
 /// while, then asks them to stop, and puts what is unfinished back into its queue.
 ///
-/// A library leaves signals to its host. The way here: block them before there are threads, and
-/// have one thread wait for them, which is free to do whatever a signal handler must not.
+/// A server leaves signals to its host. The way here: SignalWaiter blocks them before there are
+/// threads, and main() waits for them, free to do whatever a signal handler must not.
 
 #include <signal.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 #include <chrono>
 #include <iostream>
 #include <latch>
-#include <stop_token>
+#include <taskmux/signals.hpp>
 #include <taskmux/taskmux.hpp>
 #include <thread>
 
@@ -18,18 +18,7 @@ using namespace std::chrono_literals;
 using taskmux::Context, taskmux::Outcome, taskmux::Task;
 
 int main() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  std::stop_source stop;
-  std::jthread signal_waiter{[&] {
-    int signal = 0;
-    sigwait(&signals, &signal);
-    std::cout << "told to end" << std::endl;
-    stop.request_stop();
-  }};
+  taskmux::SignalWaiter signals;  // SIGINT and SIGTERM, unless it is given others.
 
   // As service managers do it; here once both tasks run.
   std::latch running{2};
@@ -58,7 +47,10 @@ int main() {
   client.enqueue({.type = "work:short"});
   client.enqueue({.type = "work:long"});
   taskmux::Server server{broker, std::move(mux), {.concurrency = 2, .shutdown_timeout = 1s}};
-  server.run(stop.get_token());  // Until a signal comes.
+  server.start();
+  signals.wait();
+  std::cout << "told to end" << std::endl;
+  server.shutdown();
 
   const taskmux::QueueInfo queue = taskmux::Inspector{broker}.queue("default");
   std::cout << queue.pending << " task back in the queue, " << queue.failed_total << " failed\n";

@@ -12,7 +12,6 @@
 ///   nothing is counted twice, whichever process ran it, and no handler shares state with another;
 /// - how a host that keeps its signals to itself ends a server.
 
-#include <signal.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -27,6 +26,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <taskmux/signals.hpp>
 #include <taskmux/taskmux.hpp>
 #include <utility>
 #include <vector>
@@ -195,32 +195,8 @@ bool check(const Report& report, const Options& options) {
   return false;
 }
 
-/// The signals that ask a program to end. They are blocked, and so taken when it suits, by
-/// wait_for(); taskmux leaves signals alone.
-class EndSignals {
- public:
-  /// To be called before there are threads, so that all of them block the signals.
-  EndSignals() {
-    ::sigemptyset(&signals_);
-    ::sigaddset(&signals_, SIGINT);
-    ::sigaddset(&signals_, SIGTERM);
-    ::pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
-  }
-
-  /// Waits for up to `duration`; whether a signal came.
-  bool wait_for(std::chrono::milliseconds duration) const {
-    const auto whole = std::chrono::floor<std::chrono::seconds>(duration);
-    const timespec limit{static_cast<time_t>(whole.count()),
-                         static_cast<long>(std::chrono::nanoseconds{duration - whole}.count())};
-    return ::sigtimedwait(&signals_, nullptr, &limit) > 0;
-  }
-
- private:
-  sigset_t signals_;
-};
-
 /// Waits until no task is left that will still run; false if a signal came first.
-bool wait_until_done(Broker& broker, const std::string& queue, const EndSignals& signals) {
+bool wait_until_done(Broker& broker, const std::string& queue, const SignalWaiter& signals) {
   const bool on_terminal = ::isatty(STDERR_FILENO) == 1;
   Inspector inspector{broker};
   for (;;) {
@@ -231,7 +207,7 @@ bool wait_until_done(Broker& broker, const std::string& queue, const EndSignals&
       std::fprintf(stderr, "\r\033[K%zu done, %zu dead letters, %zu to do", info.completed,
                    info.archived, unfinished);
     }
-    const bool interrupted = unfinished > 0 && signals.wait_for(50ms);
+    const bool interrupted = unfinished > 0 && signals.wait_for(50ms).has_value();
     if (on_terminal && (interrupted || unfinished == 0)) std::fprintf(stderr, "\r\033[K");
     if (interrupted || unfinished == 0) return !interrupted;
   }
@@ -248,7 +224,7 @@ std::unique_ptr<Broker> make_broker(const std::string& name) {
 }
 
 int run(Options options) {
-  const EndSignals signals;
+  const SignalWaiter signals;  // Before there are threads.
   TroubleDirectory trouble;
   options.directories.insert(options.directories.begin(), trouble.path());
 

@@ -3,17 +3,14 @@
 ///
 ///     redis_worker [redis://user:password@host:port/db]
 
-#include <signal.h>
-
 #include <chrono>
 #include <cstdio>
 #include <exception>
-#include <stop_token>
 #include <string>
 #include <string_view>
 #include <taskmux/redis/redis_broker.hpp>
+#include <taskmux/signals.hpp>
 #include <taskmux/taskmux.hpp>
-#include <thread>
 
 using namespace std::chrono_literals;
 
@@ -23,12 +20,7 @@ void print(taskmux::LogLevel level, std::string_view line) {
 }
 
 int main(int argc, char** argv) try {
-  // See graceful_shutdown.cpp.
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  taskmux::SignalWaiter signals;  // Before there are threads: see graceful_shutdown.cpp.
 
   taskmux::RedisOptions options =
       taskmux::parse_redis_url(argc > 1 ? argv[1] : "redis://127.0.0.1:6379");
@@ -50,8 +42,7 @@ int main(int argc, char** argv) try {
   server.start();  // Throws if Redis can't be reached; later it is waited for.
   std::printf("working as %s\n", server.id().c_str());
   std::fflush(stdout);
-  int signal = 0;
-  sigwait(&signals, &signal);
+  signals.wait();
   server.shutdown();
   std::printf("%llu tasks done\n", static_cast<unsigned long long>(server.stats().succeeded));
 } catch (const std::exception& error) {

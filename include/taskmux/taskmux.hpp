@@ -18,7 +18,7 @@
 ///   broker.hpp, queue_view.hpp     the ports, for who writes a broker
 ///
 /// Beside it, by choice: json.hpp (taskmux::json), redis/redis_broker.hpp (taskmux::redis),
-/// testing.hpp (for your own tests).
+/// signals.hpp (ends a server on SIGTERM), testing.hpp (for your own tests).
 
 #include "taskmux/broker.hpp"
 #include "taskmux/client.hpp"

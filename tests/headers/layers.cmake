@@ -20,7 +20,7 @@ list(FILTER core EXCLUDE REGEX "/taskmux/(taskmux\\.hpp|detail/memory_[^/]*)$")
 file(GLOB memory ${include}/memory/*.hpp ${include}/detail/memory_*.hpp)
 file(GLOB redis ${include}/redis/*.hpp ${SOURCE_DIR}/src/redis/*)
 
-set(engine "taskmux\\.hpp|client\\.hpp|server\\.hpp|serve_mux\\.hpp|inspector\\.hpp|dead_letter_queue\\.hpp|json\\.hpp|testing\\.hpp")
+set(engine "taskmux\\.hpp|client\\.hpp|server\\.hpp|serve_mux\\.hpp|inspector\\.hpp|dead_letter_queue\\.hpp|json\\.hpp|signals\\.hpp|testing\\.hpp")
 refuse("redis/|memory/|detail/memory_" ${core})
 refuse("${engine}|redis/" ${memory})
 refuse("${engine}|memory/|detail/memory_" ${redis})
