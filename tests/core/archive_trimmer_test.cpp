@@ -101,3 +101,16 @@ TEST_CASE("many queues have their archives trimmed in turn", "[archive]") {
   trimmer.trim_next(queues);
   CHECK(untrimmed() == 0);
 }
+
+TEST_CASE("a trim ends where it is when its server stops", "[archive]") {
+  Trimming t;
+  t.archive(0, 150);
+  int seen = 0;
+  detail::ArchiveTrimmer trimmer{t.broker,
+                                 {.max_tasks = 0},
+                                 [&](const TaskInfo&) { ++seen; },
+                                 t.logger,
+                                 [&] { return seen == 120; }};
+  CHECK(trimmer.trim("default") == 120);
+  CHECK(t.archived_count() == 30);
+}

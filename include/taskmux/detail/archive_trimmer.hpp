@@ -22,9 +22,15 @@ namespace detail {
 /// host's hook has seen it.
 class ArchiveTrimmer {
  public:
+  /// `stopping` is asked before each task: true ends a trim.
   ArchiveTrimmer(Broker& broker, ArchiveLimits limits,
-                 std::function<void(const TaskInfo&)> before_evict, const Logger& logger)
-      : broker_{broker}, limits_{limits}, before_evict_{std::move(before_evict)}, logger_{logger} {}
+                 std::function<void(const TaskInfo&)> before_evict, const Logger& logger,
+                 std::function<bool()> stopping = {})
+      : broker_{broker},
+        limits_{limits},
+        before_evict_{std::move(before_evict)},
+        logger_{logger},
+        stopping_{std::move(stopping)} {}
 
   /// Trims the next few of `queues`, so that many cost a broker no more than few do. What fails is
   /// logged.
@@ -65,7 +71,7 @@ class ArchiveTrimmer {
       std::size_t looked_at = 0;
       for (const TaskInfo& task : page) {
         const bool too_old = task.archived_at && *task.archived_at < oldest_allowed;
-        if (!too_old && left <= limits_.max_tasks) break;
+        if ((!too_old && left <= limits_.max_tasks) || (stopping_ && stopping_())) break;
         ++looked_at;
         if (left > 0) --left;
         if (may_go(task)) {
@@ -104,6 +110,7 @@ class ArchiveTrimmer {
   const ArchiveLimits limits_;
   const std::function<void(const TaskInfo&)> before_evict_;
   const Logger& logger_;
+  const std::function<bool()> stopping_;
   std::size_t next_ = 0;
 };
 

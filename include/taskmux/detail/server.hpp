@@ -436,7 +436,8 @@ class ServerEngine {
                     }},
                    QueuePicker{config_.queues, config_.strict_priority},
                    config_.lease};
-  ArchiveTrimmer trimmer_{broker_, config_.archive, config_.hooks.before_evict, config_.logger};
+  ArchiveTrimmer trimmer_{broker_, config_.archive, config_.hooks.before_evict, config_.logger,
+                          [this] { return stopped_.load(std::memory_order_relaxed); }};
   Upkeep upkeep_{{broker_, settler_, health_, environment_->clock,
                   [this] { return describe(stopped_ ? "stopped" : "active"); },
                   [this] { ask_for_trimming(); }},
