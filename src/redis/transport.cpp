@@ -161,8 +161,11 @@ class Batch {
     } catch (const Error& error) {
       if (!failure_) failure_.emplace(error);
       router_.doubt();
-      // A pool that could not even connect knows that itself.
-      if (connection.connection) target.pool->lost(error.what());
+      // A pool that could not even connect knows that itself; and a connection of an earlier contact
+      // tells nothing of the present one.
+      if (connection.connection && target.pool->holds(*connection.connection)) {
+        target.pool->lost(error.what());
+      }
       return;
     }
     judge(*target.pool, std::move(connection), indices);
@@ -249,7 +252,10 @@ class Batch {
       pool.answered();
     } else {
       router_.doubt();
-      if (worst == Refusal::wrong_server) return pool.lost(printable(text));
+      if (worst == Refusal::wrong_server) {
+        if (pool.holds(*connection.connection)) pool.lost(printable(text));
+        return;
+      }
       pool.refused(printable(text));
     }
     pool.give_back(std::move(connection));
