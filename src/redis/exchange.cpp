@@ -247,6 +247,8 @@ class Exchanger {
       const Error error = error_of("take from queue \"" + printable(share.queue) + "\"", fault);
       share.fault = error.what();
       note(Duty::take, share.queue, error);
+      // The server may refuse writes, or be handing on the slot, for as long as it likes.
+      if (error.errc() == Errc::unavailable) store_.faults().rest(share.queue);
     } else {
       any_answer_ = true;
       store_.faults().worked(Duty::take, share.queue);

@@ -12,7 +12,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto between_lines = 1min;
-constexpr auto rest = 1s;
+constexpr auto length_of_rest = 1s;
 
 std::string_view name_of(Duty duty) noexcept {
   switch (duty) {
@@ -50,12 +50,24 @@ void Faults::failed(Duty duty, std::string_view queue, const Error& error) {
       fault.lasts = true;
       lasting_.fetch_add(1, std::memory_order_release);
     }
-    if (duty == Duty::take) fault.asleep_until = at + rest;
+    if (duty == Duty::take) fault.asleep_until = at + length_of_rest;
     if (!added && at - fault.told_at < between_lines) return;
     fault.told = true;
     fault.told_at = at;
   }
   logger_(LogLevel::error, error.what());
+}
+
+void Faults::rest(std::string_view queue) {
+  const SteadyTime at = now();
+  detail::MutexLock lock{mutex_};
+  const auto [entry, added] = faults_.try_emplace({Duty::take, std::string{queue}});
+  Fault& fault = entry->second;
+  if (added || !fault.lasts) {
+    fault.lasts = true;
+    lasting_.fetch_add(1, std::memory_order_release);
+  }
+  fault.asleep_until = at + length_of_rest;
 }
 
 void Faults::worked(Duty duty, std::string_view queue) {

@@ -32,6 +32,8 @@ class Faults {
   /// minute. A queue whose take failed rests for a second. Errc::unavailable is no fault of a queue:
   /// nothing is noted.
   void failed(Duty duty, std::string_view queue, const Error& error);
+  /// Has `queue` rest for a second without a word.
+  void rest(std::string_view queue);
   /// `duty` did not fail; told of if it had failed the last time, and that had been told.
   void worked(Duty duty, std::string_view queue);
 

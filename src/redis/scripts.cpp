@@ -206,12 +206,11 @@ local function next_due(P)
       if not due or at < due then due = at end
     end
   end
-  if not due then return nil end
   for _ = 1, 100 do
     local head = redis.call('ZRANGE', P .. 'tmx:due', 0, 0, 'WITHSCORES')
     if not head[1] then break end
     local at = tonumber(head[2])
-    if at >= due then break end
+    if due and at >= due then break end
     if source_of(P, head[1], at) then
       due = at
       break
@@ -453,6 +452,11 @@ end
 local chunk, longest = 8, 0
 local fields = {'msg', 'tmx_crashes', 'tmx_expires', 'tmx_enqueued'}
 
+local function append(list, more)
+  local size = #list
+  for n, value in ipairs(more) do list[size + n] = value end
+end
+
 local function take(queue, count)
   local P = queue.P
   local seen, tasks = queue.seen, queue.tasks
@@ -461,12 +465,12 @@ local function take(queue, count)
     if #found == 0 then return end
     redis.call('LLEN', P .. 'active')
     redis.call('ZCARD', P .. 'lease')
-    local good, popped = {}, 0
+    local good, rows, dangling, popped = {}, {}, {}, 0
     for i = 1, #found, 5 do
       local id, message = found[i], found[i + 1]
       if message and #message > longest then longest = #message end
       if not message or seen[id] then
-        if not seen[id] then queue.dangling[#queue.dangling + 1] = id end
+        if not seen[id] then dangling[#dangling + 1] = id end
       elseif taken + #good >= free and never_retried(message, id, queue.header) then
         queue.stopped = true
         break
@@ -475,9 +479,9 @@ local function take(queue, count)
         break
       else
         bytes = bytes - #message
-        local last = #tasks
-        tasks[last + 1], tasks[last + 2], tasks[last + 3] = id, taken + #good, message
-        tasks[last + 4], tasks[last + 5], tasks[last + 6] = found[i + 2], found[i + 3], found[i + 4]
+        local last = #rows
+        rows[last + 1], rows[last + 2], rows[last + 3] = id, taken + #good, message
+        rows[last + 4], rows[last + 5], rows[last + 6] = found[i + 2], found[i + 3], found[i + 4]
         good[#good + 1] = id
       end
       seen[id] = true
@@ -486,6 +490,9 @@ local function take(queue, count)
     if popped > 0 then
       redis.call('RPOP', P .. 'pending', popped)
       lease(P, good)
+      -- Only now are they the caller's: a server that takes no writes stops this before.
+      append(tasks, rows)
+      append(queue.dangling, dangling)
     end
     count = count - #good
     -- However many there are, a call is short.
@@ -512,6 +519,7 @@ for n = 1, #KEYS do
   local ok, problem = pcall(function()
     local due, _
     _, _, due, queue.more = forward(P, tonumber(ARGV[7]))
+    redis.call('LLEN', KEYS[n])
     queue.paused = redis.call('EXISTS', P .. 'paused') == 1
     if queue.paused then
       queue.more = false
@@ -530,7 +538,7 @@ end
 
 local reply = {now}
 for n, queue in ipairs(queues) do
-  if queue.error == '' and not queue.paused and redis.call('LLEN', KEYS[n]) > 0 then queue.more = true end
+  if queue.error == '' and not queue.paused and redis.pcall('LLEN', KEYS[n]) ~= 0 then queue.more = true end
   local leftovers = {}
   for i, id in ipairs(queue.dangling) do leftovers[i] = queue.P .. 't:' .. id end
   pcall(remove_leftovers, leftovers)
@@ -570,7 +578,7 @@ do
     at = at + width[action]
   end
 end
-redis.call('LLEN', P .. 'active')
+local active = redis.call('LLEN', P .. 'active')
 redis.call('LLEN', P .. 'pending')
 redis.call('ZCARD', P .. 'tmx:due')
 local leases = redis.call('ZMSCORE', P .. 'lease', unpack(ids))
@@ -610,7 +618,12 @@ local function leave_active(ended)
       kept[#kept + 1] = id
     end
   end
-  if popped > 0 then
+  if popped > 0 and popped == active then
+    -- The list must not be gone in between: in a slot that is being moved it could not be made again.
+    while #kept > unmoved do table.remove(kept) end
+    many('LPUSH', P .. 'active', kept)
+    redis.call('RPOP', P .. 'active', popped)
+  elseif popped > 0 then
     redis.call('RPOP', P .. 'active', popped)
     local back = {}
     for n = unmoved, 1, -1 do back[#back + 1] = kept[n] end
@@ -918,6 +931,7 @@ local function step(n)
   block, due_rank, active_rank = ARGV[5 + 3 * n], tonumber(ARGV[6 + 3 * n]), tonumber(ARGV[7 + 3 * n])
   forwarded, expired, repaired, more, due = 0, 0, 0, false, nil
   lost, lost_count, errors = {}, 0, {}
+  local paused = redis.call('EXISTS', P .. 'paused') == 1
   role(expire_completed)
   role(check_due)
   if ARGV[5] == '1' then
@@ -932,7 +946,7 @@ local function step(n)
     repaired = repaired + dangling
     if unfinished then more = true end
   end)
-  if redis.call('EXISTS', P .. 'paused') == 1 then due = nil end
+  if paused then due = nil end
   return {forwarded, expired, repaired, due or false, more and 1 or 0, lost, due_rank,
       active_rank, errors}
 end
@@ -1111,6 +1125,7 @@ local function detach(id, state, group)
     redis.call('LREM', P .. 'pending', 0, id)
   elseif state == 'aggregating' then
     local key = P .. 'g:' .. (group or '')
+    redis.call('SCARD', P .. 'groups')
     if redis.call('ZREM', key, id) == 0 then return false end
     if redis.call('EXISTS', key) == 0 then redis.call('SREM', P .. 'groups', group) end
   else

@@ -139,7 +139,11 @@ std::vector<Call> Listener::looks_at(std::span<const std::string> all) const {
 
 Watch::State Listener::state_of(std::span<const Reply> replies) const {
   Watch::State state;
+  std::size_t unavailable = 0;
   for (const Reply& reply : replies) {
+    // In a cluster, one node that is away must not hide the others' queues.
+    const bool away = reply.is_error() && errc_of(reply) == Errc::unavailable;
+    if (away && ++unavailable < replies.size()) continue;
     throw_if_error("watch", reply);
     reply.expect_array(3);
     state.now = time_of(reply[0].as_integer());

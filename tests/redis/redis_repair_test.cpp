@@ -12,6 +12,7 @@
 #include "redis/wire.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
+#include "support/eventually.hpp"
 #include "support/test.hpp"
 
 // What a broker does about data that should not be there, and with a Redis that is full.
@@ -187,6 +188,59 @@ TEST_CASE("scores that are no whole seconds, or no time at all, are due when the
   CHECK(state_of(t.view, "never") == TaskState::scheduled);
 }
 
+TEST_CASE("a server that takes no writes hands out no runs", "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, message("t1"));
+  enqueue(t.broker, message("t2", "other"));
+  take(t.broker, "other");
+  const std::array quotas{QueueQuota{"default", 1}, QueueQuota{"other", 1}};
+  t.redis.command({"CONFIG", "SET", "min-replicas-to-write", "1"});
+  CHECK(t.broker.exchange({.quotas = quotas}).runs.empty());
+
+  // It is not asked about that queue again at once, as if there were nothing wrong.
+  const auto watch = t.broker.watch({"default", "other"}, [](const Hint&) {});
+  CHECK_FALSE(watch->arm().ready);
+
+  t.redis.command({"CONFIG", "SET", "min-replicas-to-write", "0"});
+  t.advance(1s);
+  CHECK(ids(t.broker.exchange({.quotas = quotas}).runs) == Names{"t1"});
+}
+
+TEST_CASE("a broken queue of which nothing was wanted costs the others no runs",
+          "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, message("t1"));
+  enqueue(t.broker, message("t2", "broken"));
+  t.redis.command({"DEL", "asynq:{broken}:pending"});
+  t.redis.command({"SET", "asynq:{broken}:pending", "a string"});
+  const std::array quotas{QueueQuota{"default", 1}, QueueQuota{"broken", 0}};
+  CHECK(ids(t.broker.exchange({.quotas = quotas}).runs) == Names{"t1"});
+}
+
+TEST_CASE("a due time that outlived its task is not ready for ever", "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, scheduled(message("t1"), 1500ms));
+  t.redis.command({"ZREM", key("scheduled"), "t1"});  // As Go forwards it.
+  t.redis.command({"LPUSH", key("pending"), "t1"});
+  t.advance(2s);
+  CHECK(ids(take(t.broker)) == Names{"t1"});
+  const auto watch = t.broker.watch({"default"}, [](const Hint&) {});
+  take(t.broker);
+  CHECK_FALSE(watch->arm().ready);
+}
+
+TEST_CASE("a task leaves no group whose list of groups is broken", "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, message("t1"));
+  t.redis.command({"DEL", key("pending")});
+  t.redis.command({"HSET", key("t:t1"), "state", "aggregating", "group", "g"});
+  t.redis.command({"ZADD", key("g:g"), "1", "t1"});
+  t.redis.command({"SET", key("groups"), "not a set"});
+  CHECK(error_of(
+      [&] { t.view.act("default", TaskAction::remove, std::vector<std::string>{"t1"}, {}); }));
+  CHECK(t.redis.command({"ZCARD", key("g:g")}).as_integer() == 1);
+}
+
 TEST_CASE("a call stays short however many ids have no task", "[redis][repair]") {
   RedisFixture t;
   enqueue(t.broker, message("behind"));
@@ -359,7 +413,8 @@ TEST_CASE("a slot on its way to another node is no fault of its queue's",
   CHECK(lines == Names{});
 
   cluster.node(from).command({"CLUSTER", "SETSLOT", slot, "STABLE"});
-  CHECK(ids(broker.exchange({.quotas = quotas}).runs) == Names{"t1"});
+  // Once it has rested.
+  CHECK(eventually([&] { return ids(broker.exchange({.quotas = quotas}).runs) == Names{"t1"}; }));
 }
 
 TEST_CASE("enqueue refuses the items of a queue whose keys are of the wrong type",
