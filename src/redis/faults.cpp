@@ -44,14 +44,9 @@ void Faults::failed(Duty duty, std::string_view queue, const Error& error) {
     std::erase_if(faults_, [&](const auto& entry) {
       return !entry.second.lasts && at - entry.second.told_at >= between_lines;
     });
-    const auto [entry, added] = faults_.try_emplace({duty, std::string{queue}});
-    Fault& fault = entry->second;
-    if (added || !fault.lasts) {
-      fault.lasts = true;
-      lasting_.fetch_add(1, std::memory_order_release);
-    }
+    Fault& fault = lasting(duty, queue, at);
     if (duty == Duty::take) fault.asleep_until = at + length_of_rest;
-    if (!added && at - fault.told_at < between_lines) return;
+    if (at - fault.told_at < between_lines) return;
     fault.told = true;
     fault.told_at = at;
   }
@@ -61,13 +56,15 @@ void Faults::failed(Duty duty, std::string_view queue, const Error& error) {
 void Faults::rest(std::string_view queue) {
   const SteadyTime at = now();
   detail::MutexLock lock{mutex_};
-  const auto [entry, added] = faults_.try_emplace({Duty::take, std::string{queue}});
-  Fault& fault = entry->second;
-  if (added || !fault.lasts) {
-    fault.lasts = true;
-    lasting_.fetch_add(1, std::memory_order_release);
-  }
-  fault.asleep_until = at + length_of_rest;
+  lasting(Duty::take, queue, at).asleep_until = at + length_of_rest;
+}
+
+Faults::Fault& Faults::lasting(Duty duty, std::string_view queue, SteadyTime at) {
+  // One that was never told of is due to be.
+  const auto entry =
+      faults_.try_emplace({duty, std::string{queue}}, Fault{.told_at = at - between_lines}).first;
+  if (!std::exchange(entry->second.lasts, true)) lasting_.fetch_add(1, std::memory_order_release);
+  return entry->second;
 }
 
 void Faults::worked(Duty duty, std::string_view queue) {

@@ -45,7 +45,7 @@ class Faults {
 
  private:
   struct Fault {
-    bool lasts = true;
+    bool lasts = false;
     bool told = false;  // of this fault, not only of an earlier one
     SteadyTime told_at{};
     SteadyTime asleep_until{};
@@ -53,6 +53,8 @@ class Faults {
   using Key = std::pair<Duty, std::string>;
 
   SteadyTime now() const;
+  /// The entry of a fault that lasts at `at`, made or woken.
+  Fault& lasting(Duty duty, std::string_view queue, SteadyTime at) TASKMUX_REQUIRES(mutex_);
   std::optional<SteadyTime::duration> rest_of(std::string_view queue, SteadyTime now) const
       TASKMUX_REQUIRES(mutex_);
 
