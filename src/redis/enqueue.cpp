@@ -61,13 +61,24 @@ class Enqueuer {
     std::vector<std::string>& args = chunk.call.args;
     args.push_back(message.id);
     args.push_back(std::move(bytes));
+    std::string due = instant(request.process_at, request.process_in);
+    std::string expiry = instant(if_set(message.expires_at), request.expires_in);
+    if (message.unique_key.empty() && due.empty() && expiry.empty() && message.max_retry > 0) {
+      args.emplace_back();
+      return;
+    }
+    args.emplace_back("x");
     args.push_back(message.unique_key);
     args.push_back(text(request.unique_for.count()));
-    args.push_back(request.process_in || !request.process_at ? "" : micros(*request.process_at));
-    args.push_back(request.process_in ? micros(*request.process_in) : "");
-    const bool at = !request.expires_in && message.expires_at != Time{};
-    args.push_back(at ? micros(message.expires_at) : "");
-    args.push_back(request.expires_in ? micros(*request.expires_in) : "");
+    args.push_back(std::move(due));
+    args.push_back(std::move(expiry));
+    args.emplace_back(message.max_retry > 0 ? "1" : "0");
+  }
+
+  // As the script takes it; the delay prevails.
+  static std::string instant(std::optional<Time> at, std::optional<Duration> in) {
+    if (in) return std::string{'+'}.append(micros(*in));
+    return at ? micros(*at) : std::string{};
   }
 
   Chunk& chunk_for(const std::string& queue, std::size_t more_bytes) {

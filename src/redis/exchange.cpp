@@ -39,6 +39,15 @@ std::string_view lock_of(const TaskMessage& message, const Keys& keys) {
 
 std::string flag(bool set) { return set ? "1" : "0"; }
 
+// The facts of a task once its run is settled; empty if they stay what they are.
+std::string new_facts(const Settlement& settlement) {
+  const Run& run = settlement.run;
+  if (!settlement.crash && run.crashes == 0) return {};
+  return to_text({.enqueued_at = if_set(run.message->enqueued_at),
+                  .expires_at = if_set(run.message->expires_at),
+                  .crashes = settlement.crash ? run.crashes + 1 : 0});
+}
+
 class Exchanger {
  public:
   Exchanger(Store& store, const ExchangeRequest& request)
@@ -101,21 +110,27 @@ class Exchanger {
     const std::string& id = message.id;
     const std::string token = hex_of_token(settlement.run.token);
     std::vector<std::string> args;
-    if (settlement.result) args.insert(args.end(), {"=", *settlement.result});
     const auto add = [&args](std::initializer_list<std::string_view> more) {
       args.insert(args.end(), more.begin(), more.end());
     };
+    const auto add_lock = [&] {
+      if (message.unique_key.empty()) return;
+      const std::string_view lock = lock_of(message, store_.keys(message.queue));
+      if (!lock.empty()) add({"!", lock});
+    };
+    if (settlement.result) add({"=", *settlement.result});
     switch (settlement.action) {
       case SettleAction::complete:
         if (message.retention.count() > 0) {
           const auto [head, tail] = stamp_success(message, foreign_of(settlement.run));
-          add({"c", id, token, lock_of(message, store_.keys(message.queue)), head, tail,
-               text(message.retention.count()), flag(settlement.crash)});
+          add_lock();
+          add({"c", id, token, head, tail, text(message.retention.count()), new_facts(settlement)});
           break;
         }
         [[fallthrough]];
       case SettleAction::drop:
-        add({"d", id, token, lock_of(message, store_.keys(message.queue))});
+        add_lock();
+        add({"d", id, token});
         break;
       case SettleAction::retry: {
         TaskMessage failed = message;
@@ -123,18 +138,18 @@ class Exchanger {
         if (settlement.failure) ++failed.retried;
         const auto [head, tail] = stamp_failure(std::move(failed), foreign_of(settlement.run));
         add({"r", id, token, head, tail, micros(settlement.delay), flag(settlement.failure),
-             flag(settlement.crash)});
+             new_facts(settlement)});
         break;
       }
       case SettleAction::archive: {
         TaskMessage failed = message;
         failed.last_error = error_text(settlement.error);
         const auto [head, tail] = stamp_failure(std::move(failed), foreign_of(settlement.run));
-        add({"a", id, token, head, tail, flag(settlement.crash)});
+        add({"a", id, token, head, tail, new_facts(settlement)});
         break;
       }
       case SettleAction::snooze:
-        add({"s", id, token, micros(settlement.delay), flag(settlement.crash)});
+        add({"s", id, token, micros(settlement.delay), new_facts(settlement)});
         break;
       case SettleAction::requeue: add({"q", id, token}); break;
     }
@@ -254,7 +269,12 @@ class Exchanger {
       store_.faults().worked(Duty::take, share.queue);
     }
     const std::size_t before = share.runs.size();
-    reader.read(share.queue, reply[1], share.runs);
+    const ReplyView lists = reply[1];
+    lists.expect_array(lists.size() / 2 * 2);
+    for (std::size_t i = 0; i < lists.size(); i += 2) {
+      reader.read(share.queue, static_cast<std::uint64_t>(lists[i].as_integer()), lists[i + 1],
+                  share.runs);
+    }
     taken_ += share.runs.size() - before;
     if (!reply[2].is_nil()) {
       reply_.next_due = earlier(reply_.next_due, time_of(reply[2].as_integer()));

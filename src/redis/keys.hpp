@@ -30,12 +30,10 @@ inline constexpr std::string_view unique_key = "unique_key";        ///< full na
 inline constexpr std::string_view group = "group";                  ///< group name
 inline constexpr std::string_view result = "result";                ///< any bytes
 // ours; Go ignores and keeps them:
-inline constexpr std::string_view run = "tmx_run";  ///< the fence: "<token> <lease score, Unix s>"
-inline constexpr std::string_view started = "tmx_started";    ///< when it was taken, Unix µs
-inline constexpr std::string_view crashes = "tmx_crashes";    ///< crashes in a row, decimal
-inline constexpr std::string_view expires = "tmx_expires";    ///< do not start after, Unix µs
-inline constexpr std::string_view enqueued = "tmx_enqueued";  ///< time of enqueue, Unix µs
-inline constexpr std::string_view cancel = "tmx_cancel";      ///< requested CancelMode, by name
+inline constexpr std::string_view run =
+    "tmx_run";  ///< the fence: "<token> <lease score, Unix s> <taken, Unix µs>"
+inline constexpr std::string_view facts = "tmx_facts";    ///< see Facts in runs.hpp
+inline constexpr std::string_view cancel = "tmx_cancel";  ///< requested CancelMode, by name
 inline constexpr std::string_view raw = "tmx_raw";  ///< the original bytes of a malformed message
 }  // namespace field
 

@@ -1,5 +1,6 @@
 #include "redis/runs.hpp"
 
+#include <algorithm>
 #include <memory>
 #include <protozero/pbf_reader.hpp>
 #include <utility>
@@ -9,6 +10,7 @@ namespace {
 
 constexpr protozero::pbf_tag_type last_failed_at = 11;
 constexpr protozero::pbf_tag_type completed_at = 13;
+constexpr int most_crashes = 1'000'000;  // whoever wrote more
 constexpr Time any_one_byte_time{std::chrono::seconds{1}};
 
 // Cuts out the value of `field`, which is one byte long.
@@ -53,29 +55,67 @@ std::string mismatch(const TaskMessage& message, std::string_view queue, std::st
   return {};
 }
 
-void RunReader::read(std::string_view queue, ReplyView reply, std::vector<Run>& runs) {
-  constexpr std::size_t values = 6;
-  reply.expect_array(reply.size() / values * values);
-  for (std::size_t at = 0; at < reply.size(); at += values) {
-    const std::string_view id = reply[at].as_string();
-    const std::uint64_t token =
-        make_token(block_, static_cast<std::uint64_t>(reply[at + 1].as_integer()));
-    Decoded<WireMessage> decoded = decode_message(reply[at + 2].as_string());
+namespace {
+
+// Cuts off what is before the next space, and that.
+std::string_view next_word(std::string_view& text) noexcept {
+  const std::string_view word = text.substr(0, text.find(' '));
+  text.remove_prefix(std::min(text.size(), word.size() + 1));
+  return word;
+}
+
+std::optional<Time> instant(std::string_view word) noexcept {
+  const auto micros = parse_number(word);
+  return micros && *micros > 0 ? std::optional{time_of(*micros)} : std::nullopt;
+}
+
+}  // namespace
+
+std::string to_text(const Facts& facts) {
+  constexpr std::size_t digits = 16;
+  std::string enqueued = micros(facts.enqueued_at.value_or(Time{}));
+  enqueued.insert(0, digits - std::min(digits, enqueued.size()), '0');
+  return enqueued + ' ' + micros(facts.expires_at.value_or(Time{})) + ' ' + text(facts.crashes);
+}
+
+Facts parse_facts(std::optional<std::string_view> text) noexcept {
+  std::string_view left = text.value_or("");
+  Facts facts;
+  facts.enqueued_at = instant(next_word(left));
+  facts.expires_at = instant(next_word(left));
+  const std::int64_t crashes = parse_number(next_word(left)).value_or(0);
+  facts.crashes = static_cast<int>(std::clamp<std::int64_t>(crashes, 0, most_crashes));
+  return facts;
+}
+
+std::optional<Time> taken_at(std::optional<std::string_view> run) noexcept {
+  std::string_view left = run.value_or("");
+  next_word(left);
+  next_word(left);
+  return instant(left);
+}
+
+void RunReader::read(std::string_view queue, std::uint64_t first, ReplyView list,
+                     std::vector<Run>& runs) {
+  constexpr std::size_t values = 3;
+  list.expect_array(list.size() / values * values);
+  for (std::size_t at = 0; at < list.size(); at += values) {
+    const std::string_view id = list[at].as_string();
+    const std::uint64_t token = make_token(block_, first + at / values);
+    Decoded<WireMessage> decoded = decode_message(list[at + 1].as_string());
     std::string fault = decoded ? mismatch(decoded->message, queue, id) : decoded.error().text();
     if (!fault.empty()) {
       keep_malformed(queue, id, token, fault);
       continue;
     }
     TaskMessage& message = decoded->message;
-    if (const auto expiry = parse_number(reply[at + 4].as_optional_string()))
-      message.expires_at = time_of(*expiry);
-    if (const auto enqueued = parse_number(reply[at + 5].as_optional_string())) {
-      message.enqueued_at = time_of(*enqueued);
-    }
+    const Facts facts = parse_facts(list[at + 2].as_optional_string());
+    message.expires_at = facts.expires_at.value_or(Time{});
+    message.enqueued_at = facts.enqueued_at.value_or(Time{});
     Run run;
     run.message = std::make_shared<const TaskMessage>(std::move(message));
     run.token = token;
-    run.crashes = static_cast<int>(parse_number(reply[at + 3].as_optional_string()).value_or(0));
+    run.crashes = facts.crashes;
     run.foreign = pack_foreign(decoded->foreign);
     runs.push_back(std::move(run));
   }

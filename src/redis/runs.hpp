@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,14 +34,32 @@ TaskMessage malformed_message(std::string_view queue, std::string_view id, std::
 /// Why a decoded message can't be that of `id` in `queue`; empty if it can.
 std::string mismatch(const TaskMessage& message, std::string_view queue, std::string_view id);
 
+/// What taskmux keeps of a task beside its message: the hash field tmx_facts.
+struct Facts {
+  std::optional<Time> enqueued_at{};
+  std::optional<Time> expires_at{};
+  int crashes = 0;  ///< In a row until now.
+};
+
+/// `<enqueued, Unix µs> <expires, Unix µs> <crashes>`, 0 for none, the first of 16 digits or more. A
+/// task that does not expire, may be retried and was enqueued by taskmux, has the first alone until
+/// it crashes: its 16 digits say all that at once.
+std::string to_text(const Facts& facts);
+/// The reverse. What makes no sense, or is not there, counts as not known.
+Facts parse_facts(std::optional<std::string_view> text) noexcept;
+
+/// When a run was taken, of the hash field tmx_run: `<token> <lease score, Unix s> <taken, Unix µs>`.
+std::optional<Time> taken_at(std::optional<std::string_view> run) noexcept;
+
 /// Makes runs of what scripts hand out, and sets malformed ones aside. Not thread-safe; one a call.
 class RunReader {
  public:
   /// `block`: see Store::token_block(); as was passed to the script.
   RunReader(Store& store, std::uint64_t block) : store_{store}, block_{block} {}
 
-  /// Appends to `runs` what a script returned of them: see acquire in scripts.cpp.
-  void read(std::string_view queue, ReplyView reply, std::vector<Run>& runs);
+  /// Appends to `runs` a list of them that a script returned, see acquire in scripts.cpp, of which the
+  /// first has the number `first`.
+  void read(std::string_view queue, std::uint64_t first, ReplyView list, std::vector<Run>& runs);
 
   /// Archives the malformed ones, if any, in a round trip of its own; returns how many there were.
   /// Logs a failure: their leases will end, and upkeep comes upon them again.

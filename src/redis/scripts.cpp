@@ -67,6 +67,17 @@ local function due_of(score)
 end
 )lua";
 
+// holds_run(fence, token, score): whether what tmx_run says is the caller's token with the present
+// score of the lease. Behind them stands when the run was taken.
+constexpr std::string_view fence = R"lua(
+local find, last_score, between = string.find, nil, nil
+
+local function holds_run(fence, token, score)
+  if score ~= last_score then last_score, between = score, ' ' .. score .. ' ' end -- most are the same
+  return fence and find(fence, token, 1, true) == 1 and find(fence, between, 17, true) == 17
+end
+)lua";
+
 // A command with many members, in pieces that Lua can unpack. `items` of even length where they are
 // pairs.
 constexpr std::string_view many = R"lua(
@@ -350,54 +361,56 @@ local function holds(lock, id) return lock ~= '' and read('GET', lock) == id end
 )lua";
 
 // Takes in tasks of one queue.
-// KEYS: the queue's. ARGV: now, then for each task id, message, lock key ('' = none), seconds of
-// the lock beyond the due time, due instant ('' = now), delay in its place ('' = none), expiry
-// instant, expiry delay (each '' = none). Returns for each: 0 it is pending; -1 the lock is held;
-// -2 the id is taken; else it is scheduled, and this is when it is due. asynq takes the lock before
-// it looks for the id, and so leaks it.
+// KEYS: the queue's. ARGV: now, then for each task id, message, and '' if there is no more to say of
+// it, else 'x', lock key ('' = none), seconds of the lock beyond the due time, when it is due, when
+// it expires (each '' = none; an instant; or `+` and a delay), whether it may be retried (0 or 1).
+// Returns for each: 0 it is pending; -1 the lock is held; -2 the id is taken; else it is scheduled,
+// and this is when it is due. asynq takes the lock before it looks for the id, and so leaks it.
 constexpr std::string_view enqueue = R"lua(
-redis.call('LLEN', P .. 'pending')
-redis.call('ZCARD', P .. 'scheduled')
-redis.call('ZCARD', P .. 'tmx:due')
-local replies, pending = {}, {}
-for at = 3, #ARGV, 8 do
-  local id, lock = ARGV[at], ARGV[at + 2]
+local call = redis.call
+call('LLEN', P .. 'pending')
+call('ZCARD', P .. 'scheduled')
+call('ZCARD', P .. 'tmx:due')
+
+local function instant(argument)
+  if argument == '' then return nil end
+  if string.byte(argument) == 43 then return now + tonumber(argument) end
+  return tonumber(argument)
+end
+
+local replies, pending, at = {}, {}, 3
+while at <= #ARGV do
+  local id, message, lock, ttl, due, facts = ARGV[at], ARGV[at + 1], '', nil, now, now_text
+  if ARGV[at + 2] == '' then
+    at = at + 3
+  else
+    lock, ttl, due = ARGV[at + 3], ARGV[at + 4], instant(ARGV[at + 5]) or now
+    local expires = instant(ARGV[at + 6])
+    if expires or ARGV[at + 7] == '0' then facts = string.format('%016.0f %.0f 0', now, expires or 0) end
+    at = at + 8
+  end
   local key = T .. id
-  local due = now
-  if ARGV[at + 4] ~= '' then
-    due = tonumber(ARGV[at + 4])
-  elseif ARGV[at + 5] ~= '' then
-    due = now + tonumber(ARGV[at + 5])
-  end
-  local expires = ''
-  if ARGV[at + 6] ~= '' then
-    expires = ARGV[at + 6]
-  elseif ARGV[at + 7] ~= '' then
-    expires = text(now + tonumber(ARGV[at + 7]))
-  end
-  if redis.call('EXISTS', key) == 1 then
+  if call('EXISTS', key) == 1 then
     replies[#replies + 1] = -2
-  elseif lock ~= '' and redis.call('EXISTS', lock) == 1 then
+  elseif lock ~= '' and call('EXISTS', lock) == 1 then
     replies[#replies + 1] = -1
   else
-    local fields = {'msg', ARGV[at + 1], 'tmx_enqueued', now_text}
     if due > now then
       local score = seconds_up(due)
-      redis.call('HSET', key, 'state', 'scheduled', unpack(fields))
-      redis.call('ZADD', P .. 'scheduled', score, id)
-      if score * 1000000 ~= due then redis.call('ZADD', P .. 'tmx:due', due, id) end
+      call('HSET', key, 'msg', message, 'state', 'scheduled', 'tmx_facts', facts)
+      call('ZADD', P .. 'scheduled', score, id)
+      if score * 1000000 ~= due then call('ZADD', P .. 'tmx:due', due, id) end
       replies[#replies + 1] = due
     else
-      redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns, unpack(fields))
+      call('HSET', key, 'msg', message, 'state', 'pending', 'pending_since', now_ns, 'tmx_facts', facts)
       pending[#pending + 1] = id
       replies[#replies + 1] = 0
     end
-    if expires ~= '' then redis.call('HSET', key, 'tmx_expires', expires) end
     if lock ~= '' then
-      local ttl = tonumber(ARGV[at + 3])
+      ttl = tonumber(ttl)
       if due > now then ttl = ttl + seconds_up(due - now) end
-      redis.call('SET', lock, id, 'EX', ttl)
-      redis.call('HSET', key, 'unique_key', lock)
+      call('SET', lock, id, 'EX', ttl)
+      call('HSET', key, 'unique_key', lock)
     end
   end
 end
@@ -409,39 +422,40 @@ return replies
 // a cluster. KEYS: the queues'. ARGV: now, length of the lease, first 12 of the 16 hex digits of
 // the tokens, number of free workers, bytes of messages at most, due tasks to move at most in each
 // queue, then for each queue how many to take. Returns now and, for each queue, {error or '', runs,
-// next due time or nil, whether it may hold more, ids that had no task}. Runs are a list of six
-// values each: id, n, message, crashes, expiry, time of enqueue. The token of a run ends in its n,
-// in the order of taking from 0, as 4 hex digits.
+// next due time or nil, whether it may hold more, ids that had no task}. Runs are any number of
+// pairs: the number of a run, and a list of it and those that follow it, each as three values: id,
+// message, facts. A token ends in the number of the run, as 4 hex digits.
 constexpr std::string_view acquire = R"lua(
 local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
 local token, free, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local taken = 0
+local call, format = redis.call, string.format
 
--- Go and we write a message's first fields as type, payload, id, queue, max retry: where these stand so, there is
--- no need to read them all.
-local function never_retried(message, id, header)
-  if #id < 128 then
-    local _, last = string.find(message, '\26' .. string.char(#id) .. id .. header, 1, true)
-    local first = last and string.byte(message, last + 1)
-    if first and first > 0 and first < 128 then return false end
+-- Whether the task may not be taken ahead of a free worker: a crash would end it before its only attempt. Facts of
+-- 16 characters say that it may. Fields are written in ascending order; where they are not, it waits.
+local function must_wait(message, facts)
+  if facts and #facts == 16 then return false end
+  local at, tag, value = 1, nil, nil
+  while at <= #message do
+    tag, value, at = field_at(message, at)
+    if not tag then return true end
+    if tag >= 40 then return tag ~= 40 or value == 0 or value >= 2147483648 end
   end
-  local retries = last_field(message, 40)
-  return not retries or retries == 0 or retries >= 2147483648
+  return true
 end
 
 -- Puts the tasks of `ids` under the lease of the caller's runs from number `taken` on.
 local function lease(P, ids)
-  local call, T, fence_end, leases = redis.call, P .. 't:', ' ' .. lease_end, {}
-  for n, id in ipairs(ids) do
+  local T, fence_end, leases = P .. 't:', ' ' .. lease_end .. ' ' .. now_text, {}
+  for n = 1, #ids do
     leases[2 * n - 1] = lease_end
-    leases[2 * n] = id
+    leases[2 * n] = ids[n]
   end
   many('LPUSH', P .. 'active', ids)
   many('ZADD', P .. 'lease', leases)
-  for _, id in ipairs(ids) do
-    local key = T .. id
-    call('HSET', key, 'state', 'active', 'tmx_run', token .. string.format('%04x', taken) .. fence_end,
-        'tmx_started', now_text)
+  for n = 1, #ids do
+    local key = T .. ids[n]
+    call('HSET', key, 'state', 'active', 'tmx_run', token .. format('%04x', taken) .. fence_end)
     -- A wish to cancel an earlier run, of a Go worker's perhaps, is not one to cancel this.
     call('HDEL', key, 'pending_since', 'tmx_cancel')
     taken = taken + 1
@@ -450,7 +464,7 @@ end
 
 -- What is read at once grows while the messages are small.
 local chunk, longest = 8, 0
-local fields = {'msg', 'tmx_crashes', 'tmx_expires', 'tmx_enqueued'}
+local fields = {'msg', 'tmx_facts'}
 
 local function append(list, more)
   local size = #list
@@ -458,43 +472,47 @@ local function append(list, more)
 end
 
 local function take(queue, count)
-  local P = queue.P
-  local seen, tasks = queue.seen, queue.tasks
+  local P, seen = queue.P, queue.seen
   while count > 0 and not queue.stopped do
     local found = tail(P, 'pending', math.min(count, chunk), fields)
-    if #found == 0 then return end
-    redis.call('LLEN', P .. 'active')
-    redis.call('ZCARD', P .. 'lease')
-    local good, rows, dangling, popped = {}, {}, {}, 0
-    for i = 1, #found, 5 do
-      local id, message = found[i], found[i + 1]
+    local size = #found
+    if size == 0 then return end
+    call('LLEN', P .. 'active')
+    call('ZCARD', P .. 'lease')
+    -- The tasks that are taken move to the front of what was found.
+    local ids, number, dangling, popped = {}, 0, {}, 0
+    for i = 1, size, 3 do
+      local id, message, facts = found[i], found[i + 1], found[i + 2]
       if message and #message > longest then longest = #message end
       if not message or seen[id] then
         if not seen[id] then dangling[#dangling + 1] = id end
-      elseif taken + #good >= free and never_retried(message, id, queue.header) then
+      elseif taken + number >= free and must_wait(message, facts) then
         queue.stopped = true
         break
-      elseif taken + #good > 0 and #message > bytes then
+      elseif taken + number > 0 and #message > bytes then
         queue.stopped = true
         break
       else
         bytes = bytes - #message
-        local last = #rows
-        rows[last + 1], rows[last + 2], rows[last + 3] = id, taken + #good, message
-        rows[last + 4], rows[last + 5], rows[last + 6] = found[i + 2], found[i + 3], found[i + 4]
-        good[#good + 1] = id
+        if number < popped then
+          found[3 * number + 1], found[3 * number + 2], found[3 * number + 3] = id, message, facts
+        end
+        number = number + 1
+        ids[number] = id
       end
       seen[id] = true
       popped = popped + 1
     end
     if popped > 0 then
-      redis.call('RPOP', P .. 'pending', popped)
-      lease(P, good)
+      for i = size, 3 * number + 1, -1 do found[i] = nil end
+      local first, last = taken, #queue.runs
+      call('RPOP', P .. 'pending', popped)
+      lease(P, ids)
       -- Only now are they the caller's: a server that takes no writes stops this before.
-      append(tasks, rows)
+      queue.runs[last + 1], queue.runs[last + 2] = first, found
       append(queue.dangling, dangling)
     end
-    count = count - #good
+    count = count - number
     -- However many there are, a call is short.
     if #queue.dangling >= 1000 then queue.stopped = true end
     chunk = math.max(1, math.min(8 * chunk, 200, math.floor(1000000 / (longest + 1))))
@@ -510,10 +528,7 @@ end
 local queues, wanted = {}, 0
 for n = 1, #KEYS do
   local P = string.sub(KEYS[n], 1, -8)
-  -- Of the message: a queue's name, as long as it is short, and the tag of max retry.
-  local name = string.match(P, '{(.*)}:$') or ''
-  local header = '"' .. string.char(math.min(#name, 127)) .. name .. '('
-  local queue = {P = P, header = header, error = '', tasks = {}, dangling = {}, seen = {}, more = false}
+  local queue = {P = P, error = '', runs = {}, dangling = {}, seen = {}, more = false}
   local count = tonumber(ARGV[7 + n])
   queues[n] = queue
   local ok, problem = pcall(function()
@@ -542,95 +557,100 @@ for n, queue in ipairs(queues) do
   local leftovers = {}
   for i, id in ipairs(queue.dangling) do leftovers[i] = queue.P .. 't:' .. id end
   pcall(remove_leftovers, leftovers)
-  reply[n + 1] = {queue.error, queue.tasks, queue.due or false, queue.more and 1 or 0, queue.dangling}
+  reply[n + 1] = {queue.error, queue.runs, queue.due or false, queue.more and 1 or 0, queue.dangling}
 end
 return reply
 )lua";
 
 // Ends runs of one queue, each iff its token is the present one.
 // KEYS: the queue's. ARGV: now, then for each run one of
-//     d id token lock                             deletes it; counts as processed
-//     c id token lock head tail retention crash   keeps it as completed, so many seconds
-//     r id token head tail delay failed crash     to retry; failed and crash are 0 or 1
-//     a id token head tail crash                  archives it
-//     s id token delay crash                      schedules it again
-//     q id token                                  back to pending, first in line
-// each of which `= result` may precede. Head and tail are the message round its time in seconds.
+//     d id token                            deletes it; counts as processed
+//     c id token head tail retention facts  keeps it as completed, so many seconds
+//     r id token head tail delay failed facts    to retry; failed is 0 or 1
+//     a id token head tail facts            archives it
+//     s id token delay facts                schedules it again
+//     q id token                            back to pending, first in line
+// each of which `= result` and `! lock` may precede, in this order. Head and tail are the message
+// round its time in seconds; facts are '' if they stay as they are.
 // Returns {1 or 0 (it was not the caller's) for each run, error of the counters or '', now}.
 constexpr std::string_view settle = R"lua(
-local width = {d = 4, c = 8, r = 8, a = 6, s = 5, q = 3}
+local call = redis.call
+local width = {d = 3, c = 7, r = 8, a = 6, s = 5, q = 3}
 local goal = {c = 'completed', r = 'retry', a = 'archived', s = 'scheduled'}
-local starts, ids, results, checked_goal = {}, {}, {}, {}
+local starts, ids, number, results, lock_of = {}, {}, 0, {}, {}
 do
   local at = 3
   while at <= #ARGV do
-    if ARGV[at] == '=' then
-      results[#starts + 1] = ARGV[at + 1]
+    number = number + 1
+    local action = ARGV[at]
+    if action == '=' then
+      results[number], action = ARGV[at + 1], ARGV[at + 2]
       at = at + 2
     end
-    local action = ARGV[at]
-    starts[#starts + 1] = at
-    ids[#ids + 1] = ARGV[at + 1]
-    if goal[action] and not checked_goal[action] then
-      redis.call('ZCARD', P .. goal[action])
-      checked_goal[action] = true
+    if action == '!' then
+      lock_of[number], action = ARGV[at + 1], ARGV[at + 2]
+      at = at + 2
     end
+    starts[number], ids[number] = at, ARGV[at + 1]
     at = at + width[action]
+    if goal[action] then
+      call('ZCARD', P .. goal[action])
+      goal[action] = nil
+    end
   end
 end
-local active = redis.call('LLEN', P .. 'active')
-redis.call('LLEN', P .. 'pending')
-redis.call('ZCARD', P .. 'tmx:due')
-local leases = redis.call('ZMSCORE', P .. 'lease', unpack(ids))
-redis.call('ZREM', P .. 'lease', '')
+local active = call('LLEN', P .. 'active')
+call('LLEN', P .. 'pending')
+call('ZCARD', P .. 'tmx:due')
+local leases = call('ZMSCORE', P .. 'lease', unpack(ids))
+call('ZREM', P .. 'lease', '')
 
 -- Runs end in about the order in which they began, so the end of active holds most of a batch.
 local window, fences = {}, {}
 if #ids >= 4 then window = tail(P, 'active', #ids + 32, {'tmx_run'}) end
 for i = 1, #window, 2 do fences[window[i]] = window[i + 1] end
 
-local function fence_of(id)
-  local fence = fences[id]
-  if fence == nil then fence = read('HGET', T .. id, 'tmx_run') end
-  return fence
-end
-
 -- Whose runs they are, and which locks are theirs, before anything is changed.
 local own, locked, done = {}, {}, {}
-for n, at in ipairs(starts) do
-  local action, id = ARGV[at], ARGV[at + 1]
-  if leases[n] and not done[id] and fence_of(id) == ARGV[at + 2] .. ' ' .. leases[n] then
-    own[n], done[id] = true, true
-    locked[n] = (action == 'd' or action == 'c') and holds(ARGV[at + 3], id)
+for n = 1, number do
+  local id, score = ids[n], leases[n]
+  if score and not done[id] then
+    local fence = fences[id]
+    if fence == nil then fence = read('HGET', T .. id, 'tmx_run') end
+    if holds_run(fence, ARGV[starts[n] + 2], score) then
+      own[n], done[id] = true, true
+      locked[n] = lock_of[n] and holds(lock_of[n], id)
+    end
   end
 end
 
 -- Takes ids out of active: those in the window together, the others one by one.
 local function leave_active(ended)
-  local removed, kept, popped, unmoved = {}, {}, 0, 0
+  local removed, kept, popped, unmoved, number = {}, {}, 0, 0, 0
   for i = 1, #window, 2 do
     local id = window[i]
     if done[id] and not removed[id] then
       removed[id] = true
       popped = (i + 1) / 2
-      unmoved = #kept
+      unmoved = number
     else
-      kept[#kept + 1] = id
+      number = number + 1
+      kept[number] = id
     end
   end
   if popped > 0 and popped == active then
     -- The list must not be gone in between: in a slot that is being moved it could not be made again.
     while #kept > unmoved do table.remove(kept) end
     many('LPUSH', P .. 'active', kept)
-    redis.call('RPOP', P .. 'active', popped)
+    call('RPOP', P .. 'active', popped)
   elseif popped > 0 then
-    redis.call('RPOP', P .. 'active', popped)
+    call('RPOP', P .. 'active', popped)
     local back = {}
     for n = unmoved, 1, -1 do back[#back + 1] = kept[n] end
     many('RPUSH', P .. 'active', back)
   end
-  for _, id in ipairs(ended) do
-    if not removed[id] then redis.call('LREM', P .. 'active', -1, id) end
+  for n = 1, #ended do
+    if not removed[ended[n]] then call('LREM', P .. 'active', -1, ended[n]) end
   end
 end
 
@@ -638,52 +658,57 @@ end
 local function wait_in(name, id, delay)
   local due = now + delay
   local score = seconds_up(due)
-  redis.call('ZADD', P .. name, score, id)
-  if score * 1000000 ~= due then redis.call('ZADD', P .. 'tmx:due', due, id) end
+  call('ZADD', P .. name, score, id)
+  if score * 1000000 ~= due then call('ZADD', P .. 'tmx:due', due, id) end
 end
 
 local replies, ended, gone = {}, {}, {}
-local processed, failed = 0, 0
-for n, at in ipairs(starts) do
-  local action, id = ARGV[at], ARGV[at + 1]
-  local key = T .. id
+local processed, failed, ended_count, gone_count = 0, 0, 0, 0
+for n = 1, number do
   if own[n] then
+    local id, at = ids[n], starts[n]
+    local action, key = ARGV[at], T .. id
     replies[n] = 1
-    ended[#ended + 1] = id
-    if locked[n] then gone[#gone + 1] = ARGV[at + 3] end
+    ended_count = ended_count + 1
+    ended[ended_count] = id
+    if locked[n] then
+      gone_count = gone_count + 1
+      gone[gone_count] = lock_of[n]
+    end
     if action == 'd' then
-      gone[#gone + 1] = key
+      gone_count = gone_count + 1
+      gone[gone_count] = key
       processed = processed + 1
     else
-      local crash, state, head, tail = '0', nil, nil, nil
+      local facts, state, head, tail = '', nil, nil, nil
       if action == 'c' then
-        state, head, tail, crash = 'completed', ARGV[at + 4], ARGV[at + 5], ARGV[at + 7]
-        redis.call('ZADD', P .. 'completed', seconds_up(now) + tonumber(ARGV[at + 6]), id)
+        state, head, tail, facts = 'completed', ARGV[at + 3], ARGV[at + 4], ARGV[at + 6]
+        call('ZADD', P .. 'completed', seconds_up(now) + tonumber(ARGV[at + 5]), id)
         processed = processed + 1
       elseif action == 'r' then
-        state, head, tail, crash = 'retry', ARGV[at + 3], ARGV[at + 4], ARGV[at + 7]
+        state, head, tail, facts = 'retry', ARGV[at + 3], ARGV[at + 4], ARGV[at + 7]
         local delay = tonumber(ARGV[at + 5])
         if delay > 0 then
           wait_in('retry', id, delay)
         else
           state = 'pending'
-          redis.call('LPUSH', P .. 'pending', id)
+          call('LPUSH', P .. 'pending', id)
         end
         if ARGV[at + 6] == '1' then
           processed = processed + 1
           failed = failed + 1
         end
       elseif action == 'a' then
-        state, head, tail, crash = 'archived', ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
-        redis.call('ZADD', P .. 'archived', now_s, id)
+        state, head, tail, facts = 'archived', ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+        call('ZADD', P .. 'archived', now_s, id)
         processed = processed + 1
         failed = failed + 1
       elseif action == 's' then
-        state, crash = 'scheduled', ARGV[at + 4]
+        state, facts = 'scheduled', ARGV[at + 4]
         wait_in('scheduled', id, tonumber(ARGV[at + 3]))
       else
         state = 'pending'
-        redis.call('RPUSH', P .. 'pending', id)
+        call('RPUSH', P .. 'pending', id)
       end
       local fields = {'state', state}
       if head then
@@ -698,17 +723,12 @@ for n, at in ipairs(starts) do
         fields[#fields + 1] = 'pending_since'
         fields[#fields + 1] = now_ns
       end
-      redis.call('HSET', key, unpack(fields))
-      if action == 'q' then
-        redis.call('HDEL', key, 'tmx_run', 'tmx_started', 'tmx_cancel')
-      elseif crash == '1' then
-        redis.call('HDEL', key, 'tmx_run', 'tmx_started', 'tmx_cancel')
-        if type(redis.pcall('HINCRBY', key, 'tmx_crashes', 1)) ~= 'number' then
-          redis.call('HSET', key, 'tmx_crashes', 1)
-        end
-      else
-        redis.call('HDEL', key, 'tmx_run', 'tmx_started', 'tmx_cancel', 'tmx_crashes')
+      if facts ~= '' then
+        fields[#fields + 1] = 'tmx_facts'
+        fields[#fields + 1] = facts
       end
+      call('HSET', key, unpack(fields))
+      call('HDEL', key, 'tmx_run', 'tmx_cancel')
     end
   else
     replies[n] = 0
@@ -733,12 +753,12 @@ local scores = redis.call('ZMSCORE', P .. 'lease', unpack(ids))
 for n, id in ipairs(ids) do
   local token = ARGV[3 + 2 * n]
   local task = read('HMGET', T .. id, 'tmx_run', 'tmx_cancel') or {}
-  if scores[n] and task[1] == token .. ' ' .. scores[n] then
+  if scores[n] and holds_run(task[1], token, scores[n]) then
     replies[n] = task[2] or 1
     if scores[n] ~= lease_end then
       leases[#leases + 1] = lease_end
       leases[#leases + 1] = id
-      fences[id] = token .. ' ' .. lease_end
+      fences[id] = token .. ' ' .. lease_end .. ' ' .. string.match(task[1], '%d*$')
     end
   else
     replies[n] = 0
@@ -760,12 +780,12 @@ local replies = {}
 for at = 3, #ARGV, 4 do
   local id = ARGV[at]
   local score = redis.call('ZSCORE', P .. 'lease', id)
-  if score and read('HGET', T .. id, 'tmx_run') == ARGV[at + 1] .. ' ' .. score then
+  if score and holds_run(read('HGET', T .. id, 'tmx_run'), ARGV[at + 1], score) then
     redis.call('LREM', P .. 'active', -1, id)
     redis.call('ZREM', P .. 'lease', id)
     redis.call('HSETNX', T .. id, 'tmx_raw', redis.call('HGET', T .. id, 'msg'))
     redis.call('HSET', T .. id, 'msg', ARGV[at + 2] .. stamp .. ARGV[at + 3], 'state', 'archived')
-    redis.call('HDEL', T .. id, 'tmx_run', 'tmx_started', 'tmx_cancel', 'tmx_crashes')
+    redis.call('HDEL', T .. id, 'tmx_run', 'tmx_cancel')
     redis.call('ZADD', P .. 'archived', now_s, id)
     replies[#replies + 1] = 1
   else
@@ -781,8 +801,8 @@ return replies
 // messages at most, how much to do at most in the call (a queue that was begun is finished), then
 // for each queue the first 12 hex digits of its tokens and the ranks at which to go on checking
 // tmx:due and active. Returns now and, for each queue as far as the call came, at least one,
-// {forwarded, expired, repaired, next due time or nil, whether there is more to do, lost
-// runs as acquire returns runs, next rank in tmx:due, in active, errors of roles}.
+// {forwarded, expired, repaired, next due time or nil, whether there is more to do, a list of
+// lost runs as acquire's, numbered from 0, next rank in tmx:due, in active, errors of roles}.
 constexpr std::string_view upkeep = R"lua(
 local limit, bytes, effort = tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local lease_end = text(seconds_up(now + tonumber(ARGV[4])))
@@ -826,8 +846,10 @@ local function take_over(id, task)
   bytes = bytes - #task[1]
   redis.call('ZREM', P .. 'lease', id)
   redis.call('ZADD', P .. 'lease', lease_end, id)
-  redis.call('HSET', T .. id, 'tmx_run', block .. string.format('%04x', lost_count) .. ' ' .. lease_end)
-  for _, value in ipairs({id, lost_count, task[1], task[2], task[3], task[4]}) do lost[#lost + 1] = value end
+  local started = string.match(task[4] or '', ' (%d+)$') or now_text
+  local run = block .. string.format('%04x', lost_count) .. ' ' .. lease_end .. ' ' .. started
+  redis.call('HSET', T .. id, 'tmx_run', run)
+  for _, value in ipairs({id, task[1], task[2]}) do lost[#lost + 1] = value end
   lost_count = lost_count + 1
   any_lost = true
 end
@@ -840,7 +862,7 @@ local function room_for(message)
 end
 
 local function task_of(id)
-  return read('HMGET', T .. id, 'msg', 'tmx_crashes', 'tmx_expires', 'tmx_enqueued', 'state') or {}
+  return read('HMGET', T .. id, 'msg', 'tmx_facts', 'state', 'tmx_run') or {}
 end
 
 -- Ours a second after the lease has ended, others' after 30, as asynq does.
@@ -850,12 +872,12 @@ local function recover()
   for i = 1, #found, 2 do
     local id, score = found[i], found[i + 1]
     local run = read('HGET', T .. id, 'tmx_run')
-    local ours = run and string.match(run, ' (.*)') == score
+    local ours = run and string.match(run, ' (%d+) ') == score
     if read('HEXISTS', T .. id, 'msg') ~= 1 then
       forget(id)
     elseif ours or tonumber(score) <= now_s - 30 then
       local task = task_of(id)
-      if task[5] ~= 'active' then
+      if task[3] ~= 'active' then
         redis.call('LREM', P .. 'active', -1, id)
         redis.call('ZREM', P .. 'lease', id)
         repaired = repaired + 1
@@ -883,7 +905,7 @@ local function check_active()
       if not task[1] then
         forget(id)
         removed = removed + 1
-      elseif task[5] ~= 'active' then
+      elseif task[3] ~= 'active' then
         redis.call('LREM', P .. 'active', -1, id)
         repaired = repaired + 1
         removed = removed + 1
@@ -1054,14 +1076,13 @@ return {now, redis.call('EXISTS', P .. 'paused'), redis.call('LLEN', P .. 'pendi
     redis.call('GET', P .. 'processed'), redis.call('GET', P .. 'failed')}
 )lua";
 
-// describe(id, score) -> {id, score or nil, precise due time or nil, state, message, result,
-// crashes, expiry, time of enqueue, time of start, group (each nil for none)}.
+// describe(id, score) -> {id, score or nil, precise due time or nil, state, message, result, facts,
+// run, group (each nil for none)}.
 constexpr std::string_view describe = R"lua(
 local function describe(id, state, score)
-  local task = read('HMGET', T .. id, 'state', 'msg', 'result', 'tmx_crashes', 'tmx_expires',
-      'tmx_enqueued', 'tmx_started', 'group') or {}
+  local task = read('HMGET', T .. id, 'state', 'msg', 'result', 'tmx_facts', 'tmx_run', 'group') or {}
   local row = {id, score or false, false}
-  for n = 1, 8 do row[n + 3] = task[n] or false end
+  for n = 1, 6 do row[n + 3] = task[n] or false end
   if state == 'scheduled' or state == 'retry' then
     row[3] = redis.call('ZSCORE', P .. 'tmx:due', id)
   end
@@ -1148,7 +1169,10 @@ local function act(id, action, lock)
   if action == 'run' then
     redis.call('LPUSH', P .. 'pending', id)
     redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
-    redis.call('HDEL', key, 'tmx_crashes')
+    local facts = redis.call('HGET', key, 'tmx_facts')
+    if facts and string.find(facts, ' [1-9]%d*$') then
+      redis.call('HSET', key, 'tmx_facts', (string.gsub(facts, '%d+$', '0')))
+    end
   elseif action == 'archive' then
     redis.call('ZADD', P .. 'archived', now_s, id)
     redis.call('HSET', key, 'state', 'archived')
@@ -1337,10 +1361,10 @@ Scripts::Scripts()
     : enqueue{"enqueue", join({one_queue, clock, read, many, redis::enqueue})},
       acquire{"acquire",
               join({clock, read, due_of, many, redis::tail, protobuf, forward, redis::acquire})},
-      settle{"settle", join({one_queue, clock, read, many, redis::tail, splice, statistics, locks,
-                             redis::settle})},
-      extend{"extend", join({one_queue, clock, read, many, redis::extend})},
-      quarantine{"quarantine", join({one_queue, clock, read, splice, redis::quarantine})},
+      settle{"settle", join({one_queue, clock, read, fence, many, redis::tail, splice, statistics,
+                             locks, redis::settle})},
+      extend{"extend", join({one_queue, clock, read, fence, many, redis::extend})},
+      quarantine{"quarantine", join({one_queue, clock, read, fence, splice, redis::quarantine})},
       upkeep{"upkeep", join({clock, read, due_of, many, forward, redis::upkeep})},
       look{"look", join({clock, due_of, redis::look})},
       heartbeat{"heartbeat", join({clock, server_record, redis::heartbeat})},

@@ -31,6 +31,11 @@ std::string micros(Time instant);
 /// An instant that Redis holds in microseconds.
 inline Time time_of(std::int64_t micros) noexcept { return Time{Duration{micros}}; }
 
+/// Nullopt for an instant that stands for none.
+inline std::optional<Time> if_set(Time time) noexcept {
+  return time == Time{} ? std::nullopt : std::optional{time};
+}
+
 /// The number that `bytes` spell, if they are one and nothing else.
 std::optional<std::int64_t> parse_number(std::optional<std::string_view> bytes) noexcept;
 

@@ -75,7 +75,7 @@ void read_queue(Store& store, const std::string& subject, const std::string& que
   reply.more = reply.more || answer[4].as_integer() != 0;
   note_faults(store, subject, queue, answer[8]);
   RunReader reader{store, block};
-  reader.read(queue, answer[5], reply.lost);
+  reader.read(queue, 0, answer[5], reply.lost);
   reply.repaired += reader.set_aside();
 }
 

@@ -88,10 +88,6 @@ std::uint64_t counter(ReplyView reply) {
   return static_cast<std::uint64_t>(std::max<std::int64_t>(0, number.value_or(0)));
 }
 
-std::optional<Time> if_set(Time time) {
-  return time == Time{} ? std::nullopt : std::optional{time};
-}
-
 std::optional<Time> optional_time(ReplyView micros) {
   const auto number = parse_number(micros.as_optional_string());
   return number ? std::optional{time_of(*number)} : std::nullopt;
@@ -145,7 +141,7 @@ std::optional<Time> due_of(std::optional<Time> score, ReplyView precise) {
 
 // A row of describe() in the scripts.
 TaskInfo read_row(ReplyView row, std::string_view queue, TaskState state, Time now) {
-  row.expect_array(11);
+  row.expect_array(9);
   TaskInfo info;
   info.id = row[0].as_string();
   info.queue = queue;
@@ -153,14 +149,15 @@ TaskInfo read_row(ReplyView row, std::string_view queue, TaskState state, Time n
   const std::optional<Time> score = time_of_score(row[1]);
   describe_message(info, row[4]);
   info.result = row[5].as_optional_string().value_or("");
-  info.crashes = static_cast<int>(parse_number(row[6].as_optional_string()).value_or(0));
-  info.expires_at = optional_time(row[7]);
-  info.enqueued_at = optional_time(row[8]);
+  const Facts facts = parse_facts(row[6].as_optional_string());
+  info.crashes = facts.crashes;
+  info.expires_at = facts.expires_at;
+  info.enqueued_at = facts.enqueued_at;
   if (state != TaskState::completed) info.completed_at.reset();
-  if (info.group.empty()) info.group = row[10].as_optional_string().value_or("");
+  if (info.group.empty()) info.group = row[8].as_optional_string().value_or("");
   switch (state) {
     case TaskState::active:
-      info.started_at = optional_time(row[9]);
+      info.started_at = taken_at(row[7].as_optional_string());
       info.orphaned = !score || *score <= now;
       break;
     case TaskState::scheduled:
@@ -270,7 +267,7 @@ std::optional<TaskInfo> find(Store& store, std::string_view queue, std::string_v
   const Reply reply = read_of(store, "look into", queue, store.call(scripts().find, queue, {id}));
   reply.expect_array(1);
   if (reply.size() < 2) return std::nullopt;
-  reply[1].expect_array(11);
+  reply[1].expect_array(9);
   const std::optional<TaskState> state = parse_state(reply[1][3].as_optional_string());
   if (!state) {
     throw Error{Errc::malformed, subject("look at", "task", id) + ": it is in no known state",

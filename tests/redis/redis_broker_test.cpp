@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "golden_vectors.hpp"
+#include "redis/store.hpp"
 #include "redis/wire.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
@@ -74,7 +75,7 @@ TEST_CASE("the life of a task looks in Redis as asynq's does", "[redis]") {
   CHECK(asynq_hash(redis, key) == Fields{{"msg", golden::from_hex(golden::plain)},
                                          {"state", "pending"},
                                          {"pending_since", "1767225600123456000"}});
-  CHECK(hash(redis, key).at("tmx_enqueued") == "1767225600123456");
+  CHECK(hash(redis, key).at("tmx_facts") == "1767225600123456");
 
   clock->advance_to(Time{1767225601s});
   const Run run = take_one(broker, "default", 30s);
@@ -120,23 +121,56 @@ TEST_CASE("the life of a task looks in Redis as asynq's does", "[redis]") {
   CHECK(text_of(redis.command({"GET", "asynq:{default}:failed"})) == "1");
 }
 
+TEST_CASE("what no message holds of a task stands beside it", "[redis]") {
+  RedisFixture t;
+  const std::string now = redis::micros(t.clock.now());
+  TaskMessage once = message("once");
+  once.max_retry = 0;
+  EnqueueRequest expiring = pending(message("expiring"));
+  expiring.expires_in = 1h;
+  t.broker.enqueue({pending(message("plain")), pending(once), expiring});
+  const std::string expiry = redis::micros(t.clock.now() + 1h);
+  CHECK(t.field("plain", "tmx_facts") == now);
+  CHECK(t.field("once", "tmx_facts") == now + " 0 0");
+  CHECK(t.field("expiring", "tmx_facts") == now + ' ' + expiry + " 0");
+
+  std::vector<Run> runs = take(t.broker);
+  REQUIRE(runs.size() == 3);
+  for (const Run& run : runs) {
+    Settlement crash = retried(run, 0s);
+    crash.crash = true;
+    REQUIRE(settle(t.broker, crash) == SettleStatus::applied);
+  }
+  CHECK(t.field("plain", "tmx_facts") == now + " 0 1");
+  CHECK(t.field("expiring", "tmx_facts") == now + ' ' + expiry + " 1");
+  runs = take(t.broker);
+  REQUIRE(runs.size() == 3);
+  CHECK(runs[2].crashes == 1);
+  CHECK(runs[2].message->expires_at == t.clock.now() + 1h);
+  CHECK(runs[2].message->enqueued_at == t.clock.now());
+  for (const Run& run : runs) settle(t.broker, retried(run, 0s));
+  CHECK(t.field("expiring", "tmx_facts") == now + ' ' + expiry + " 0");
+}
+
 TEST_CASE("the fence is written by take and extend, and no move out of active leaves it",
           "[redis]") {
   RedisFixture t;
   const std::int64_t now = t.clock.now().time_since_epoch() / 1s;
   Run run = started(t.broker, message("t1"));
   const std::string taken = t.field("t1", "tmx_run");
-  REQUIRE(taken.size() == 16 + 1 + 10);
-  CHECK(taken.substr(17) == std::to_string(now + 10));
+  const std::string since = std::to_string(now) + "000000";
+  CHECK(taken.substr(16) == " " + std::to_string(now + 10) + " " + since);
+  t.advance(5s);
   CHECK(extend(t.broker, run, 20s).status == LeaseStatus::ok);
-  CHECK(t.field("t1", "tmx_run") == taken.substr(0, 17) + std::to_string(now + 20));
+  CHECK(t.field("t1", "tmx_run") == taken.substr(0, 17) + std::to_string(now + 25) + " " + since);
+  CHECK(t.view.find("default", "t1")->started_at == Time{std::chrono::seconds{now}});
 
   const auto settlements = {requeued(run), retried(run, 1h), snoozed(run, 1h), archived(run)};
   for (Settlement end : settlements) {
     end.run = run;
     t.view.cancel("default", "t1", CancelMode::drop);
     REQUIRE(settle(t.broker, end) == SettleStatus::applied);
-    for (const char* gone : {"tmx_run", "tmx_cancel", "tmx_started"}) {
+    for (const char* gone : {"tmx_run", "tmx_cancel"}) {
       CAPTURE(static_cast<int>(end.action), gone);
       CHECK(t.field("t1", gone).empty());
     }

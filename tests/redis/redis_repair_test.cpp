@@ -515,6 +515,22 @@ TEST_CASE("upkeep does its other duties when one fails", "[redis][repair]") {
   CHECK(upkeep(t.broker).forwarded == 1);
 }
 
+TEST_CASE("a peer's task that is never retried is known by its own fields alone",
+          "[redis][repair]") {
+  RedisFixture t;
+  TaskMessage retried = message("t1");
+  retried.max_retry = 1;
+  TaskMessage once = message("once");
+  once.max_retry = 0;
+  once.task.payload = "before " + redis::encode_message(retried) + " after";
+  put_raw(t, "t1", redis::encode_message(retried));
+  put_raw(t, "once", redis::encode_message(once));
+  const QueueQuota quotas[] = {{"default", 2}};
+  CHECK(ids(t.broker.exchange({.quotas = quotas, .free_workers = 0}).runs) == Names{"t1"});
+  CHECK(t.broker.exchange({.quotas = quotas, .free_workers = 0}).runs.empty());
+  CHECK(ids(t.broker.exchange({.quotas = quotas, .free_workers = 1}).runs) == Names{"once"});
+}
+
 TEST_CASE("a Go server's lost run is taken over when Go would take it", "[redis][repair]") {
   RedisFixture t;
   put_raw(t, "t1", redis::encode_message(message("t1")));
