@@ -18,7 +18,7 @@
 #include "taskmux/taskmux.hpp"
 
 #if defined(TASKMUX_BENCH_REDIS)
-#include "redis_commands.hpp"
+#include "redis_requests.hpp"
 #include "taskmux/redis/redis_broker.hpp"
 #endif
 
@@ -407,10 +407,10 @@ void idle(const Options& options, Report& report) {
   server.start();
   std::this_thread::sleep_for(200ms);  // Let it settle down.
 #if defined(TASKMUX_BENCH_REDIS)
-  const auto commands = [&]() -> std::optional<std::uint64_t> {
-    return options.memory_broker() ? std::nullopt : redis_commands(options.broker);
+  const auto requests = [&]() -> std::optional<std::uint64_t> {
+    return options.memory_broker() ? std::nullopt : redis_requests(options.broker);
   };
-  const auto commands_before = commands();
+  const auto requests_before = requests();
 #endif
   const double cpu_before = cpu_seconds();
   const auto begin = SteadyClock::now();
@@ -418,8 +418,8 @@ void idle(const Options& options, Report& report) {
   const double cpu = cpu_seconds() - cpu_before;
   const double wall = seconds_of(SteadyClock::now() - begin);
 #if defined(TASKMUX_BENCH_REDIS)
-  if (const auto now = commands(); now && commands_before)
-    report.add("commands_per_s", static_cast<double>(*now - *commands_before) / wall);
+  if (const auto now = requests(); now && requests_before)
+    report.add("requests_per_s", static_cast<double>(*now - *requests_before) / wall);
 #endif
   report.add("cpu_percent", cpu / wall * 100);
   server.shutdown();

@@ -1,4 +1,4 @@
-#include "redis_commands.hpp"
+#include "redis_requests.hpp"
 
 #include <netdb.h>
 #include <sys/socket.h>
@@ -90,7 +90,7 @@ std::string command(std::initializer_list<std::string_view> words) {
 
 }  // namespace
 
-std::optional<std::uint64_t> redis_commands(const std::string& url) {
+std::optional<std::uint64_t> redis_requests(const std::string& url) {
   const RedisOptions options = parse_redis_url(url);
   std::unique_ptr<Socket> socket;
   if (options.mode == RedisMode::unix_socket) socket = connect_unix(options.socket_path);
@@ -101,7 +101,7 @@ std::optional<std::uint64_t> redis_commands(const std::string& url) {
     if (!socket->send(command({"AUTH", user, options.password}))) return std::nullopt;
   }
   if (!socket->send(command({"INFO", "stats"}))) return std::nullopt;
-  const std::string text = socket->read_past("total_commands_processed:");
+  const std::string text = socket->read_past("total_reads_processed:");
   std::uint64_t count = 0;
   if (std::from_chars(text.data(), text.data() + text.size(), count).ec != std::errc{})
     return std::nullopt;
