@@ -88,6 +88,53 @@ TEST_CASE("a task that comes between the last exchange and the arming is not mis
   CHECK(f.ready() == 1);
 }
 
+TEST_CASE("however long a call takes, it does not look for a due task too early", "[fetcher]") {
+  const auto operation = GENERATE(Operation::exchange, Operation::arm);
+  Fetching f;
+  enqueue(f.broker, scheduled(message("t1"), 90s));
+  f.broker.hold(operation, 1);
+  std::optional<SteadyTime> next;
+  {
+    const std::jthread turns{[&] { next = f.settle_down(); }};
+    f.broker.wait_held(operation);
+    f.clock->advance(10ms);
+    f.broker.release(operation);
+  }
+  REQUIRE(next);
+  f.clock->advance(std::chrono::ceil<Duration>(*next - f.clock->steady_now()));
+  f.settle_down();
+  CHECK(f.ready() == 1);
+}
+
+TEST_CASE("a hint in vain puts off no task that will be due", "[fetcher]") {
+  Fetching f;
+  enqueue(f.broker, scheduled(message("t1"), 200us));
+  f.settle_down();
+  f.fetcher.hint();
+  f.settle_down();
+  f.clock->advance(200us);
+  f.settle_down();
+  CHECK(f.ready() == 1);
+}
+
+TEST_CASE("a due task that another server was faster to take is met with a pause", "[fetcher]") {
+  Fetching f;
+  enqueue(f.broker, scheduled(message("t1"), 100us));
+  enqueue(f.broker, scheduled(message("t2"), 200us));
+  f.settle_down();
+  f.clock->advance(100us);
+  CHECK(take_one(f.broker).message->id == "t1");
+  f.settle_down();
+  f.clock->advance(100us);
+  const std::optional<SteadyTime> next = f.settle_down();
+  CHECK(f.ready() == 0);
+  REQUIRE(next);
+  CHECK(*next - f.clock->steady_now() >= 300us);
+  f.clock->advance(20ms);
+  f.settle_down();
+  CHECK(f.ready() == 1);
+}
+
 TEST_CASE("it sleeps until the next task is due, and takes it then", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, scheduled(message("t1"), 90s));

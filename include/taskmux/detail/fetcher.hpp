@@ -94,6 +94,7 @@ class Fetcher {
     }
     if (due_ && now >= *due_) {
       maybe_ready_ = true;
+      due_came_ = true;
       due_.reset();
     }
     try {
@@ -153,13 +154,17 @@ class Fetcher {
     parts_.health.broker_answered(HealthMonitor::Role::exchange);
     const bool unknown = parts_.settler.report(reply.settled);
     if (wanted > 0) {
-      note_due(now, reply.now, reply.next_due);
+      note_due(reply.now, reply.next_due);
       const bool vain = maybe_ready_ && reply.runs.empty() && !reply.more;
       maybe_ready_ = reply.more || reply.runs.size() >= wanted;
       blocked_ = reply.more && reply.runs.empty() && room.workers == 0;
-      // Another server was faster. A fleet that is woken by one task must not rush back all at
-      // once.
-      if (vain && woken_) look_after_ = now + stampede_pause();
+      // Another server was faster. A fleet that is woken by one task must not rush back all at once.
+      // But a hint may be of what this server did itself: no task that will be due waits for that.
+      if (vain && woken_) {
+        look_after_ = now + stampede_pause();
+        if (!due_came_ && due_) look_after_ = std::min(look_after_, *due_);
+      }
+      due_came_ = false;
     }
     woken_ = false;
     if (unknown) {
@@ -175,7 +180,7 @@ class Fetcher {
     const Watch::State state = watch_->arm();
     parts_.health.broker_answered(HealthMonitor::Role::exchange);
     if (!repeat_at_) backoff_.reset();
-    note_due(now, state.now, state.next_due);
+    note_due(state.now, state.next_due);
     armed_ = !state.ready;
     if (!state.ready) {
       woken_ = true;  // What ends this sleep is a hint or the time.
@@ -186,9 +191,12 @@ class Fetcher {
     return now;
   }
 
-  void note_due(SteadyTime now, Time broker_now, std::optional<Time> next_due) {
+  /// Counts from when the reply is here, as its time lies before that: who looks too early finds
+  /// nothing.
+  void note_due(Time broker_now, std::optional<Time> next_due) {
     due_.reset();
-    if (next_due) due_ = now + std::clamp(*next_due - broker_now, Duration{0}, Limits::longest);
+    if (!next_due) return;
+    due_ = clock().steady_now() + std::clamp(*next_due - broker_now, Duration{0}, Limits::longest);
   }
 
   void accept(ExchangeReply& reply, SteadyTime sent_at, std::size_t free_workers) {
@@ -232,6 +240,7 @@ class Fetcher {
   bool blocked_ = false;     ///< What is ready may not be taken ahead of a free worker.
   bool armed_ = false;       ///< The watch will hint when that changes.
   bool woken_ = false;       ///< This turn follows a sleep.
+  bool due_came_ = false;    ///< A task was to be due since the last look.
   std::optional<SteadyTime> due_;
   SteadyTime not_before_{SteadyTime::min()};  ///< After an error: no call at all.
   SteadyTime look_after_{
