@@ -105,10 +105,7 @@ func tell(t *testing.T, inspector *asynq.Inspector, side teller, due time.Time) 
 	for id, want := range map[string]string{"done": "", "completed": "completed", "twice": "completed", "spent": "archived", "running": "active"} {
 		becomes(t, inspector, "default", id, want)
 	}
-	eventually(t, "the heartbeat tells of the running task", func() bool {
-		servers := must[[]*asynq.ServerInfo](t)(inspector.Servers())
-		return len(servers) == 1 && len(servers[0].ActiveWorkers) == 1
-	})
+	showsItsWorker(t, inspector)
 	found := dump(t, begun)
 	side.stop()
 	return found

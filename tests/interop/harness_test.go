@@ -434,3 +434,12 @@ func becomes(t *testing.T, inspector *asynq.Inspector, queue, id, want string) {
 	eventually(t, fmt.Sprintf("%s/%s is %q (is %q)", queue, id, want, state(inspector, queue, id)),
 		func() bool { return state(inspector, queue, id) == want })
 }
+
+// showsItsWorker waits until the only server tells of its only running task.
+func showsItsWorker(t *testing.T, inspector *asynq.Inspector) {
+	t.Helper()
+	eventually(t, "the heartbeat tells of the running task", func() bool {
+		servers := must[[]*asynq.ServerInfo](t)(inspector.Servers())
+		return len(servers) == 1 && len(servers[0].ActiveWorkers) == 1
+	})
+}

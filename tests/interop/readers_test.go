@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -12,27 +13,30 @@ import (
 )
 
 // stateful makes C++ bring a task into each state, with the state as its id, and leave its server running.
-func stateful(t *testing.T) *peer {
+func stateful(t *testing.T) (*peer, *asynq.Inspector) {
 	t.Helper()
 	_, inspector := fresh(t)
 	cpp := newPeer(t)
-	cpp.do("enqueue", fields{"type": "ok", "id": "pending", "queue": "idle", "payload": "7b7d", "headers": map[string]string{"k": "v"}})
+	for id, command := range map[string]fields{
+		"pending":   {"type": "ok", "queue": "idle", "headers": map[string]string{"k": "v"}},
+		"scheduled": {"type": "ok", "process_in_ms": 3600500, "unique_ms": 1500},
+		"completed": {"type": "ok", "retention_ms": 3600500},
+		"retry":     {"type": "fail"},
+		"archived":  {"type": "skip"},
+		"active":    {"type": "hang"},
+	} {
+		command["id"], command["payload"] = id, hex.EncodeToString([]byte(payloadOf(id)))
+		cpp.do("enqueue", command)
+	}
 	cpp.do("pause", fields{"queue": "idle"})
-	cpp.do("enqueue", fields{"type": "ok", "id": "scheduled", "process_in_ms": 3600500, "unique_ms": 1500})
-	cpp.do("enqueue", fields{"type": "ok", "id": "completed", "retention_ms": 3600500})
-	cpp.do("enqueue", fields{"type": "fail", "id": "retry"})
-	cpp.do("enqueue", fields{"type": "skip", "id": "archived"})
-	cpp.do("enqueue", fields{"type": "hang", "id": "active"})
 	cpp.do("start", fields{"retry_delay_ms": 3600500, "concurrency": 3, "queues": map[string]int{"default": 6, "low": 1}})
 	for _, id := range []string{"scheduled", "completed", "retry", "archived", "active"} {
 		becomes(t, inspector, "default", id, id)
 	}
-	eventually(t, "the heartbeat tells of the running task", func() bool {
-		servers := must[[]*asynq.ServerInfo](t)(inspector.Servers())
-		return len(servers) == 1 && len(servers[0].ActiveWorkers) == 1
-	})
-	return cpp
+	return cpp, inspector
 }
+
+func payloadOf(id string) string { return `{"for":"` + id + `"}` }
 
 // asynqmon is built with v0.24.1, and it fails on what later readers forgive: fractional scores, absent timestamps.
 func TestAnOlderReaderSeesWhatCppDoes(t *testing.T) {
@@ -42,7 +46,8 @@ func TestAnOlderReaderSeesWhatCppDoes(t *testing.T) {
 	if output, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
-	cpp := stateful(t)
+	cpp, inspector := stateful(t)
+	showsItsWorker(t, inspector)
 	output, err := exec.Command(reader, redisSocket).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, output)
@@ -89,7 +94,8 @@ func TestTheCommandLineToolSeesWhatCppDoes(t *testing.T) {
 	if tool == "" {
 		t.Skip("TASKMUX_INTEROP_CLI does not name asynq's command-line tool")
 	}
-	stateful(t)
+	_, inspector := stateful(t)
+	showsItsWorker(t, inspector)
 	says := func(arguments ...string) string {
 		t.Helper()
 		output, err := exec.Command(tool, append([]string{"--uri", redisSocket}, arguments...)...).CombinedOutput()
