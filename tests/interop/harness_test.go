@@ -146,6 +146,21 @@ func (f fields) header(key string) string {
 	return text
 }
 
+func (f fields) object(key string) fields {
+	object, _ := f[key].(map[string]any)
+	return object
+}
+
+func (f fields) objects(key string) []fields {
+	list, _ := f[key].([]any)
+	var objects []fields
+	for _, element := range list {
+		object, _ := element.(map[string]any)
+		objects = append(objects, object)
+	}
+	return objects
+}
+
 // A peer is a C++ process: client, inspector and, once it was told to start one, server.
 type peer struct {
 	t       *testing.T

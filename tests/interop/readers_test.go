@@ -2,10 +2,8 @@ package interop
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -37,56 +35,6 @@ func stateful(t *testing.T) (*peer, *asynq.Inspector) {
 }
 
 func payloadOf(id string) string { return `{"for":"` + id + `"}` }
-
-// asynqmon is built with v0.24.1, and it fails on what later readers forgive: fractional scores, absent timestamps.
-func TestAnOlderReaderSeesWhatCppDoes(t *testing.T) {
-	reader := filepath.Join(t.TempDir(), "reader")
-	build := exec.Command("go", "build", "-o", reader, ".")
-	build.Dir = "reader"
-	if output, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, output)
-	}
-	cpp, inspector := stateful(t)
-	showsItsWorker(t, inspector)
-	output, err := exec.Command(reader, redisSocket).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, output)
-	}
-	var seen struct {
-		Queues map[string]struct {
-			Size, Processed, Failed, Days int
-			Paused                        bool
-			Tasks                         map[string][]string
-		}
-		Servers []struct {
-			ID, Host, Status string
-			PID, Concurrency int
-			Queues           map[string]int
-			Workers          []string
-		}
-	}
-	check(t, json.Unmarshal(output, &seen))
-	equal(t, "queues", len(seen.Queues), 2)
-	equal(t, "paused", seen.Queues["idle"].Paused, true)
-	queue := seen.Queues["default"]
-	equal(t, "size", queue.Size, 5)
-	equal(t, "processed", queue.Processed, 3)
-	equal(t, "failed", queue.Failed, 2)
-	equal(t, "history", queue.Days, 90)
-	equal(t, "pending", strings.Join(seen.Queues["idle"].Tasks["pending"], " "), "pending")
-	for _, id := range []string{"scheduled", "completed", "retry", "archived", "active"} {
-		equal(t, id, strings.Join(queue.Tasks[id], " "), id)
-	}
-	equal(t, "servers", len(seen.Servers), 1)
-	host, _ := os.Hostname()
-	server := seen.Servers[0]
-	equal(t, "host", server.Host, host)
-	equal(t, "pid", server.PID, cpp.pid())
-	equal(t, "status", server.Status, "active")
-	equal(t, "concurrency", server.Concurrency, 3)
-	equal(t, "priority", server.Queues["default"], 6)
-	equal(t, "workers", strings.Join(server.Workers, " "), "active")
-}
 
 // TASKMUX_INTEROP_CLI names asynq's command-line tool, github.com/hibiken/asynq/tools/asynq.
 func TestTheCommandLineToolSeesWhatCppDoes(t *testing.T) {
