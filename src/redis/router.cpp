@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -102,6 +103,7 @@ class SingleRouter : public Router {
 
   std::shared_ptr<Pool> pool_for(std::string_view, SteadyTime) override { return pool_; }
   std::shared_ptr<Pool> pool_at(std::string_view, const Pool&) override { return nullptr; }
+  std::shared_ptr<Pool> pool_named(std::string_view) override { return pool_; }
   std::shared_ptr<Pool> pool_of(const Connection&) override { return pool_; }
 
  protected:
@@ -339,10 +341,14 @@ class ClusterRouter final : public Router {
     return endpoint ? pool(*endpoint) : nullptr;
   }
 
-  std::shared_ptr<Pool> pool_of(const Connection& connection) override {
+  std::shared_ptr<Pool> pool_named(std::string_view name) override {
     detail::MutexLock lock{mutex_};
-    const auto found = pools_.find(connection.endpoint().to_string());
+    const auto found = pools_.find(name);
     return found == pools_.end() ? nullptr : found->second;
+  }
+
+  std::shared_ptr<Pool> pool_of(const Connection& connection) override {
+    return pool_named(connection.endpoint().to_string());
   }
 
   void doubt() noexcept override { doubted_ = true; }
@@ -455,7 +461,7 @@ class ClusterRouter final : public Router {
   detail::Mutex mutex_;
   SteadyTime next_refresh_ TASKMUX_GUARDED_BY(mutex_){};
   std::shared_ptr<const SlotMap> map_ TASKMUX_GUARDED_BY(mutex_);
-  std::map<std::string, std::shared_ptr<Pool>> pools_ TASKMUX_GUARDED_BY(mutex_);
+  std::map<std::string, std::shared_ptr<Pool>, std::less<>> pools_ TASKMUX_GUARDED_BY(mutex_);
 };
 
 std::unique_ptr<Router> make_direct_router(const RedisOptions& options,

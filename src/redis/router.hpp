@@ -32,6 +32,9 @@ class Router {
   /// there are no redirections here.
   virtual std::shared_ptr<Pool> pool_at(std::string_view address, const Pool& sender) = 0;
 
+  /// The pool of that name; null if there is none any more.
+  virtual std::shared_ptr<Pool> pool_named(std::string_view name) = 0;
+
   /// The pool that `connection` was made by; null if it is no longer known.
   virtual std::shared_ptr<Pool> pool_of(const Connection& connection) = 0;
 

@@ -336,23 +336,22 @@ Reply Transport::run_one(std::string_view operation, const Call& call) {
   return std::move(replies.front());
 }
 
-std::unique_ptr<Connection> Transport::dedicate(std::string_view slot_key) {
-  require_same_process();
-  const auto deadline = steady_clock::now() + options_.connect_timeout;
-  return server_of(slot_key, deadline)->connect(deadline);
-}
-
 std::string Transport::node_of(std::string_view slot_key) {
   require_same_process();
-  return server_of(slot_key, steady_clock::now() + options_.connect_timeout)->name();
-}
-
-std::shared_ptr<Pool> Transport::server_of(std::string_view slot_key, SteadyTime deadline) {
-  auto server = router_->pool_for(slot_key, deadline);
-  if (server) return server;
+  const auto pool = router_->pool_for(slot_key, steady_clock::now() + options_.connect_timeout);
+  if (pool) return pool->name();
   router_->doubt();
   throw Error{Errc::unavailable, "connect to Redis: no node of the cluster serves the slot of \"" +
                                      printable(slot_key) + "\""};
+}
+
+std::unique_ptr<Connection> Transport::dedicate(std::string_view node) {
+  require_same_process();
+  const auto pool = router_->pool_named(node);
+  if (!pool)
+    throw Error{Errc::unavailable, "connect to Redis at " + std::string{node} +
+                                       ": it is no node of the cluster any more"};
+  return pool->connect(steady_clock::now() + options_.connect_timeout);
 }
 
 void Transport::report_lost(const Connection& connection, std::string_view cause) {

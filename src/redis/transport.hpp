@@ -81,15 +81,16 @@ class Transport {
   /// One call; throws error_of(`operation`, reply) if its reply is an error.
   Reply run_one(std::string_view operation, const Call& call);
 
-  /// A connection of the caller's own, for subscriptions and tracking, to the server which serves
-  /// `slot_key` now: outside the pool, logged in, with the same backoff. Throws as run() does. A
-  /// failure on it is the caller's to notice; report_lost() tells the transport.
-  std::unique_ptr<Connection> dedicate(std::string_view slot_key);
-
-  /// Names the server that serves `slot_key`, as far as known: keys with the same name can share a
-  /// connection from dedicate(). The same name for all keys unless in a cluster. In a cluster it
-  /// may ask for the slot map, and then throws as run() does.
+  /// Names the server that serves `slot_key`, as far as known; any if that is empty. The same name
+  /// for all keys unless in a cluster. In a cluster it may ask for the slot map, and then throws as
+  /// run() does; Error{unavailable} also where no node serves the slot.
   std::string node_of(std::string_view slot_key);
+
+  /// A connection of the caller's own, for subscriptions and tracking, to the server that node_of()
+  /// named `node`: outside the pool, logged in, with the same backoff. Throws as run() does, and
+  /// Error{unavailable} if the cluster has no such node any more. A failure on it is the caller's to
+  /// notice; report_lost() tells the transport.
+  std::unique_ptr<Connection> dedicate(std::string_view node);
 
   /// Whether a connection from dedicate() is still to where calls go. If not, contact was lost since
   /// it was made (even if the connection itself has not noticed), or the server is another one now:
@@ -115,7 +116,6 @@ class Transport {
   SteadyTime command_deadline() const;
 
  private:
-  std::shared_ptr<Pool> server_of(std::string_view slot_key, SteadyTime deadline);
   void require_same_process() const;
 
   const RedisOptions options_;

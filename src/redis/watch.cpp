@@ -189,7 +189,7 @@ bool Listener::prepare_tracker(const std::shared_ptr<Connection>& listener) {
   }
   if (tracker_ && tracked_for_.lock() == listener && tracker_->healthy()) return true;
   tracker_.reset();
-  tracker_ = store_.transport().dedicate({});
+  tracker_ = store_.transport().dedicate(store_.transport().node_of({}));
   if (tracker_->contact() != listener->contact()) {
     tracker_.reset();
     listener->wake();
@@ -242,7 +242,8 @@ void Listener::listen() {
 }
 
 void Listener::connect() {
-  std::shared_ptr<Connection> connection = store_.transport().dedicate({});
+  std::shared_ptr<Connection> connection =
+      store_.transport().dedicate(store_.transport().node_of({}));
   const SteadyTime deadline = store_.transport().command_deadline();
   Commands subscribe;
   subscribe.add({"SUBSCRIBE", cancel_channel_}).add({"SUBSCRIBE", invalidation_channel});

@@ -83,7 +83,7 @@ TEST_CASE("calls go to the nodes that serve their keys, and follow a slot that m
   }
   CHECK(transport.node_of(key_on(cluster, 0, "a")) == transport.node_of(key_on(cluster, 0, "b")));
   CHECK(transport.node_of(key_on(cluster, 0, "a")) != transport.node_of(key_on(cluster, 1, "a")));
-  const auto own = transport.dedicate(key_on(cluster, 2, "a"));
+  const auto own = transport.dedicate(transport.node_of(key_on(cluster, 2, "a")));
   CHECK(own->endpoint().port == cluster.node(2).port());
 
   const auto moving = key_on(cluster, 0, "moving");

@@ -458,7 +458,7 @@ TEST_CASE("a server set up to lose tasks is warned of once", "[redis][transport]
 TEST_CASE("a connection of the caller's own is outside the pool", "[redis][transport]") {
   RedisServer server;
   Transport transport{options_for(server)};
-  const auto connection = transport.dedicate("any");
+  const auto connection = transport.dedicate(transport.node_of("any"));
   connection->send(Commands{}.add({"SUBSCRIBE", "c"}), transport.command_deadline());
   REQUIRE(connection->receive(transport.command_deadline()));
   transport.run(std::vector<Call>{command({"PUBLISH", "c", "hello"})});
