@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cluster_fixture.hpp"
 #include "redis/transport.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
@@ -101,14 +102,6 @@ TEST_CASE("in a cluster, watches are polled, and cancellations come at once", "[
   CHECK(watch->arm().ready);
 }
 
-/// A queue that node `node` serves.
-std::string queue_on(const RedisCluster& cluster, std::size_t node) {
-  for (int i = 0;; ++i) {
-    std::string queue = "q" + std::to_string(i);
-    if (cluster.owner_of(redis::slot_of(queue)) == node) return queue;
-  }
-}
-
 /// What `function` returns once it has not thrown `unavailable`.
 template <typename Function>
 auto patiently(Function function) {
@@ -121,28 +114,9 @@ auto patiently(Function function) {
   return *result;
 }
 
-/// Whether a node knows four, one of them as a replica.
-bool knows_replica(RedisServer& node) {
-  const redis::Reply reply = node.command({"CLUSTER", "NODES"});
-  const std::string_view nodes = reply.as_string();
-  return std::count(nodes.begin(), nodes.end(), '\n') == 4 &&
-         nodes.find("handshake") == nodes.npos && nodes.find("slave") != nodes.npos;
-}
-
 TEST_CASE("a broker goes on with the replica of a node that died", "[redis][cluster]") {
   RedisCluster cluster{3};
-  RedisServer replica{
-      {.tcp = true, .arguments = {"--cluster-enabled", "yes", "--cluster-node-timeout", "2000"}}};
-  cluster.node(0).command({"CLUSTER", "MEET", "127.0.0.1", std::to_string(replica.port())});
-  REQUIRE(eventually([&] {
-    return !error_of([&] { replica.command({"CLUSTER", "REPLICATE", cluster.id(0)}); });
-  }));
-  REQUIRE(eventually([&] { return replica.info("replication", "master_link_status") == "up"; }));
-  // A node that has not met the replica would not follow it.
-  REQUIRE(eventually([&] {
-    return knows_replica(cluster.node(1)) && knows_replica(cluster.node(2)) &&
-           knows_replica(replica);
-  }));
+  NodeReplica replica{cluster, 0};
 
   RedisOptions options = parse_redis_url(cluster.url());
   options.wait_replicas = 1;
@@ -168,7 +142,7 @@ TEST_CASE("a broker goes on with the replica of a node that died", "[redis][clus
 
   cluster.node(0).kill();
   CHECK(error_of([&] { settle(broker, completed(runs[1])); }) == Errc::unavailable);
-  replica.command({"CLUSTER", "FAILOVER", "TAKEOVER"});
+  replica.take_over();
 
   const auto settled = [&](const Settlement& settlement) {
     SettleStatus status{};
@@ -200,11 +174,7 @@ TEST_CASE("a broker goes on with the replica of a node that died", "[redis][clus
 
 /// A slot on its way from node 0 to node 1, and what it holds.
 struct MovingQueue {
-  /// From now on the slot is on its way; nothing has left yet.
-  void begin() {
-    cluster.node(1).command({"CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.id(0)});
-    cluster.node(0).command({"CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.id(1)});
-  }
+  void begin() { begin_move(cluster, slot, 0, 1); }
 
   void move(const std::string& key) {
     const std::string port = std::to_string(cluster.node(1).port());
@@ -218,8 +188,7 @@ struct MovingQueue {
     const redis::Reply keys = cluster.node(0).command({"CLUSTER", "GETKEYSINSLOT", slot, "1000"});
     for (std::size_t i = 0; i < keys.size(); ++i)
       move(std::string{keys[i].as_string()}.substr(stem.size()));
-    for (const std::size_t node : {1u, 0u, 2u})
-      cluster.node(node).command({"CLUSTER", "SETSLOT", slot, "NODE", cluster.id(1)});
+    end_move(cluster, slot, 0, 1);
   }
 
   std::set<std::string> all_ids() {

@@ -1,49 +1,18 @@
 #include <chrono>
-#include <condition_variable>
 #include <filesystem>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
+#include "support/hint_box.hpp"
 #include "support/test.hpp"
 
 namespace taskmux::test {
 namespace {
 
 using namespace std::chrono_literals;
-
-/// Hints as they come.
-class Box {
- public:
-  auto callback() {
-    return [this](const Hint& hint) {
-      std::lock_guard lock{mutex_};
-      hints_.push_back(hint);
-      arrived_.notify_all();
-    };
-  }
-
-  /// Takes a ready hint; whether one came within `limit`.
-  bool ready(std::chrono::milliseconds limit = 2s) {
-    std::unique_lock lock{mutex_};
-    if (!arrived_.wait_for(lock, limit, [this] { return !hints_.empty(); })) return false;
-    hints_.clear();
-    return true;
-  }
-
-  std::size_t count() {
-    std::lock_guard lock{mutex_};
-    return hints_.size();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable arrived_;
-  std::vector<Hint> hints_;
-};
 
 std::size_t connections(RedisServer& redis) {
   const std::string list{redis.command({"CLIENT", "LIST"}).as_string()};
@@ -54,7 +23,7 @@ std::size_t connections(RedisServer& redis) {
 
 TEST_CASE("a change that anyone makes is told at once, long before a poll", "[redis][watch]") {
   RedisFixture t;
-  Box box;
+  HintBox box;
   const auto watch = t.broker.watch({"default", "other"}, box.callback());
   const std::vector<std::vector<std::string>> changes = {
       {"LPUSH", "asynq:{other}:pending", "x"},
@@ -80,8 +49,8 @@ TEST_CASE("a change that anyone makes is told at once, long before a poll", "[re
 
 TEST_CASE("a hint is given once, and other queues give none", "[redis][watch]") {
   RedisFixture t;
-  Box box;
-  Box witness;
+  HintBox box;
+  HintBox witness;
   const auto watch = t.broker.watch({"default"}, box.callback());
   const auto other = t.broker.watch({"other"}, witness.callback());
   REQUIRE_FALSE(watch->arm().ready);
@@ -96,7 +65,7 @@ TEST_CASE("a hint is given once, and other queues give none", "[redis][watch]") 
 
 TEST_CASE("watches of any number of queues share two connections", "[redis][watch]") {
   RedisFixture t;
-  Box box;
+  HintBox box;
   std::vector<std::string> queues;
   for (int i = 0; i < 20; ++i) queues.push_back("q" + std::to_string(i));
   const auto first = t.broker.watch(queues, box.callback());
@@ -110,7 +79,7 @@ TEST_CASE("watches of any number of queues share two connections", "[redis][watc
 TEST_CASE("when the listening connection is lost, all are told, and it works again",
           "[redis][watch]") {
   RedisFixture t;
-  Box box;
+  HintBox box;
   const auto watch = t.broker.watch({"default"}, box.callback());
   REQUIRE_FALSE(watch->arm().ready);
   t.redis.command({"CLIENT", "KILL", "TYPE", "pubsub"});
@@ -123,7 +92,7 @@ TEST_CASE("when the listening connection is lost, all are told, and it works aga
 TEST_CASE("when the tracking connection is lost, all are told, and it works again",
           "[redis][watch]") {
   RedisFixture t;
-  Box box;
+  HintBox box;
   const auto watch = t.broker.watch({"default"}, box.callback());
   REQUIRE_FALSE(watch->arm().ready);
   t.redis.command({"CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"});
@@ -136,7 +105,7 @@ TEST_CASE("when the tracking connection is lost, all are told, and it works agai
 TEST_CASE("where tracking is refused, watches are polled", "[redis][watch]") {
   RedisFixture t;
   t.redis.command({"ACL", "SETUSER", "default", "-client|tracking"});
-  Box box;
+  HintBox box;
   const auto watch = t.broker.watch({"default"}, box.callback());
   CHECK_FALSE(watch->arm().ready);
   CHECK(box.ready());
@@ -148,7 +117,7 @@ TEST_CASE("where tracking is refused, watches are polled", "[redis][watch]") {
 TEST_CASE("a watch outlives a restart of the server", "[redis][watch]") {
   RedisServer server;
   RedisFixture t{server};
-  Box box;
+  HintBox box;
   const auto watch = t.broker.watch({"default"}, box.callback());
   REQUIRE_FALSE(watch->arm().ready);
   server.kill();
@@ -163,7 +132,7 @@ TEST_CASE("a watch outlives a restart of the server", "[redis][watch]") {
 
 /// Whether a push to `server`'s default queue, watched and empty until then, is told before a poll
 /// can be due.
-bool told_at_once(Watch& watch, Box& box, RedisServer& server) {
+bool told_at_once(Watch& watch, HintBox& box, RedisServer& server) {
   if (error_of([&] { server.command({"DEL", "asynq:{default}:pending"}); })) return false;
   bool ready = true;
   box.ready(0ms);
@@ -201,7 +170,7 @@ struct MovedServer {
 TEST_CASE("when a call finds another server than the watches', they follow", "[redis][watch]") {
   MovedServer servers;
   RedisBroker broker{servers.options()};
-  Box box;
+  HintBox box;
   const auto watch = broker.watch({"default"}, box.callback());
   REQUIRE(eventually([&] { return told_at_once(*watch, box, servers.old); }));
   servers.move();
@@ -215,7 +184,7 @@ TEST_CASE("when a call finds another server than the watches', they follow", "[r
 TEST_CASE("a watch's two connections do not stay on different servers", "[redis][watch]") {
   MovedServer servers;
   RedisBroker broker{servers.options()};
-  Box box;
+  HintBox box;
   const auto watch = broker.watch({"default"}, box.callback());
   REQUIRE(eventually([&] { return told_at_once(*watch, box, servers.old); }));
   servers.move();
@@ -233,7 +202,7 @@ TEST_CASE("a watch's two connections do not stay on different servers", "[redis]
 
 TEST_CASE("an idle watch sends next to nothing", "[redis][watch]") {
   RedisFixture t;
-  Box box;
+  HintBox box;
   const auto watch = t.broker.watch({"default"}, box.callback());
   REQUIRE_FALSE(watch->arm().ready);
   t.redis.command({"CONFIG", "RESETSTAT"});
@@ -266,7 +235,7 @@ TEST_CASE("what an idle server sends does not grow with its queues", "[redis][wa
 
 TEST_CASE("keys that come to be in any of many queues are told", "[redis][watch]") {
   RedisFixture t;
-  Box box;
+  HintBox box;
   std::vector<std::string> queues;
   for (int i = 0; i < 300; ++i) queues.push_back("q" + std::to_string(i));
   const auto watch = t.broker.watch(queues, box.callback());
@@ -282,7 +251,7 @@ TEST_CASE("keys that come to be in any of many queues are told", "[redis][watch]
 
 TEST_CASE("a watch goes on after the server forgot its scripts", "[redis][watch]") {
   RedisFixture t;
-  Box box;
+  HintBox box;
   const auto watch = t.broker.watch({"default"}, box.callback());
   REQUIRE_FALSE(watch->arm().ready);
   t.redis.command({"SCRIPT", "FLUSH"});
@@ -303,7 +272,7 @@ TEST_CASE("a key of the wrong type does not stop a watch of other queues", "[red
 TEST_CASE("a queue whose keys are broken does not look ready until it may be asked again",
           "[redis][watch]") {
   RedisFixture t;
-  Box box;
+  HintBox box;
   enqueue(t.broker, message("t1"));
   t.redis.command({"SET", "asynq:{default}:active", "x"});
   const auto watch = t.broker.watch({"default", "other"}, box.callback());
