@@ -1,13 +1,16 @@
 #include "redis/watch.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <exception>
 #include <random>
+#include <set>
 #include <string_view>
+#include <utility>
 
 #include "redis/operations.hpp"
-#include "taskmux/detail/thread.hpp"
+#include "redis/scripts.hpp"
 
 namespace taskmux::redis {
 namespace {
@@ -15,7 +18,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::size_t keys_per_look = 5;
-constexpr std::string_view invalidation_channel = "__redis__:invalidate";
+constexpr auto told_for = 2s;  // nodes tell each other of a cancellation much faster
 
 SteadyTime steady_now() { return std::chrono::steady_clock::now(); }
 
@@ -26,45 +29,55 @@ std::chrono::steady_clock::duration around(std::chrono::milliseconds length) {
       std::uniform_int_distribution{length.count() / 2, length.count() * 3 / 2}(random)};
 }
 
-// Runs `looks`; loads their script first where the server lacks it.
-std::vector<Reply> run_looks(Connection& connection, std::span<const Call> looks,
-                             SteadyTime deadline) {
-  Commands commands;
-  for (const Call& look : looks) encode(look, commands);
-  std::vector<Reply> replies = connection.pipeline(commands, deadline);
-  const bool missing = std::any_of(replies.begin(), replies.end(), [](const Reply& reply) {
-    return reply.error_code() == "NOSCRIPT";
-  });
-  if (!missing) return replies;
-  connection.command({"SCRIPT", "LOAD", scripts().look.source}, deadline);
-  return connection.pipeline(commands, deadline);
-}
+// Whether the node that was asked has not got the queue, or no time for it.
+bool is_away(const Reply& reply) { return reply.is_error() && errc_of(reply) == Errc::unavailable; }
 
 }  // namespace
 
+/// One watch. Its callback runs under its mutex, so that its end can wait for that.
+struct Listener::Watcher {
+  Watcher(std::vector<std::string> watched, std::function<void(const Hint&)> to_call)
+      : queues{std::move(watched)}, callback{std::move(to_call)} {}
+
+  void poll_within(SteadyTime::duration time) {
+    const SteadyTime wanted = steady_now() + time;
+    SteadyTime planned = poll_at;
+    while (wanted < planned && !poll_at.compare_exchange_weak(planned, wanted)) {
+    }
+  }
+
+  const std::vector<std::string> queues;
+  std::vector<std::string> stems{};  // of the queues' keys
+  const std::function<void(const Hint&)> callback;
+  std::atomic<bool> armed{false};
+  std::atomic<SteadyTime> poll_at{SteadyTime{}};
+  detail::Mutex mutex{};
+  bool ended TASKMUX_GUARDED_BY(mutex) = false;
+};
+
 class Listener::Handle final : public Watch {
  public:
-  Handle(Listener& listener, std::shared_ptr<Watcher> watcher)
+  Handle(Listener& listener, WatcherPtr watcher)
       : listener_{listener}, watcher_{std::move(watcher)} {}
   ~Handle() override { listener_.end(watcher_); }
 
-  State arm() override { return listener_.arm(*watcher_); }
+  State arm() override { return listener_.arm(watcher_); }
 
  private:
   Listener& listener_;
-  const std::shared_ptr<Watcher> watcher_;
+  const WatcherPtr watcher_;
 };
 
-Listener::Listener(Store& store) : store_{store}, cancel_channel_{store.global().cancel()} {}
+Listener::Listener(Store& store) : store_{store} {}
 
 Listener::~Listener() {
-  {
-    detail::MutexLock lock{mutex_};
-    stopping_ = true;
-    if (listening_) listening_->wake();
-  }
-  changed_.notify_all();
-  if (thread_.joinable()) thread_.join();
+  std::vector<std::shared_ptr<Post>> posts;  // they end without the lock, which they take
+  detail::MutexLock lock{mutex_};
+  stopping_ = true;
+  posts.swap(closing_);
+  for (const auto& [node, station] : stations_) posts.push_back(station.post);
+  stations_.clear();
+  for (const auto& post : posts) post->stop();
 }
 
 std::unique_ptr<Watch> Listener::watch(std::vector<std::string> queues,
@@ -73,52 +86,115 @@ std::unique_ptr<Watch> Listener::watch(std::vector<std::string> queues,
   for (const std::string& queue : watcher->queues) {
     watcher->stems.push_back(store_.keys(queue).stem());
   }
+  Nodes nodes = find_nodes(*watcher);
+  {
+    detail::MutexLock lock{mutex_};
+    open_posts(nodes);
+    watchers_.emplace(watcher, std::move(nodes));
+  }
   auto handle = std::make_unique<Handle>(*this, watcher);
-  detail::MutexLock lock{mutex_};
-  if (!thread_.joinable()) start();
-  // Once this returns, no cancellation is missed.
-  while (!listening_ && !failure_) lock.wait(changed_);
-  if (!listening_) throw Error{*failure_};
-  watchers_.push_back(std::move(watcher));
+  await_post(watcher);
   return handle;
 }
 
-void Listener::end(const std::shared_ptr<Watcher>& watcher) {
+/// Returns when one of the watch's posts is connected: then no cancellation is missed, as in a
+/// cluster every node tells of it.
+void Listener::await_post(const WatcherPtr& watcher) {
+  detail::MutexLock lock{mutex_};
+  for (;;) {
+    std::optional<Error> failure;
+    bool waits = false;
+    for (const std::string& node : watchers_.at(watcher)) {
+      const auto found = stations_.find(node);
+      if (found == stations_.end()) continue;
+      if (found->second.connected) return;
+      if (found->second.failure) {
+        failure = found->second.failure;
+      } else {
+        waits = true;
+      }
+    }
+    if (!waits) throw failure.value_or(Error{Errc::unavailable, "watch: no server of the queues"});
+    lock.wait(changed_);
+  }
+}
+
+void Listener::end(const WatcherPtr& watcher) {
   if (!store_.in_own_process()) return;  // after fork(), the locks may be held for ever
   {
     detail::MutexLock lock{mutex_};
-    std::erase(watchers_, watcher);
+    watchers_.erase(watcher);
   }
   detail::MutexLock lock{watcher->mutex};
   watcher->ended = true;
 }
 
-void Listener::start() {
-  thread_ = detail::start_thread("tmx-listen", {}, [this] { listen(); });
-}
-
-Watch::State Listener::arm(Watcher& watcher) {
+Watch::State Listener::arm(const WatcherPtr& watcher) {
   store_.check_process();
   // First, as a notice may come before the replies are read.
-  watcher.poll_at = steady_now() + around(5s);
-  watcher.armed = true;
-  const auto rest = store_.faults().shortest_rest(watcher.queues);
-  const std::vector<Call> calls = looks_at(watcher.queues);
-  std::optional<std::vector<Reply>> replies = look_tracked(calls);
-  if (!replies) {
-    watcher.poll_at = steady_now() + around(1s);
-    replies = store_.run(calls);
-  }
-  if (rest) watcher.poll_at = std::min(watcher.poll_at.load(), steady_now() + *rest);
-  const Watch::State state = state_of(*replies);
-  if (state.ready) watcher.armed = false;
+  watcher->poll_at = steady_now() + around(5s);
+  watcher->armed = true;
+  const auto rest = store_.faults().shortest_rest(watcher->queues);
+  const std::vector<Reply> replies = look(watcher);
+  if (rest) watcher->poll_within(*rest);
+  const Watch::State state = state_of(replies);
+  if (state.ready) watcher->armed = false;
   return state;
 }
 
+/// Asks each node through its post. What that can't tell is asked in the ordinary way, which knows
+/// how to find a queue that has moved; and again after a poll's time, as no notice will come.
+std::vector<Reply> Listener::look(const WatcherPtr& watcher) {
+  std::vector<Reply> replies;
+  std::vector<Call> others;
+  std::optional<Error> failure;
+  for (const auto& [post, queues] : looks_at(watcher)) {
+    std::vector<Call> calls = calls_for(queues);
+    std::optional<std::vector<Reply>> told;
+    try {
+      if (post) told = post->look(calls);
+    } catch (const Error& error) {
+      failure = error;
+      continue;
+    }
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      if (told && !is_away((*told)[i])) {
+        replies.push_back(std::move((*told)[i]));
+      } else {
+        others.push_back(std::move(calls[i]));
+      }
+    }
+  }
+  if (failure || !others.empty()) watcher->poll_within(around(1s));
+  if (!others.empty()) {
+    try {
+      for (Reply& reply : store_.run(others)) replies.push_back(std::move(reply));
+    } catch (const Error& error) {
+      failure = error;
+    }
+  }
+  if (failure && replies.empty()) throw Error{*failure};
+  return replies;
+}
+
 /// But for queues that rest, since their broken keys would look ready all the time.
-std::vector<Call> Listener::looks_at(std::span<const std::string> all) const {
-  const std::vector<std::string> awake = store_.faults().awake(all);
-  std::span<const std::string> queues{awake};
+std::vector<Listener::Look> Listener::looks_at(const WatcherPtr& watcher) const {
+  std::map<std::string, std::vector<std::string>> queues;
+  std::vector<Look> looks;
+  detail::MutexLock lock{mutex_};
+  const Nodes& nodes = watchers_.at(watcher);
+  for (std::size_t i = 0; i < watcher->queues.size(); ++i) {
+    const std::string& queue = watcher->queues[i];
+    if (!store_.faults().rests(queue)) queues[nodes[i]].push_back(queue);
+  }
+  for (auto& [node, those] : queues) {
+    const auto found = stations_.find(node);
+    looks.push_back({found == stations_.end() ? nullptr : found->second.post, std::move(those)});
+  }
+  return looks;
+}
+
+std::vector<Call> Listener::calls_for(std::span<const std::string> queues) const {
   const std::size_t most = store_.cluster() ? 1 : bound::queues;
   std::vector<Call> calls;
   while (!queues.empty()) {
@@ -142,8 +218,7 @@ Watch::State Listener::state_of(std::span<const Reply> replies) const {
   std::size_t unavailable = 0;
   for (const Reply& reply : replies) {
     // In a cluster, one node that is away must not hide the others' queues.
-    const bool away = reply.is_error() && errc_of(reply) == Errc::unavailable;
-    if (away && ++unavailable < replies.size()) continue;
+    if (is_away(reply) && ++unavailable < replies.size()) continue;
     throw_if_error("watch", reply);
     reply.expect_array(3);
     state.now = time_of(reply[0].as_integer());
@@ -155,197 +230,165 @@ Watch::State Listener::state_of(std::span<const Reply> replies) const {
   return state;
 }
 
-/// Nullopt where tracking is not possible; nothing has been read then.
-std::optional<std::vector<Reply>> Listener::look_tracked(std::span<const Call> calls) {
-  std::shared_ptr<Connection> listener;
-  {
-    detail::MutexLock lock{mutex_};
-    listener = notified_;
-  }
-  if (!listener || calls.empty()) return std::nullopt;
-  std::lock_guard lock{tracker_mutex_};
-  for (bool again = true;; again = false) {
-    if (!prepare_tracker(listener)) return std::nullopt;
+/// The node of each queue, "" where it is not known; of a watch of no queues, any node. Throws if
+/// it is known of none.
+Listener::Nodes Listener::find_nodes(const Watcher& watcher) {
+  Nodes nodes;
+  std::optional<Error> failure;
+  const auto add = [&](std::string_view slot_key) {
     try {
-      return run_looks(*tracker_, calls, store_.transport().command_deadline());
-    } catch (const NothingSent&) {
-      tracker_.reset();
-      if (!again) throw;
+      nodes.push_back(store_.transport().node_of(slot_key));
     } catch (const Error& error) {
-      store_.transport().report_lost(*tracker_, error.what());
-      tracker_.reset();
-      throw;
+      nodes.emplace_back();
+      failure = error;
     }
+  };
+  for (const std::string& stem : watcher.stems) add(stem);
+  if (nodes.empty()) add({});
+  const auto is_known = [](const std::string& node) { return !node.empty(); };
+  if (std::none_of(nodes.begin(), nodes.end(), is_known)) throw Error{*failure};
+  return nodes;
+}
+
+void Listener::open_posts(const Nodes& nodes) {
+  if (stopping_) return;
+  Post::Owner& owner = *this;
+  for (const std::string& node : nodes) {
+    if (node.empty() || stations_.contains(node)) continue;
+    stations_.emplace(node, Station{.post = std::make_shared<Post>(store_, node, owner)});
   }
 }
 
-/// Whether there is a connection now whose reads are tracked for `listener`.
-bool Listener::prepare_tracker(const std::shared_ptr<Connection>& listener) {
-  if (refused_for_.lock() == listener) return false;
-  if (!store_.transport().holds(*listener)) {
-    tracker_.reset();
-    listener->wake();
-    return false;
+/// Sees to it, once a second, that there is a post wherever a watched queue is now, and no other.
+void Listener::follow_queues() {
+  {
+    detail::MutexLock lock{mutex_};
+    const SteadyTime now = steady_now();
+    if (stopping_ || now < follow_at_) return;
+    follow_at_ = now + 1s;
+    std::erase_if(told_, [now](const auto& each) { return now - each.second.at >= told_for; });
   }
-  if (tracker_ && tracked_for_.lock() == listener && tracker_->healthy()) return true;
-  tracker_.reset();
-  tracker_ = store_.transport().dedicate(store_.transport().node_of({}));
-  if (tracker_->contact() != listener->contact()) {
-    tracker_.reset();
-    listener->wake();
-    return false;
+  Watchers moved;
+  for (const WatcherPtr& watcher : watchers()) {
+    try {
+      Nodes nodes = find_nodes(*watcher);
+      detail::MutexLock lock{mutex_};
+      const auto found = watchers_.find(watcher);
+      if (found == watchers_.end() || found->second == nodes) continue;
+      open_posts(nodes);
+      found->second = std::move(nodes);
+      moved.push_back(watcher);
+    } catch (const Error&) {
+      // No node answers at the moment: the posts stay where they are.
+    }
   }
-  try {
-    tracker_->command({"CLIENT", "TRACKING", "ON", "REDIRECT", text(listener->client_id())},
-                      store_.transport().command_deadline());
-  } catch (const Error& error) {
-    tracker_.reset();
-    if (error.errc() == Errc::unavailable) throw;
-    refused_for_ = listener;
-    store_.log()(LogLevel::warning,
-                 std::string{"redis: polls, since it can't track keys: "} + error.what());
-    return false;
+  close_posts();
+  give_ready(moved);
+}
+
+void Listener::close_posts() {
+  std::vector<std::shared_ptr<Post>> ended;  // destroyed without the lock
+  detail::MutexLock lock{mutex_};
+  std::set<std::string> needed;
+  for (const auto& [watcher, nodes] : watchers_) needed.insert(nodes.begin(), nodes.end());
+  if (needed.empty()) return;
+  // So that no cancellation is missed, the last that is connected stays until another one is.
+  const bool heard = std::any_of(stations_.begin(), stations_.end(), [&](const auto& each) {
+    return each.second.connected && needed.contains(each.first);
+  });
+  for (auto each = stations_.begin(); each != stations_.end();) {
+    const Station& station = each->second;
+    if (needed.contains(each->first) || (station.connected && !heard)) {
+      ++each;
+      continue;
+    }
+    station.post->stop();
+    closing_.push_back(station.post);
+    each = stations_.erase(each);
   }
-  tracked_for_ = listener;
+  std::erase_if(closing_, [&ended](const std::shared_ptr<Post>& post) {
+    if (post->ended()) ended.push_back(post);
+    return post->ended();
+  });
+}
+
+/// Null if it is to close.
+Listener::Station* Listener::station_of(const Post& post) {
+  const auto found = stations_.find(post.node());
+  const bool ours = found != stations_.end() && found->second.post.get() == &post;
+  return ours ? &found->second : nullptr;
+}
+
+void Listener::connected(const Post& post) {
+  give_ready(watchers_at(post.node()));  // before new watches may arm
+  detail::MutexLock lock{mutex_};
+  if (Station* const station = station_of(post)) {
+    station->connected = true;
+    station->failure.reset();
+  }
+  changed_.notify_all();
+}
+
+void Listener::missed(const Post& post) { give_ready(watchers_at(post.node())); }
+
+void Listener::disconnected(const Post& post, const std::optional<Error>& reason) {
+  for (const WatcherPtr& watcher : watchers_at(post.node())) watcher->poll_within(around(1s));
+  detail::MutexLock lock{mutex_};
+  if (Station* const station = station_of(post)) {
+    // Its queues may be elsewhere by now.
+    if (std::exchange(station->connected, false)) follow_at_ = {};
+    if (reason) station->failure = reason;
+  }
+  changed_.notify_all();
+}
+
+void Listener::changed(const Post& post, ReplyView keys) {
+  if (!keys.is_array()) {
+    give_ready(watchers_at(post.node()));
+    return;
+  }
+  Watchers concerned = watchers();
+  std::erase_if(concerned, [&](const WatcherPtr& watcher) {
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      for (const std::string& stem : watcher->stems) {
+        if (keys[i].as_string().starts_with(stem)) return false;
+      }
+    }
+    return true;
+  });
+  give_ready(concerned);
+}
+
+void Listener::cancelled(const Post& post, std::string task_id) {
+  if (!is_new(post, task_id)) return;
+  const Hint hint{.kind = Hint::Kind::cancel, .task_id = std::move(task_id)};
+  for (const WatcherPtr& watcher : watchers()) give(*watcher, hint);
+}
+
+/// In a cluster every post hears of a cancellation. The first to do so tells it: a later one could
+/// hit the next run of the task. One that comes by the same post is another cancellation.
+bool Listener::is_new(const Post& post, const std::string& task_id) {
+  const SteadyTime now = steady_now();
+  detail::MutexLock lock{mutex_};
+  if (stations_.size() == 1 && closing_.empty()) return true;
+  Told& told = told_[task_id];
+  if (told.node != post.node() && now - told.at < told_for) return false;
+  told = {post.node(), now};
   return true;
 }
 
-/// With the connection that tracks, its notices are gone too.
-void Listener::drop_closed_tracker() {
-  {
-    std::unique_lock lock{tracker_mutex_, std::try_to_lock};
-    if (!lock || !tracker_ || tracker_->healthy()) return;
-    tracker_.reset();
-  }
-  give_ready([](const Watcher&) { return true; });
-}
-
-void Listener::listen() {
-  while (!stopping_) {
-    try {
-      connect();
-      read_notices();
-    } catch (const std::exception& fault) {
-      const auto* error = dynamic_cast<const Error*>(&fault);
-      detail::MutexLock lock{mutex_};
-      if (listening_) store_.transport().report_lost(*listening_, fault.what());
-      failure_ = error ? *error : Error{Errc::unavailable, fault.what()};
-    }
-    disconnect();
+SteadyTime Listener::turn() {
+  SteadyTime until = steady_now() + 1s;
+  try {
+    follow_queues();
     give_due_polls();
-    // Connecting has its own, growing intervals; this only asks again.
-    const SteadyTime again = steady_now() + around(50ms);
-    detail::MutexLock lock{mutex_};
-    while (!stopping_ && steady_now() < again) lock.wait_until(changed_, again);
-  }
-  disconnect();
-}
-
-void Listener::connect() {
-  std::shared_ptr<Connection> connection =
-      store_.transport().dedicate(store_.transport().node_of({}));
-  const SteadyTime deadline = store_.transport().command_deadline();
-  Commands subscribe;
-  subscribe.add({"SUBSCRIBE", cancel_channel_}).add({"SUBSCRIBE", invalidation_channel});
-  connection->send(subscribe, deadline);
-  bool notices = !store_.cluster() && connection->client_id() != 0;
-  for (std::size_t answered = 0; answered < subscribe.size() && !stopping_;) {
-    const std::optional<Reply> reply = connection->receive(deadline);
-    if (!reply) throw Error{Errc::unavailable, "redis: no answer to SUBSCRIBE in time"};
-    if (reply->is_error()) {
-      const Error error = error_of("subscribe", *reply);
-      if (error.errc() == Errc::unavailable) throw error;
-      store_.log()(LogLevel::warning, error.what());
-      notices = notices && answered == 0;
-    } else if (reply->size() > 0 && (*reply)[0].as_string() != "subscribe") {
-      handle(*reply);
-      continue;
-    }
-    ++answered;
-  }
-  heard_at_ = checked_at_ = steady_now();
-  asked_ = false;
-  {
-    detail::MutexLock lock{mutex_};
-    notified_ = notices ? connection : nullptr;
-  }
-  // Who is armed for an earlier connection may have missed a notice; before new watches may arm.
-  give_ready([](const Watcher&) { return true; });
-  {
-    detail::MutexLock lock{mutex_};
-    listening_ = std::move(connection);
-    failure_.reset();
-  }
-  changed_.notify_all();
-}
-
-void Listener::disconnect() {
-  detail::MutexLock lock{mutex_};
-  notified_.reset();
-  listening_.reset();
-  changed_.notify_all();
-}
-
-/// Returns when the connection is out of date.
-void Listener::read_notices() {
-  std::shared_ptr<Connection> connection;
-  {
-    detail::MutexLock lock{mutex_};
-    connection = listening_;
-  }
-  while (!stopping_ && store_.transport().holds(*connection)) {
-    SteadyTime until = steady_now() + 1s;
-    for (const auto& watcher : watchers()) {
+    for (const WatcherPtr& watcher : watchers()) {
       if (watcher->armed) until = std::min(until, watcher->poll_at.load());
     }
-    if (const std::optional<Reply> reply = connection->receive(until)) {
-      heard_at_ = steady_now();
-      asked_ = false;
-      handle(*reply);
-    }
-    give_due_polls();
-    keep_alive(*connection);
+  } catch (const std::exception& fault) {
+    store_.log()(LogLevel::error, std::string{"redis: watches: "} + fault.what());
   }
-}
-
-/// Finds out, about once a second, whether both connections still work.
-void Listener::keep_alive(Connection& connection) {
-  const SteadyTime now = steady_now();
-  if (now - checked_at_ < 1s) return;
-  checked_at_ = now;
-  drop_closed_tracker();
-  constexpr auto silence = 5s;
-  if (!asked_ && now - heard_at_ >= silence) {
-    Commands ping;
-    ping.add({"PING"});
-    connection.send(ping, store_.transport().command_deadline());
-    asked_ = true;
-  } else if (asked_ && now - heard_at_ >= silence + store_.options().command_timeout) {
-    throw Error{Errc::unavailable, "redis: the connection that listens is dead"};
-  }
-}
-
-void Listener::handle(ReplyView notice) {
-  if (!notice.is_array() || notice.size() < 3 || !notice[0].is_string() ||
-      notice[0].as_string() != "message") {
-    return;
-  }
-  const std::string_view channel = notice[1].as_string();
-  if (channel == cancel_channel_) {
-    const Hint hint{.kind = Hint::Kind::cancel, .task_id = std::string{notice[2].as_string()}};
-    for (const auto& watcher : watchers()) give(*watcher, hint);
-  } else if (channel == invalidation_channel) {
-    const ReplyView keys = notice[2];
-    give_ready([&](const Watcher& watcher) {
-      if (!keys.is_array()) return true;  // all keys are gone
-      for (std::size_t i = 0; i < keys.size(); ++i) {
-        for (const std::string& stem : watcher.stems) {
-          if (keys[i].as_string().starts_with(stem)) return true;
-        }
-      }
-      return false;
-    });
-  }
+  return until;
 }
 
 void Listener::give(Watcher& watcher, const Hint& hint) const {
@@ -359,20 +402,34 @@ void Listener::give(Watcher& watcher, const Hint& hint) const {
   }
 }
 
-void Listener::give_ready(const std::function<bool(const Watcher&)>& concerned) const {
-  for (const auto& watcher : watchers()) {
-    if (watcher->armed && concerned(*watcher)) give(*watcher, {});
+void Listener::give_ready(const Watchers& all) const {
+  for (const WatcherPtr& watcher : all) {
+    if (watcher->armed) give(*watcher, {});
   }
 }
 
 void Listener::give_due_polls() const {
-  const SteadyTime now = steady_now();
-  give_ready([now](const Watcher& watcher) { return watcher.poll_at.load() <= now; });
+  Watchers due = watchers();
+  std::erase_if(due, [now = steady_now()](const WatcherPtr& watcher) {
+    return watcher->poll_at.load() > now;
+  });
+  give_ready(due);
 }
 
 Listener::Watchers Listener::watchers() const {
+  Watchers all;
   detail::MutexLock lock{mutex_};
-  return watchers_;
+  for (const auto& [watcher, nodes] : watchers_) all.push_back(watcher);
+  return all;
+}
+
+Listener::Watchers Listener::watchers_at(const std::string& node) const {
+  Watchers there;
+  detail::MutexLock lock{mutex_};
+  for (const auto& [watcher, nodes] : watchers_) {
+    if (std::find(nodes.begin(), nodes.end(), node) != nodes.end()) there.push_back(watcher);
+  }
+  return there;
 }
 
 }  // namespace taskmux::redis

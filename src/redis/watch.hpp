@@ -1,106 +1,105 @@
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
-#include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
-#include <thread>
-#include <utility>
 #include <vector>
 
+#include "redis/post.hpp"
 #include "redis/store.hpp"
 #include "taskmux/broker.hpp"
 #include "taskmux/detail/mutex.hpp"
 
 namespace taskmux::redis {
 
-/// All watches of a broker: two connections and one thread ("tmx-listen"), however many watches and
-/// queues there are, from the first watch on.
+/// All watches of a broker. Whatever their number and that of their queues, they share one Post at
+/// each server of a watched queue, from the first watch on: at one server, but in a cluster, where
+/// each node tells of its own keys alone, at each node that has such a queue.
 ///
-/// One connection listens: it is subscribed to asynq:cancel and to the notices of invalidation. The
-/// other tracks: what it reads, Redis remembers, and tells the listener once when it changes. So
-/// arm(), which reads how the queues stand through that one, both learns the state and asks for the
-/// notice. Each time the listener is connected anew, it gives a hint to all, since notices may have
-/// been lost. Both are given up when calls go to another server (a failover), or one of them does.
-///
-/// Where tracking is refused, and in a cluster (whose nodes each tell of their own keys alone), an
-/// armed watch gets a hint at random every 0.5 to 1.5 s, as asynq polls; else every 5 s, in case a
-/// notice is lost.
-class Listener {
+/// An armed watch gets a hint when a key of its queues changes, and when that may have happened
+/// unnoticed: a post is connected anew, or a queue is found to be at another node now, where a post
+/// is then set up. Besides, it gets one at random every 2.5 to 7.5 s, in case a notice is lost; or,
+/// as asynq polls, every 0.5 to 1.5 s while one of its queues is where no notices come from, as
+/// tracking is refused there or the server is away. What other servers tell is not held up by that.
+class Listener final : private Post::Owner {
  public:
   explicit Listener(Store& store);
   ~Listener();
   Listener(const Listener&) = delete;
   Listener& operator=(const Listener&) = delete;
 
-  /// See Broker::watch(). Throws Error{unavailable} if the server can't be reached.
+  /// See Broker::watch(). Throws Error{unavailable} if none of the queues' servers can be reached.
   std::unique_ptr<Watch> watch(std::vector<std::string> queues,
                                std::function<void(const Hint&)> callback);
 
  private:
-  /// One watch. Its callback runs under its mutex, so that its end can wait for that.
-  struct Watcher {
-    Watcher(std::vector<std::string> watched, std::function<void(const Hint&)> to_call)
-        : queues{std::move(watched)}, callback{std::move(to_call)} {}
-
-    const std::vector<std::string> queues;
-    std::vector<std::string> stems{};  // of the queues' keys
-    const std::function<void(const Hint&)> callback;
-    std::atomic<bool> armed{false};
-    std::atomic<SteadyTime> poll_at{SteadyTime{}};
-    detail::Mutex mutex{};
-    bool ended TASKMUX_GUARDED_BY(mutex) = false;
-  };
+  struct Watcher;
   class Handle;
-  using Watchers = std::vector<std::shared_ptr<Watcher>>;
+  using WatcherPtr = std::shared_ptr<Watcher>;
+  using Watchers = std::vector<WatcherPtr>;
+  using Nodes = std::vector<std::string>;
 
-  Watch::State arm(Watcher& watcher);
-  std::vector<Call> looks_at(std::span<const std::string> all) const;
+  /// A post, and how it stands.
+  struct Station {
+    std::shared_ptr<Post> post{};
+    bool connected = false;
+    std::optional<Error> failure{};  // of the last attempt to connect
+  };
+  /// The queues of a watch at one node, and the post there, if there is one.
+  struct Look {
+    std::shared_ptr<Post> post{};
+    std::vector<std::string> queues{};
+  };
+  /// A cancellation that was told.
+  struct Told {
+    std::string node{};  // where it was heard
+    SteadyTime at{};
+  };
+
+  Watch::State arm(const WatcherPtr& watcher);
+  std::vector<Reply> look(const WatcherPtr& watcher);
+  std::vector<Look> looks_at(const WatcherPtr& watcher) const;
+  std::vector<Call> calls_for(std::span<const std::string> queues) const;
   Watch::State state_of(std::span<const Reply> replies) const;
-  std::optional<std::vector<Reply>> look_tracked(std::span<const Call> calls);
-  bool prepare_tracker(const std::shared_ptr<Connection>& listener);
-  void drop_closed_tracker();
-  void end(const std::shared_ptr<Watcher>& watcher);
+  void end(const WatcherPtr& watcher);
 
-  void start();
-  void listen();
-  void connect();
-  void disconnect();
-  void read_notices();
-  void keep_alive(Connection& connection);
-  void handle(ReplyView notice);
+  Nodes find_nodes(const Watcher& watcher);
+  void open_posts(const Nodes& nodes) TASKMUX_REQUIRES(mutex_);
+  void await_post(const WatcherPtr& watcher);
+  void follow_queues();
+  void close_posts();
+  Station* station_of(const Post& post) TASKMUX_REQUIRES(mutex_);
+
+  void connected(const Post& post) override;
+  void missed(const Post& post) override;
+  void disconnected(const Post& post, const std::optional<Error>& reason) override;
+  void changed(const Post& post, ReplyView keys) override;
+  void cancelled(const Post& post, std::string task_id) override;
+  SteadyTime turn() override;
+
+  bool is_new(const Post& post, const std::string& task_id);
   void give(Watcher& watcher, const Hint& hint) const;
-  void give_ready(const std::function<bool(const Watcher&)>& concerned) const;
+  void give_ready(const Watchers& all) const;
   void give_due_polls() const;
   Watchers watchers() const;
+  Watchers watchers_at(const std::string& node) const;
 
   Store& store_;
-  const std::string cancel_channel_;
-  std::atomic<bool> stopping_{false};
 
   mutable detail::Mutex mutex_;
   std::condition_variable changed_;
-  Watchers watchers_ TASKMUX_GUARDED_BY(mutex_);
-  std::shared_ptr<Connection> notified_ TASKMUX_GUARDED_BY(mutex_);   // null = no notices come
-  std::shared_ptr<Connection> listening_ TASKMUX_GUARDED_BY(mutex_);  // null = not connected
-  std::optional<Error> failure_ TASKMUX_GUARDED_BY(mutex_);  // of the last attempt to connect
+  bool stopping_ TASKMUX_GUARDED_BY(mutex_) = false;
+  std::map<WatcherPtr, Nodes> watchers_ TASKMUX_GUARDED_BY(mutex_);  // each queue's; "": not known
+  std::map<std::string, Told> told_ TASKMUX_GUARDED_BY(mutex_);      // by task
+  SteadyTime follow_at_ TASKMUX_GUARDED_BY(mutex_){};
 
-  // Of the thread alone:
-  SteadyTime heard_at_{};
-  SteadyTime checked_at_{};
-  bool asked_ = false;  // a PING is out
-
-  std::mutex tracker_mutex_;  // guards what follows; held over a round trip
-  std::unique_ptr<Connection> tracker_;
-  std::weak_ptr<Connection> tracked_for_;  // the listener to which the tracker's notices go
-  std::weak_ptr<Connection> refused_for_;  // the listener for which tracking was refused
-
-  std::thread thread_;  // last: it uses the members above
+  // Last: their threads use the members above.
+  std::map<std::string, Station> stations_ TASKMUX_GUARDED_BY(mutex_);     // by node
+  std::vector<std::shared_ptr<Post>> closing_ TASKMUX_GUARDED_BY(mutex_);  // until they have ended
 };
 
 }  // namespace taskmux::redis

@@ -1,8 +1,6 @@
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -79,27 +77,6 @@ TEST_CASE("in a cluster, what one queue can't give is taken from the others", "[
   CHECK(reply.runs.size() == 12);
   CHECK(reply.runs.front().message->queue == "b");
   CHECK(reply.more);
-}
-
-TEST_CASE("in a cluster, watches are polled, and cancellations come at once", "[redis][cluster]") {
-  ClusterFixture t;
-  std::mutex mutex;
-  std::condition_variable arrived;
-  bool ready = false;
-  bool cancelled = false;
-  const auto watch = t.broker.watch(t.queues, [&](const Hint& hint) {
-    std::lock_guard lock{mutex};
-    (hint.kind == Hint::Kind::ready ? ready : cancelled) = true;
-    arrived.notify_all();
-  });
-  CHECK_FALSE(watch->arm().ready);
-  started(t.broker, message("t1", "c"));
-  t.view.cancel("c", "t1", CancelMode::drop);
-  std::unique_lock lock{mutex};
-  CHECK(arrived.wait_for(lock, 10s, [&] { return ready && cancelled; }));
-  lock.unlock();
-  enqueue(t.broker, message("t2", "f"));
-  CHECK(watch->arm().ready);
 }
 
 /// What `function` returns once it has not thrown `unavailable`.

@@ -42,6 +42,10 @@ using ThisRedisLibrary =
 /// *Malformed*: a message that can't be read, or that names another task or queue than its key, is
 /// archived under its id as a task of type `taskmux:malformed` when a worker comes upon it.
 ///
+/// *Watches*, all together, take two connections and a thread, from the first on; in a cluster as
+/// much for each node that serves a watched queue. Where Redis refuses to tell of changes, a watch
+/// is polled about once a second.
+///
 /// *Full*: a Redis that is at its maxmemory and evicts nothing refuses enqueue(), as queue_full,
 /// and nothing else.
 ///

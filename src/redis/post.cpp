@@ -1,0 +1,235 @@
+#include "redis/post.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <string_view>
+#include <utility>
+
+#include "redis/scripts.hpp"
+#include "taskmux/detail/thread.hpp"
+
+namespace taskmux::redis {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::string_view invalidation_channel = "__redis__:invalidate";
+
+SteadyTime steady_now() { return std::chrono::steady_clock::now(); }
+
+// Runs `looks`; loads their script first where the server lacks it.
+std::vector<Reply> run_looks(Connection& connection, std::span<const Call> looks,
+                             SteadyTime deadline) {
+  Commands commands;
+  for (const Call& look : looks) encode(look, commands);
+  std::vector<Reply> replies = connection.pipeline(commands, deadline);
+  const bool missing = std::any_of(replies.begin(), replies.end(), [](const Reply& reply) {
+    return reply.error_code() == "NOSCRIPT";
+  });
+  if (!missing) return replies;
+  connection.command({"SCRIPT", "LOAD", scripts().look.source}, deadline);
+  return connection.pipeline(commands, deadline);
+}
+
+Error error_from(const std::exception& fault) {
+  const auto* error = dynamic_cast<const Error*>(&fault);
+  return error ? *error : Error{Errc::unavailable, fault.what()};
+}
+
+}  // namespace
+
+Post::Post(Store& store, std::string node, Owner& owner)
+    : store_{store},
+      node_{std::move(node)},
+      owner_{owner},
+      cancel_channel_{store.global().cancel()},
+      thread_{detail::start_thread("tmx-listen", {}, [this] { run(); })} {}
+
+Post::~Post() {
+  stop();
+  thread_.join();
+}
+
+void Post::stop() {
+  {
+    detail::MutexLock lock{mutex_};
+    stopping_ = true;
+    if (listener_) listener_->wake();
+  }
+  stopped_.notify_all();
+}
+
+std::optional<std::vector<Reply>> Post::look(std::span<const Call> looks) {
+  std::shared_ptr<Connection> listener;
+  {
+    detail::MutexLock lock{mutex_};
+    listener = notified_;
+  }
+  if (!listener || looks.empty()) return std::nullopt;
+  std::lock_guard lock{tracker_mutex_};
+  for (bool again = true;; again = false) {
+    if (!prepare_tracker(listener)) return std::nullopt;
+    try {
+      return run_looks(*tracker_, looks, store_.transport().command_deadline());
+    } catch (const NothingSent&) {
+      tracker_.reset();
+      if (!again) throw;
+    } catch (const Error& error) {
+      store_.transport().report_lost(*tracker_, error.what());
+      tracker_.reset();
+      throw;
+    }
+  }
+}
+
+/// Whether there is a connection now whose reads are tracked for `listener`.
+bool Post::prepare_tracker(const std::shared_ptr<Connection>& listener) {
+  if (refused_for_.lock() == listener) return false;
+  if (!store_.transport().holds(*listener)) {
+    tracker_.reset();
+    listener->wake();
+    return false;
+  }
+  if (tracker_ && tracked_for_.lock() == listener && tracker_->healthy()) return true;
+  tracker_.reset();
+  tracker_ = store_.transport().dedicate(node_);
+  if (tracker_->contact() != listener->contact()) {
+    tracker_.reset();
+    listener->wake();
+    return false;
+  }
+  try {
+    tracker_->command({"CLIENT", "TRACKING", "ON", "REDIRECT", text(listener->client_id())},
+                      store_.transport().command_deadline());
+  } catch (const Error& error) {
+    tracker_.reset();
+    if (error.errc() == Errc::unavailable) throw;
+    refused_for_ = listener;
+    store_.log()(LogLevel::warning,
+                 std::string{"redis: polls, since it can't track keys: "} + error.what());
+    return false;
+  }
+  tracked_for_ = listener;
+  return true;
+}
+
+/// With the connection that tracks, its notices are gone too.
+void Post::drop_closed_tracker() {
+  {
+    std::unique_lock lock{tracker_mutex_, std::try_to_lock};
+    if (!lock || !tracker_ || tracker_->healthy()) return;
+    tracker_.reset();
+  }
+  owner_.missed(*this);
+}
+
+void Post::run() {
+  while (!stopping_) {
+    std::optional<Error> reason;
+    try {
+      connect();
+      read_notices();
+    } catch (const std::exception& fault) {
+      reason = error_from(fault);
+    }
+    disconnect(reason);
+    owner_.disconnected(*this, reason);
+    owner_.turn();
+    // Connecting has its own, growing intervals; this only asks again.
+    const SteadyTime again = steady_now() + 50ms;
+    detail::MutexLock lock{mutex_};
+    while (!stopping_ && steady_now() < again) lock.wait_until(stopped_, again);
+  }
+  ended_ = true;
+}
+
+void Post::connect() {
+  std::shared_ptr<Connection> connection = store_.transport().dedicate(node_);
+  const SteadyTime deadline = store_.transport().command_deadline();
+  Commands subscribe;
+  subscribe.add({"SUBSCRIBE", cancel_channel_}).add({"SUBSCRIBE", invalidation_channel});
+  connection->send(subscribe, deadline);
+  bool notices = connection->client_id() != 0;
+  for (std::size_t answered = 0; answered < subscribe.size() && !stopping_;) {
+    const std::optional<Reply> reply = connection->receive(deadline);
+    if (!reply) throw Error{Errc::unavailable, "redis: no answer to SUBSCRIBE in time"};
+    if (reply->is_error()) {
+      const Error error = error_of("subscribe", *reply);
+      if (error.errc() == Errc::unavailable) throw error;
+      store_.log()(LogLevel::warning, error.what());
+      notices = notices && answered == 0;
+    } else if (reply->size() > 0 && (*reply)[0].as_string() != "subscribe") {
+      handle(*reply);
+      continue;
+    }
+    ++answered;
+  }
+  heard_at_ = checked_at_ = steady_now();
+  asked_ = false;
+  {
+    detail::MutexLock lock{mutex_};
+    if (notices) notified_ = connection;
+    listener_ = std::move(connection);
+  }
+  owner_.connected(*this);
+}
+
+void Post::disconnect(const std::optional<Error>& reason) {
+  std::shared_ptr<Connection> listener;
+  {
+    detail::MutexLock lock{mutex_};
+    notified_.reset();
+    listener = std::exchange(listener_, nullptr);
+  }
+  if (listener && reason) store_.transport().report_lost(*listener, reason->what());
+}
+
+/// Returns when the connection is out of date.
+void Post::read_notices() {
+  std::shared_ptr<Connection> listener;
+  {
+    detail::MutexLock lock{mutex_};
+    listener = listener_;
+  }
+  while (!stopping_ && store_.transport().holds(*listener)) {
+    if (const std::optional<Reply> reply = listener->receive(owner_.turn())) {
+      heard_at_ = steady_now();
+      asked_ = false;
+      handle(*reply);
+    }
+    keep_alive(*listener);
+  }
+}
+
+/// Finds out, about once a second, whether both connections still work.
+void Post::keep_alive(Connection& listener) {
+  const SteadyTime now = steady_now();
+  if (now - checked_at_ < 1s) return;
+  checked_at_ = now;
+  drop_closed_tracker();
+  constexpr auto silence = 5s;
+  if (!asked_ && now - heard_at_ >= silence) {
+    Commands ping;
+    ping.add({"PING"});
+    listener.send(ping, store_.transport().command_deadline());
+    asked_ = true;
+  } else if (asked_ && now - heard_at_ >= silence + store_.options().command_timeout) {
+    throw Error{Errc::unavailable, "redis: the connection that listens is dead"};
+  }
+}
+
+void Post::handle(ReplyView notice) {
+  if (!notice.is_array() || notice.size() < 3 || !notice[0].is_string() ||
+      notice[0].as_string() != "message") {
+    return;
+  }
+  const std::string_view channel = notice[1].as_string();
+  if (channel == cancel_channel_) {
+    owner_.cancelled(*this, std::string{notice[2].as_string()});
+  } else if (channel == invalidation_channel) {
+    owner_.changed(*this, notice[2]);
+  }
+}
+
+}  // namespace taskmux::redis

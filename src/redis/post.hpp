@@ -1,0 +1,102 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "redis/store.hpp"
+#include "taskmux/detail/mutex.hpp"
+
+namespace taskmux::redis {
+
+/// A listening post at one server (at one node of a cluster): two connections and the thread
+/// "tmx-listen", which ends when this is destroyed or told to stop.
+///
+/// One connection listens: it is subscribed to asynq:cancel and to the notices of invalidation. The
+/// other tracks: what it reads, Redis remembers, and tells the listener once when it changes. So
+/// look(), which reads how queues stand through that one, both learns the state and asks for the
+/// notice. Both are given up when calls go to another server (a failover), or one of them does, and
+/// are made anew for as long as this lives.
+class Post {
+ public:
+  /// Whom a post tells what it hears, always on the post's thread.
+  class Owner {
+   public:
+    /// It listens now. What was looked at before may have changed without a notice.
+    virtual void connected(const Post& post) = 0;
+    /// What was looked at may have changed without a notice.
+    virtual void missed(const Post& post) = 0;
+    /// No notice comes until connected(). Again after each attempt; with the reason, unless the
+    /// connections were merely out of date.
+    virtual void disconnected(const Post& post, const std::optional<Error>& reason) = 0;
+    /// Keys that were looked at have changed; all of them if `keys` is no array.
+    virtual void changed(const Post& post, ReplyView keys) = 0;
+    virtual void cancelled(const Post& post, std::string task_id) = 0;
+    /// For what is to be done from time to time: called when the time that it returned last has
+    /// come, or sooner. Must not throw.
+    virtual SteadyTime turn() = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  /// At the server that Transport::node_of() names `node`. `store` and `owner` must outlive it.
+  Post(Store& store, std::string node, Owner& owner);
+  ~Post();
+  Post(const Post&) = delete;
+  Post& operator=(const Post&) = delete;
+
+  const std::string& node() const noexcept { return node_; }
+
+  /// Lets the thread end soon. Any thread; does not wait.
+  void stop();
+  /// Whether the thread has nothing more to do: to destroy it takes no time.
+  bool ended() const noexcept { return ended_; }
+
+  /// Runs `looks` so that the owner is told once when a key of theirs changes. Nullopt where that is
+  /// not possible, at the moment or at all; nothing has been read then. Throws Error when the server
+  /// can't be reached. Any thread.
+  std::optional<std::vector<Reply>> look(std::span<const Call> looks);
+
+ private:
+  void run();
+  void connect();
+  void disconnect(const std::optional<Error>& reason);
+  void read_notices();
+  void keep_alive(Connection& listener);
+  void handle(ReplyView notice);
+  bool prepare_tracker(const std::shared_ptr<Connection>& listener);
+  void drop_closed_tracker();
+
+  Store& store_;
+  const std::string node_;
+  Owner& owner_;
+  const std::string cancel_channel_;
+  std::atomic<bool> stopping_{false};
+  std::atomic<bool> ended_{false};
+
+  detail::Mutex mutex_;
+  std::condition_variable stopped_;
+  std::shared_ptr<Connection> listener_ TASKMUX_GUARDED_BY(mutex_);  // null = not connected
+  std::shared_ptr<Connection> notified_ TASKMUX_GUARDED_BY(mutex_);  // null = no notices come
+
+  // Of the thread alone:
+  SteadyTime heard_at_{};
+  SteadyTime checked_at_{};
+  bool asked_ = false;  // a PING is out
+
+  std::mutex tracker_mutex_;  // guards what follows; held over a round trip
+  std::unique_ptr<Connection> tracker_;
+  std::weak_ptr<Connection> tracked_for_;  // the listener to which the tracker's notices go
+  std::weak_ptr<Connection> refused_for_;  // the listener for which tracking was refused
+
+  std::thread thread_;  // last: it uses the members above
+};
+
+}  // namespace taskmux::redis
