@@ -73,11 +73,11 @@ std::optional<std::vector<Reply>> Post::look(std::span<const Call> looks) {
     try {
       return run_looks(*tracker_, looks, store_.transport().command_deadline());
     } catch (const NothingSent&) {
-      tracker_.reset();
+      lose_tracker(*listener);
       if (!again) throw;
     } catch (const Error& error) {
       store_.transport().report_lost(*tracker_, error.what());
-      tracker_.reset();
+      lose_tracker(*listener);
       throw;
     }
   }
@@ -91,7 +91,10 @@ bool Post::prepare_tracker(const std::shared_ptr<Connection>& listener) {
     listener->wake();
     return false;
   }
-  if (tracker_ && tracked_for_.lock() == listener && tracker_->healthy()) return true;
+  if (tracker_ && tracked_for_.lock() == listener) {
+    if (tracker_->healthy()) return true;
+    lose_tracker(*listener);
+  }
   tracker_.reset();
   tracker_ = store_.transport().dedicate(node_);
   if (tracker_->contact() != listener->contact()) {
@@ -114,14 +117,16 @@ bool Post::prepare_tracker(const std::shared_ptr<Connection>& listener) {
   return true;
 }
 
-/// With the connection that tracks, its notices are gone too.
-void Post::drop_closed_tracker() {
-  {
-    std::unique_lock lock{tracker_mutex_, std::try_to_lock};
-    if (!lock || !tracker_ || tracker_->healthy()) return;
-    tracker_.reset();
-  }
-  owner_.missed(*this);
+/// Its notices are gone with it: those that others than the caller wait for, too.
+void Post::lose_tracker(Connection& listener) {
+  tracker_.reset();
+  tracker_lost_ = true;
+  listener.wake();
+}
+
+void Post::drop_closed_tracker(Connection& listener) {
+  std::unique_lock lock{tracker_mutex_, std::try_to_lock};
+  if (lock && tracker_ && !tracker_->healthy()) lose_tracker(listener);
 }
 
 void Post::run() {
@@ -199,6 +204,7 @@ void Post::read_notices() {
       handle(*reply);
     }
     keep_alive(*listener);
+    if (tracker_lost_.exchange(false)) owner_.missed(*this);
   }
 }
 
@@ -207,7 +213,7 @@ void Post::keep_alive(Connection& listener) {
   const SteadyTime now = steady_now();
   if (now - checked_at_ < 1s) return;
   checked_at_ = now;
-  drop_closed_tracker();
+  drop_closed_tracker(listener);
   constexpr auto silence = 5s;
   if (!asked_ && now - heard_at_ >= silence) {
     Commands ping;

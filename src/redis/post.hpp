@@ -72,7 +72,8 @@ class Post {
   void keep_alive(Connection& listener);
   void handle(ReplyView notice);
   bool prepare_tracker(const std::shared_ptr<Connection>& listener);
-  void drop_closed_tracker();
+  void lose_tracker(Connection& listener);
+  void drop_closed_tracker(Connection& listener);
 
   Store& store_;
   const std::string node_;
@@ -80,6 +81,7 @@ class Post {
   const std::string cancel_channel_;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> ended_{false};
+  std::atomic<bool> tracker_lost_{false};  // and the owner has not been told
 
   detail::Mutex mutex_;
   std::condition_variable stopped_;

@@ -102,6 +102,20 @@ TEST_CASE("when the tracking connection is lost, all are told, and it works agai
   CHECK(box.ready());
 }
 
+TEST_CASE("when an armed watch makes the tracking connection anew, the others are told",
+          "[redis][watch]") {
+  RedisFixture t;
+  HintBox box;
+  HintBox other;
+  const auto watch = t.broker.watch({"default"}, box.callback());
+  const auto waiting = t.broker.watch({"other"}, other.callback());
+  REQUIRE_FALSE(waiting->arm().ready);
+  t.redis.command({"CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"});
+  REQUIRE_FALSE(watch->arm().ready);
+  enqueue(t.broker, message("t1", "other"));
+  CHECK(other.ready());
+}
+
 TEST_CASE("where tracking is refused, watches are polled", "[redis][watch]") {
   RedisFixture t;
   t.redis.command({"ACL", "SETUSER", "default", "-client|tracking"});
