@@ -92,7 +92,7 @@ class TASKMUX_API ServeMux final : public TaskHandler {
   }
 
   /// Routes and runs; never throws.
-  Outcome handle(Context& context, const Task& task) noexcept override;
+  inline Outcome handle(Context& context, const Task& task) noexcept override;
 
   /// Whether a pattern matches.
   bool knows(std::string_view type) const noexcept { return find(type) != nullptr; }
@@ -128,7 +128,7 @@ class TASKMUX_API ServeMux final : public TaskHandler {
   };
 
   struct DefaultNotFound final : TaskHandler {
-    Outcome handle(Context& context, const Task& task) override;
+    inline Outcome handle(Context& context, const Task& task) override;
   };
 
   /// False for an empty std::function or a null function pointer.

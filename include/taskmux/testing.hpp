@@ -60,7 +60,7 @@ class TestServer {
         : clock_{std::move(clock)}, manual_{dynamic_cast<ManualClock*>(clock_.get())} {}
     Time now() const override { return clock_->now(); }
     SteadyTime steady_now() const override { return clock_->steady_now(); }
-    void wait(Waker& waker, std::optional<SteadyTime> deadline) override;
+    inline void wait(Waker& waker, std::optional<SteadyTime> deadline) override;
     void set_run(detail::RunState* run) noexcept { run_ = run; }
 
    private:

@@ -1,4 +1,5 @@
-# What taskmux.hpp costs whoever includes it: at most MAX_LINES preprocessed lines, and none of the heavy headers.
+# What taskmux.hpp costs whoever includes it: at most MAX_LINES preprocessed lines, none of the heavy headers, and no
+# code for what is not used.
 cmake_minimum_required(VERSION 3.25)
 set(command ${COMPILER} -std=c++20 -I${SOURCE_DIR}/include -x c++
             ${SOURCE_DIR}/include/taskmux/taskmux.hpp)
@@ -18,3 +19,14 @@ message("taskmux.hpp preprocesses to ${lines} lines; ${MAX_LINES} are allowed")
 if(lines GREATER MAX_LINES)
   message(SEND_ERROR "taskmux.hpp has become too heavy")
 endif()
+
+# A class whose first virtual function is not inline where the class is defined has its table, and all that this refers
+# to, compiled in every file that includes it.
+foreach(header taskmux.hpp testing.hpp)
+  execute_process(COMMAND ${COMPILER} -std=c++20 -I${SOURCE_DIR}/include -x c++ -S -o -
+                          ${SOURCE_DIR}/include/taskmux/${header}
+                  OUTPUT_VARIABLE code ERROR_QUIET COMMAND_ERROR_IS_FATAL ANY)
+  if(code MATCHES "\n(_ZTVN7taskmux[A-Za-z0-9_]*):")
+    message(SEND_ERROR "including ${header} compiles ${CMAKE_MATCH_1}: declare its class's virtual functions inline")
+  endif()
+endforeach()

@@ -42,40 +42,43 @@ struct MemoryBrokerOptions {
 /// A broker inside the process: nothing to install, and nothing outlives the process. The whole
 /// contract of Broker and QueueView, exact to the microsecond. A lost run is taken over 1 s after
 /// its lease ended. The archive never evicts by itself. Thread-safe.
+// Virtual functions that are defined elsewhere say `inline` here: one that does not would be the key
+// function, and every file that includes this header would then compile the whole broker.
 class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
  public:
   explicit MemoryBroker(MemoryBrokerOptions options = {})
       : clock_{options.clock ? std::move(options.clock) : std::make_shared<SystemClock>()},
         max_tasks_{options.max_tasks} {}
 
-  std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override;
-  ExchangeReply exchange(const ExchangeRequest& request) override;
-  std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) override;
-  std::unique_ptr<Watch> watch(std::vector<std::string> queues,
-                               std::function<void(const Hint&)> callback) override;
-  UpkeepReply upkeep(const UpkeepRequest& request) override;
-  void heartbeat(const ServerInfo& server, Duration lifetime) override;
-  void retire(const ServerInfo& server) override;
+  inline std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override;
+  inline ExchangeReply exchange(const ExchangeRequest& request) override;
+  inline std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) override;
+  inline std::unique_ptr<Watch> watch(std::vector<std::string> queues,
+                                      std::function<void(const Hint&)> callback) override;
+  inline UpkeepReply upkeep(const UpkeepRequest& request) override;
+  inline void heartbeat(const ServerInfo& server, Duration lifetime) override;
+  inline void retire(const ServerInfo& server) override;
   void ping() override { check_process(); }
   QueueView& queue_view() override { return *this; }
 
   Time now() override { return clock_->now(); }
-  std::vector<std::string> queues() override;
-  QueueInfo queue_info(std::string_view queue) override;
-  std::vector<DailyStats> history(std::string_view queue, int days) override;
-  std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) override;
-  std::optional<TaskInfo> find(std::string_view queue, std::string_view id) override;
-  std::vector<std::optional<Errc>> act(std::string_view queue, TaskAction action,
-                                       std::span<const std::string> ids,
-                                       std::optional<TaskState> only) override;
-  std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
-                      std::size_t limit) override;
-  void update_payload(std::string_view queue, std::string_view id, std::string payload) override;
-  void pause(std::string_view queue) override;
-  void unpause(std::string_view queue) override;
-  void cancel(std::string_view queue, std::string_view id, CancelMode mode) override;
-  void delete_queue(std::string_view queue, bool force) override;
-  std::vector<ServerInfo> servers() override;
+  inline std::vector<std::string> queues() override;
+  inline QueueInfo queue_info(std::string_view queue) override;
+  inline std::vector<DailyStats> history(std::string_view queue, int days) override;
+  inline std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) override;
+  inline std::optional<TaskInfo> find(std::string_view queue, std::string_view id) override;
+  inline std::vector<std::optional<Errc>> act(std::string_view queue, TaskAction action,
+                                              std::span<const std::string> ids,
+                                              std::optional<TaskState> only) override;
+  inline std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
+                             std::size_t limit) override;
+  inline void update_payload(std::string_view queue, std::string_view id,
+                             std::string payload) override;
+  inline void pause(std::string_view queue) override;
+  inline void unpause(std::string_view queue) override;
+  inline void cancel(std::string_view queue, std::string_view id, CancelMode mode) override;
+  inline void delete_queue(std::string_view queue, bool force) override;
+  inline std::vector<ServerInfo> servers() override;
 
  private:
   using Queues = std::map<std::string, detail::MemoryQueue, std::less<>>;
