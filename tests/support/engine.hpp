@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,57 +18,27 @@ namespace taskmux::test {
 
 /// The parts of a server, put together without its threads: each test plays the roles that it is
 /// about, one step at a time, on a clock that stands still. The pool has no threads unless start()
-/// is called on it.
+/// is called on it. What makes and ends it is compiled once, in engine.cpp: that is most of what a
+/// test of a part would cost to compile.
 struct Engine {
   using Operation = FlakyBroker::Operation;
 
   explicit Engine(std::size_t concurrency = 2,
-                  RetryPolicy policy = FixedDelay{std::chrono::minutes{1}}) {
-    mux->handle("email:", [this](Context&, const Task& task) {
-      handled.push_back(task.payload);
-      return outcome;
-    });
-    config.concurrency = concurrency;
-    config.retry_policy = std::move(policy);
-    pool = std::make_unique<detail::WorkerPool>(detail::WorkerPool::Config{
-        concurrency,
-        concurrency,
-        {},
-        mux,
-        environment,
-        [](const detail::RunState&) {},
-        [this](std::shared_ptr<detail::RunState> run, const Outcome& end, double random) {
-          settler.finish(std::move(run), end, random);
-        },
-        [this] { ++skipped; }});
-  }
+                  RetryPolicy policy = FixedDelay{std::chrono::minutes{1}});
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+  ~Engine();
 
   /// Takes the next tasks as Fetcher would, without it, and registers them.
-  std::vector<std::shared_ptr<detail::RunState>> take_runs(std::size_t count = 10) {
-    std::vector<std::shared_ptr<detail::RunState>> runs;
-    for (Run& run : take(broker, "default", count)) {
-      runs.push_back(std::make_shared<detail::RunState>(std::move(run), environment,
-                                                        clock->steady_now(), clock->now()));
-    }
-    registry.add(runs);
-    return runs;
-  }
+  std::vector<std::shared_ptr<detail::RunState>> take_runs(std::size_t count = 10);
 
   /// Moves a run into its handler, which is never called.
-  void begin(detail::RunState& run, Duration limit = std::chrono::minutes{30}) {
-    run.start(clock->steady_now(), clock->steady_now() + limit, clock->now() + limit, 0);
-  }
+  void begin(detail::RunState& run, Duration limit = std::chrono::minutes{30});
 
   /// Carries what has ended to the broker.
-  std::vector<SettleStatus> carry_out() {
-    settler.collect();
-    std::vector<SettleStatus> statuses =
-        broker.exchange({.settlements = settler.batch(1000)}).settled;
-    settler.report(statuses);
-    return statuses;
-  }
+  std::vector<SettleStatus> carry_out();
 
-  std::optional<TaskState> state(const std::string& id) { return state_of(memory, id); }
+  std::optional<TaskState> state(const std::string& id);
 
   std::shared_ptr<ManualClock> clock = std::make_shared<ManualClock>();
   MemoryBroker memory{{.clock = clock}};

@@ -1,0 +1,51 @@
+#include "support/engine.hpp"
+
+namespace taskmux::test {
+
+Engine::Engine(std::size_t concurrency, RetryPolicy policy) {
+  mux->handle("email:", [this](Context&, const Task& task) {
+    handled.push_back(task.payload);
+    return outcome;
+  });
+  config.concurrency = concurrency;
+  config.retry_policy = std::move(policy);
+  pool = std::make_unique<detail::WorkerPool>(detail::WorkerPool::Config{
+      concurrency,
+      concurrency,
+      {},
+      mux,
+      environment,
+      [](const detail::RunState&) {},
+      [this](std::shared_ptr<detail::RunState> run, const Outcome& end, double random) {
+        settler.finish(std::move(run), end, random);
+      },
+      [this] { ++skipped; }});
+}
+
+Engine::~Engine() = default;
+
+std::vector<std::shared_ptr<detail::RunState>> Engine::take_runs(std::size_t count) {
+  std::vector<std::shared_ptr<detail::RunState>> runs;
+  for (Run& run : take(broker, "default", count)) {
+    runs.push_back(std::make_shared<detail::RunState>(std::move(run), environment,
+                                                      clock->steady_now(), clock->now()));
+  }
+  registry.add(runs);
+  return runs;
+}
+
+void Engine::begin(detail::RunState& run, Duration limit) {
+  run.start(clock->steady_now(), clock->steady_now() + limit, clock->now() + limit, 0);
+}
+
+std::vector<SettleStatus> Engine::carry_out() {
+  settler.collect();
+  std::vector<SettleStatus> statuses =
+      broker.exchange({.settlements = settler.batch(1000)}).settled;
+  settler.report(statuses);
+  return statuses;
+}
+
+std::optional<TaskState> Engine::state(const std::string& id) { return state_of(memory, id); }
+
+}  // namespace taskmux::test
