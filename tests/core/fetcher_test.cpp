@@ -88,17 +88,16 @@ TEST_CASE("a task that comes between the last exchange and the arming is not mis
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("however long a call takes, it does not look for a due task too early", "[fetcher]") {
-  const auto operation = GENERATE(Operation::exchange, Operation::arm);
+TEST_CASE("however long arming takes, a due task is not looked for too early", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, scheduled(message("t1"), 90s));
-  f.broker.hold(operation, 1);
+  f.broker.hold(Operation::arm, 1);
   std::optional<SteadyTime> next;
   {
     const std::jthread turns{[&] { next = f.settle_down(); }};
-    f.broker.wait_held(operation);
+    f.broker.wait_held(Operation::arm);
     f.clock->advance(10ms);
-    f.broker.release(operation);
+    f.broker.release(Operation::arm);
   }
   REQUIRE(next);
   f.clock->advance(std::chrono::ceil<Duration>(*next - f.clock->steady_now()));
@@ -109,6 +108,43 @@ TEST_CASE("however long a call takes, it does not look for a due task too early"
 TEST_CASE("a hint in vain puts off no task that will be due", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, scheduled(message("t1"), 200us));
+  f.settle_down();
+  f.fetcher.hint();
+  f.settle_down();
+  f.clock->advance(200us);
+  f.settle_down();
+  CHECK(f.ready() == 1);
+}
+
+TEST_CASE("that task is not looked for too early either, however long the call in vain took",
+          "[fetcher]") {
+  Fetching f;
+  enqueue(f.broker, scheduled(message("t1"), 10'200us));
+  f.settle_down();
+  const std::size_t before = f.exchanges();
+  f.fetcher.hint();
+  f.broker.hold(Operation::exchange, 1);
+  {
+    const std::jthread turns{[&] { f.settle_down(); }};
+    f.broker.wait_held(Operation::exchange);
+    f.clock->advance(10ms);
+    f.broker.release(Operation::exchange);
+  }
+  CHECK(f.exchanges() == before + 1);
+  f.clock->advance(200us);
+  f.settle_down();
+  CHECK(f.ready() == 1);
+}
+
+TEST_CASE("a task that another server took counts against the next look alone", "[fetcher]") {
+  Fetching f;
+  enqueue(f.broker, scheduled(message("t1"), 100us));
+  f.settle_down();
+  f.clock->advance(100us);
+  CHECK(take_one(f.broker).message->id == "t1");
+  f.settle_down();
+  f.clock->advance(20ms);
+  enqueue(f.broker, scheduled(message("t2"), 200us));
   f.settle_down();
   f.fetcher.hint();
   f.settle_down();

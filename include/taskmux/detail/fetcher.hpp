@@ -146,15 +146,16 @@ class Fetcher {
     const std::size_t wanted = std::min(room.total, most_runs);
     if (wanted > 0) quotas = picker_.share(wanted);
     ExchangeReply reply = parts_.broker.exchange({settlements, quotas, room.workers, lease_});
+    const SteadyTime arrived_at = clock().steady_now();
     exchanges_.fetch_add(1, std::memory_order_relaxed);
-    accept(reply, now, room.workers);
+    accept(reply, now, arrived_at, room.workers);
     if (reply.settled.size() != settlements.size()) {
       throw Error{Errc::protocol, "exchange: the broker did not answer for each settlement"};
     }
     parts_.health.broker_answered(HealthMonitor::Role::exchange);
     const bool unknown = parts_.settler.report(reply.settled);
     if (wanted > 0) {
-      note_due(reply.now, reply.next_due);
+      note_due(arrived_at, reply.now, reply.next_due);
       const bool vain = maybe_ready_ && reply.runs.empty() && !reply.more;
       maybe_ready_ = reply.more || reply.runs.size() >= wanted;
       blocked_ = reply.more && reply.runs.empty() && room.workers == 0;
@@ -180,7 +181,7 @@ class Fetcher {
     const Watch::State state = watch_->arm();
     parts_.health.broker_answered(HealthMonitor::Role::exchange);
     if (!repeat_at_) backoff_.reset();
-    note_due(state.now, state.next_due);
+    note_due(clock().steady_now(), state.now, state.next_due);
     armed_ = !state.ready;
     if (!state.ready) {
       woken_ = true;  // What ends this sleep is a hint or the time.
@@ -191,15 +192,16 @@ class Fetcher {
     return now;
   }
 
-  /// Counts from when the reply is here, as its time lies before that: who looks too early finds
-  /// nothing.
-  void note_due(Time broker_now, std::optional<Time> next_due) {
+  /// Counts from when the reply has come, though the broker's now was before that: who looks too
+  /// early finds nothing. A slow reply makes it later by its own time.
+  void note_due(SteadyTime arrived_at, Time broker_now, std::optional<Time> next_due) {
     due_.reset();
     if (!next_due) return;
-    due_ = clock().steady_now() + std::clamp(*next_due - broker_now, Duration{0}, Limits::longest);
+    due_ = arrived_at + std::clamp(*next_due - broker_now, Duration{0}, Limits::longest);
   }
 
-  void accept(ExchangeReply& reply, SteadyTime sent_at, std::size_t free_workers) {
+  void accept(ExchangeReply& reply, SteadyTime sent_at, SteadyTime arrived_at,
+              std::size_t free_workers) {
     if (reply.runs.empty()) return;
     if (reply.runs.size() > free_workers) {
       // A task that is never retried must not wait for a worker: were this process to die meanwhile,
@@ -207,7 +209,6 @@ class Fetcher {
       std::stable_partition(reply.runs.begin(), reply.runs.end(),
                             [](const Run& run) { return run.message->max_retry == 0; });
     }
-    const SteadyTime arrived_at = clock().steady_now();
     std::vector<RunPtr> runs;
     runs.reserve(reply.runs.size());
     for (Run& run : reply.runs) {
