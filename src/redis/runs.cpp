@@ -10,7 +10,7 @@ namespace {
 
 constexpr protozero::pbf_tag_type last_failed_at = 11;
 constexpr protozero::pbf_tag_type completed_at = 13;
-constexpr int most_crashes = 1'000'000;  // whoever wrote more
+constexpr int most_crashes = 1'000'000;
 constexpr Time any_one_byte_time{std::chrono::seconds{1}};
 
 // Cuts out the value of `field`, which is one byte long.
@@ -88,17 +88,16 @@ Facts parse_facts(std::optional<std::string_view> text) noexcept {
   return facts;
 }
 
-std::optional<Time> taken_at(std::optional<std::string_view> run) noexcept {
+std::optional<Time> taken_at(std::optional<std::string_view> run,
+                             std::optional<std::string_view> score) noexcept {
   std::string_view left = run.value_or("");
   next_word(left);
-  next_word(left);
-  return instant(left);
+  return next_word(left) == score ? instant(left) : std::nullopt;
 }
 
 void RunReader::read(std::string_view queue, std::uint64_t first, ReplyView list,
                      std::vector<Run>& runs) {
   constexpr std::size_t values = 3;
-  list.expect_array(list.size() / values * values);
   for (std::size_t at = 0; at < list.size(); at += values) {
     const std::string_view id = list[at].as_string();
     const std::uint64_t token = make_token(block_, first + at / values);

@@ -41,15 +41,18 @@ struct Facts {
   int crashes = 0;  ///< In a row until now.
 };
 
-/// `<enqueued, Unix µs> <expires, Unix µs> <crashes>`, 0 for none, the first of 16 digits or more. A
-/// task that does not expire, may be retried and was enqueued by taskmux, has the first alone until
-/// it crashes: its 16 digits say all that at once.
+/// `<enqueued, Unix µs> <expires, Unix µs> <crashes>`, 0 for none, the first of at least 16 digits. In
+/// place of that, a task that does not expire, may be retried and was enqueued by taskmux has the
+/// time of enqueue alone until it crashes: today, 16 digits that say all this at once.
 std::string to_text(const Facts& facts);
-/// The reverse. What makes no sense, or is not there, counts as not known.
+/// The reverse, with a million crashes at most. What makes no sense, or is not there, counts as not
+/// known.
 Facts parse_facts(std::optional<std::string_view> text) noexcept;
 
 /// When a run was taken, of the hash field tmx_run: `<token> <lease score, Unix s> <taken, Unix µs>`.
-std::optional<Time> taken_at(std::optional<std::string_view> run) noexcept;
+/// Nullopt unless that is of the present lease: Go leaves the field of an earlier run there.
+std::optional<Time> taken_at(std::optional<std::string_view> run,
+                             std::optional<std::string_view> score) noexcept;
 
 /// Makes runs of what scripts hand out, and sets malformed ones aside. Not thread-safe; one a call.
 class RunReader {

@@ -67,14 +67,14 @@ local function due_of(score)
 end
 )lua";
 
-// holds_run(fence, token, score): whether what tmx_run says is the caller's token with the present
-// score of the lease. Behind them stands when the run was taken.
+// holds_run(run, token, score): whether what tmx_run says, 16 hex digits of a token, a score and when
+// the run was taken, is of the caller's token and the present score of the lease.
 constexpr std::string_view fence = R"lua(
 local find, last_score, between = string.find, nil, nil
 
-local function holds_run(fence, token, score)
+local function holds_run(run, token, score)
   if score ~= last_score then last_score, between = score, ' ' .. score .. ' ' end -- most are the same
-  return fence and find(fence, token, 1, true) == 1 and find(fence, between, 17, true) == 17
+  return run and #token == 16 and find(run, token, 1, true) == 1 and find(run, between, 17, true) == 17
 end
 )lua";
 
@@ -154,6 +154,7 @@ local function field_at(bytes, at, wanted)
   local wire = tag % 8
   if wire == 0 then
     if not value then value, at = varint(bytes, at) end
+    if not value then return nil end
   elseif wire == 2 then
     local length = value
     if not length then length, at = varint(bytes, at) end
@@ -357,7 +358,7 @@ end
 
 // holds(lock, id): whether this is the task that holds the lock.
 constexpr std::string_view locks = R"lua(
-local function holds(lock, id) return lock ~= '' and read('GET', lock) == id end
+local function holds(lock, id) return read('GET', lock) == id end
 )lua";
 
 // Takes in tasks of one queue.
@@ -432,16 +433,17 @@ local taken = 0
 local call, format = redis.call, string.format
 
 -- Whether the task may not be taken ahead of a free worker: a crash would end it before its only attempt. Facts of
--- 16 characters say that it may. Fields are written in ascending order; where they are not, it waits.
+-- 16 characters say that it may. Else max retry does; fields are written in ascending order, and where they are not,
+-- the task waits.
 local function must_wait(message, facts)
   if facts and #facts == 16 then return false end
-  local at, tag, value = 1, nil, nil
+  local at, tag, value, retries = 1, nil, nil, 0
   while at <= #message do
     tag, value, at = field_at(message, at)
-    if not tag then return true end
-    if tag >= 40 then return tag ~= 40 or value == 0 or value >= 2147483648 end
+    if not tag or tag > 40 then break end
+    if tag == 40 then retries = value end
   end
-  return true
+  return retries == 0 or retries >= 2147483648
 end
 
 -- Puts the tasks of `ids` under the lease of the caller's runs from number `taken` on.
@@ -465,11 +467,6 @@ end
 -- What is read at once grows while the messages are small.
 local chunk, longest = 8, 0
 local fields = {'msg', 'tmx_facts'}
-
-local function append(list, more)
-  local size = #list
-  for n, value in ipairs(more) do list[size + n] = value end
-end
 
 local function take(queue, count)
   local P, seen = queue.P, queue.seen
@@ -510,7 +507,7 @@ local function take(queue, count)
       lease(P, ids)
       -- Only now are they the caller's: a server that takes no writes stops this before.
       queue.runs[last + 1], queue.runs[last + 2] = first, found
-      append(queue.dangling, dangling)
+      for _, id in ipairs(dangling) do queue.dangling[#queue.dangling + 1] = id end
     end
     count = count - number
     -- However many there are, a call is short.
@@ -534,8 +531,8 @@ for n = 1, #KEYS do
   local ok, problem = pcall(function()
     local due, _
     _, _, due, queue.more = forward(P, tonumber(ARGV[7]))
-    redis.call('LLEN', KEYS[n])
-    queue.paused = redis.call('EXISTS', P .. 'paused') == 1
+    call('LLEN', KEYS[n])
+    queue.paused = call('EXISTS', P .. 'paused') == 1
     if queue.paused then
       queue.more = false
     else
@@ -564,12 +561,12 @@ return reply
 
 // Ends runs of one queue, each iff its token is the present one.
 // KEYS: the queue's. ARGV: now, then for each run one of
-//     d id token                            deletes it; counts as processed
-//     c id token head tail retention facts  keeps it as completed, so many seconds
-//     r id token head tail delay failed facts    to retry; failed is 0 or 1
-//     a id token head tail facts            archives it
-//     s id token delay facts                schedules it again
-//     q id token                            back to pending, first in line
+//     d id token                               deletes it; counts as processed
+//     c id token head tail retention facts     keeps it as completed, so many seconds
+//     r id token head tail delay failed facts  to retry; failed is 0 or 1
+//     a id token head tail facts               archives it
+//     s id token delay facts                   schedules it again
+//     q id token                               back to pending, first in line
 // each of which `= result` and `! lock` may precede, in this order. Head and tail are the message
 // round its time in seconds; facts are '' if they stay as they are.
 // Returns {1 or 0 (it was not the caller's) for each run, error of the counters or '', now}.
@@ -577,7 +574,7 @@ constexpr std::string_view settle = R"lua(
 local call = redis.call
 local width = {d = 3, c = 7, r = 8, a = 6, s = 5, q = 3}
 local goal = {c = 'completed', r = 'retry', a = 'archived', s = 'scheduled'}
-local starts, ids, number, results, lock_of = {}, {}, 0, {}, {}
+local starts, ids, number, results, locks = {}, {}, 0, {}, {}
 do
   local at = 3
   while at <= #ARGV do
@@ -588,7 +585,7 @@ do
       at = at + 2
     end
     if action == '!' then
-      lock_of[number], action = ARGV[at + 1], ARGV[at + 2]
+      locks[number], action = ARGV[at + 1], ARGV[at + 2]
       at = at + 2
     end
     starts[number], ids[number] = at, ARGV[at + 1]
@@ -619,23 +616,23 @@ for n = 1, number do
     if fence == nil then fence = read('HGET', T .. id, 'tmx_run') end
     if holds_run(fence, ARGV[starts[n] + 2], score) then
       own[n], done[id] = true, true
-      locked[n] = lock_of[n] and holds(lock_of[n], id)
+      locked[n] = locks[n] and holds(locks[n], id)
     end
   end
 end
 
 -- Takes ids out of active: those in the window together, the others one by one.
 local function leave_active(ended)
-  local removed, kept, popped, unmoved, number = {}, {}, 0, 0, 0
+  local removed, kept, popped, unmoved, left = {}, {}, 0, 0, 0
   for i = 1, #window, 2 do
     local id = window[i]
     if done[id] and not removed[id] then
       removed[id] = true
       popped = (i + 1) / 2
-      unmoved = number
+      unmoved = left
     else
-      number = number + 1
-      kept[number] = id
+      left = left + 1
+      kept[left] = id
     end
   end
   if popped > 0 and popped == active then
@@ -673,7 +670,7 @@ for n = 1, number do
     ended[ended_count] = id
     if locked[n] then
       gone_count = gone_count + 1
-      gone[gone_count] = lock_of[n]
+      gone[gone_count] = locks[n]
     end
     if action == 'd' then
       gone_count = gone_count + 1
@@ -785,7 +782,8 @@ for at = 3, #ARGV, 4 do
     redis.call('ZREM', P .. 'lease', id)
     redis.call('HSETNX', T .. id, 'tmx_raw', redis.call('HGET', T .. id, 'msg'))
     redis.call('HSET', T .. id, 'msg', ARGV[at + 2] .. stamp .. ARGV[at + 3], 'state', 'archived')
-    redis.call('HDEL', T .. id, 'tmx_run', 'tmx_cancel')
+    -- The facts were of the message that is no more.
+    redis.call('HDEL', T .. id, 'tmx_run', 'tmx_cancel', 'tmx_facts')
     redis.call('ZADD', P .. 'archived', now_s, id)
     replies[#replies + 1] = 1
   else
@@ -842,12 +840,12 @@ local function forget(id)
   repaired = repaired + 1
 end
 
-local function take_over(id, task)
+-- `taken` is when the lost run was, if that is known.
+local function take_over(id, task, taken)
   bytes = bytes - #task[1]
   redis.call('ZREM', P .. 'lease', id)
   redis.call('ZADD', P .. 'lease', lease_end, id)
-  local started = string.match(task[4] or '', ' (%d+)$') or now_text
-  local run = block .. string.format('%04x', lost_count) .. ' ' .. lease_end .. ' ' .. started
+  local run = block .. string.format('%04x', lost_count) .. ' ' .. lease_end .. ' ' .. (taken or now_text)
   redis.call('HSET', T .. id, 'tmx_run', run)
   for _, value in ipairs({id, task[1], task[2]}) do lost[#lost + 1] = value end
   lost_count = lost_count + 1
@@ -862,7 +860,7 @@ local function room_for(message)
 end
 
 local function task_of(id)
-  return read('HMGET', T .. id, 'msg', 'tmx_facts', 'state', 'tmx_run') or {}
+  return read('HMGET', T .. id, 'msg', 'tmx_facts', 'state') or {}
 end
 
 -- Ours a second after the lease has ended, others' after 30, as asynq does.
@@ -871,8 +869,8 @@ local function recover()
   effort = effort - #found / 2
   for i = 1, #found, 2 do
     local id, score = found[i], found[i + 1]
-    local run = read('HGET', T .. id, 'tmx_run')
-    local ours = run and string.match(run, ' (%d+) ') == score
+    local score_then, taken = string.match(read('HGET', T .. id, 'tmx_run') or '', ' (%d+) (%d+)$')
+    local ours = score_then == score
     if read('HEXISTS', T .. id, 'msg') ~= 1 then
       forget(id)
     elseif ours or tonumber(score) <= now_s - 30 then
@@ -882,7 +880,7 @@ local function recover()
         redis.call('ZREM', P .. 'lease', id)
         repaired = repaired + 1
       elseif room_for(task[1]) then
-        take_over(id, task)
+        take_over(id, task, ours and taken)
       else
         return
       end

@@ -157,7 +157,7 @@ TaskInfo read_row(ReplyView row, std::string_view queue, TaskState state, Time n
   if (info.group.empty()) info.group = row[8].as_optional_string().value_or("");
   switch (state) {
     case TaskState::active:
-      info.started_at = taken_at(row[7].as_optional_string());
+      info.started_at = taken_at(row[7].as_optional_string(), row[1].as_optional_string());
       info.orphaned = !score || *score <= now;
       break;
     case TaskState::scheduled:

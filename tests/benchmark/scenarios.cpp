@@ -419,7 +419,7 @@ void idle(const Options& options, Report& report) {
   const double wall = seconds_of(SteadyClock::now() - begin);
 #if defined(TASKMUX_BENCH_REDIS)
   if (const auto now = requests(); now && requests_before)
-    report.add("requests_per_s", static_cast<double>(*now - *requests_before) / wall);
+    report.add("requests_per_s", static_cast<double>(*now - *requests_before - 1) / wall);
 #endif
   report.add("cpu_percent", cpu / wall * 100);
   server.shutdown();

@@ -515,7 +515,7 @@ TEST_CASE("upkeep does its other duties when one fails", "[redis][repair]") {
   CHECK(upkeep(t.broker).forwarded == 1);
 }
 
-TEST_CASE("a peer's task that is never retried is known by its own fields alone",
+TEST_CASE("whether a peer's task may be taken ahead of a worker is for its own max retry to say",
           "[redis][repair]") {
   RedisFixture t;
   TaskMessage retried = message("t1");
@@ -523,12 +523,65 @@ TEST_CASE("a peer's task that is never retried is known by its own fields alone"
   TaskMessage once = message("once");
   once.max_retry = 0;
   once.task.payload = "before " + redis::encode_message(retried) + " after";
+  const std::string fields = golden::from_hex("0a0174") + "\x1a\x04once\x22\x07" + "default";
+  const auto never = GENERATE_COPY(values<std::string>({
+      redis::encode_message(once),
+      fields,                                                         // no field after the queue
+      fields + golden::from_hex("2880808080f8ffffffff01"),            // a negative number
+      fields + golden::from_hex("28012800"),                          // the last one counts
+      fields + golden::from_hex("40012801"),                          // not in ascending order
+  }));
   put_raw(t, "t1", redis::encode_message(retried));
-  put_raw(t, "once", redis::encode_message(once));
+  put_raw(t, "once", never);
   const QueueQuota quotas[] = {{"default", 2}};
   CHECK(ids(t.broker.exchange({.quotas = quotas, .free_workers = 0}).runs) == Names{"t1"});
   CHECK(t.broker.exchange({.quotas = quotas, .free_workers = 0}).runs.empty());
   CHECK(ids(t.broker.exchange({.quotas = quotas, .free_workers = 1}).runs) == Names{"once"});
+}
+
+TEST_CASE("a message that ends within its max retry waits for a worker, and stops no other task",
+          "[redis][repair]") {
+  const auto cut = GENERATE(values<const char*>({"0a047479706528", "0a04747970652880"}));
+  RedisFixture t;
+  put_raw(t, "t1", redis::encode_message(message("t1")));
+  put_raw(t, "bad", golden::from_hex(cut));
+  put_raw(t, "t2", redis::encode_message(message("t2")));
+  const QueueQuota quotas[] = {{"default", 3}};
+  CHECK(ids(t.broker.exchange({.quotas = quotas, .free_workers = 1}).runs) == Names{"t1"});
+  CHECK(ids(t.broker.exchange({.quotas = quotas, .free_workers = 1}).runs) == Names{"t2"});
+  CHECK(t.view.find("default", "bad")->state == TaskState::archived);
+  CHECK(t.field("bad", "tmx_facts").empty());
+}
+
+TEST_CASE("a fence that Go left there is not that of its own lease", "[redis][repair]") {
+  RedisFixture t;
+  const Run run = started(t.broker, message("t1"));
+  t.advance(3s);
+  // As Go puts a task back, and takes it: it knows of no fence.
+  t.redis.command({"LREM", key("active"), "0", "t1"});
+  t.redis.command({"LPUSH", key("active"), "t1"});
+  t.redis.command({"ZADD", key("lease"), std::to_string(seconds(t.clock.now()) + 30), "t1"});
+  CHECK_FALSE(t.view.find("default", "t1")->started_at);
+  CHECK(settle(t.broker, completed(run)) == SettleStatus::stale);
+  t.advance(35s);
+  CHECK(upkeep(t.broker).lost.empty());  // 30 s after the lease has ended, as Go does
+  t.advance(25s);
+  REQUIRE(ids(upkeep(t.broker).lost) == Names{"t1"});
+  CHECK(t.view.find("default", "t1")->started_at == t.clock.now());
+}
+
+TEST_CASE("a settlement that can't be made leaves the others of its queue as they were",
+          "[redis][repair]") {
+  RedisFixture t;
+  t.broker.enqueue(many("t", 2));
+  const std::vector<Run> runs = take(t.broker);
+  t.redis.command({"SET", key("retry"), "a string"});
+  CHECK_THROWS_AS(settle(t.broker, {completed(runs[0]), retried(runs[1], 1h)}), Error);
+  CHECK(t.redis.command({"LLEN", key("active")}).as_integer() == 2);
+  CHECK(t.redis.command({"ZCARD", key("lease")}).as_integer() == 2);
+  t.redis.command({"DEL", key("retry")});
+  CHECK(settle(t.broker, {completed(runs[0]), retried(runs[1], 1h)}) ==
+        std::vector{SettleStatus::applied, SettleStatus::applied});
 }
 
 TEST_CASE("a Go server's lost run is taken over when Go would take it", "[redis][repair]") {

@@ -50,10 +50,12 @@ TEST_CASE("a number of crashes is bounded, whoever wrote it", "[redis]") {
 }
 
 TEST_CASE("when a run was taken is the last word of its fence", "[redis]") {
-  CHECK(taken_at("0123456789abcdef 1767268810 1767268800000000") == noon);
-  CHECK_FALSE(taken_at("0123456789abcdef 1767268810"));
-  CHECK_FALSE(taken_at(""));
-  CHECK_FALSE(taken_at(std::nullopt));
+  CHECK(taken_at("0123456789abcdef 1767268810 1767268800000000", "1767268810") == noon);
+  CHECK_FALSE(taken_at("0123456789abcdef 1767268810 1767268800000000", "1767268811"));
+  CHECK_FALSE(taken_at("0123456789abcdef 1767268810 1767268800000000", std::nullopt));
+  CHECK_FALSE(taken_at("0123456789abcdef 1767268810", "1767268810"));
+  CHECK_FALSE(taken_at("", ""));
+  CHECK_FALSE(taken_at(std::nullopt, std::nullopt));
 }
 
 }  // namespace
