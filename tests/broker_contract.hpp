@@ -12,7 +12,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <map>
 #include <memory>
@@ -25,6 +24,7 @@
 #include <vector>
 
 #include "support/builders.hpp"
+#include "support/hint_box.hpp"
 #include "support/test.hpp"
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
@@ -45,37 +45,6 @@ using Ids = std::vector<std::string>;
 inline auto whole(std::optional<Time> time) {
   return std::chrono::floor<std::chrono::seconds>(time.value_or(Time{}));
 }
-
-/// Collects the hints of a watch, and waits for one.
-class HintBox {
- public:
-  auto callback() {
-    return [this](const Hint& hint) {
-      std::lock_guard lock{mutex_};
-      hints_.push_back(hint);
-      arrived_.notify_all();
-    };
-  }
-
-  /// Whether a hint of this kind (and about this task) came, or comes soon; takes all of them.
-  bool got(Hint::Kind kind, const std::string& task_id = {}) {
-    std::unique_lock lock{mutex_};
-    const auto fits = [&](const Hint& hint) {
-      return hint.kind == kind && hint.task_id == task_id;
-    };
-    return arrived_.wait_for(lock, 10s, [&] { return std::erase_if(hints_, fits) > 0; });
-  }
-
-  std::size_t count() {
-    std::lock_guard lock{mutex_};
-    return hints_.size();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable arrived_;
-  std::vector<Hint> hints_;
-};
 
 /// Puts the task `id` into `state`, whatever moves that takes; its queue must have nothing pending.
 template <typename Fixture>
@@ -1611,7 +1580,7 @@ TASKMUX_CONTRACT("an armed watch is told when something may be ready") {
     REQUIRE_FALSE(watch->arm().ready);
     t.view.unpause("default");
   }
-  CHECK(box.got(Hint::Kind::ready));
+  CHECK(box.ready(10s));
 }
 
 TASKMUX_CONTRACT("a watch that is armed again is told again") {
@@ -1621,7 +1590,7 @@ TASKMUX_CONTRACT("a watch that is armed again is told again") {
   for (int i = 0; i < 3; ++i) {
     REQUIRE_FALSE(watch->arm().ready);
     enqueue(t.broker, message("t1"));
-    CHECK(box.got(Hint::Kind::ready));
+    CHECK(box.ready(10s));
     CHECK(watch->arm().ready);
     settle(t.broker, completed(take_one(t.broker)));
   }
@@ -1636,8 +1605,8 @@ TASKMUX_CONTRACT("every armed watch is told") {
   REQUIRE_FALSE(first->arm().ready);
   REQUIRE_FALSE(second->arm().ready);
   enqueue(t.broker, message("t1"));
-  CHECK(one.got(Hint::Kind::ready));
-  CHECK(two.got(Hint::Kind::ready));
+  CHECK(one.ready(10s));
+  CHECK(two.ready(10s));
 }
 
 TASKMUX_CONTRACT("cancelling is told to every watch, armed or not, whatever its queues") {
@@ -1648,8 +1617,8 @@ TASKMUX_CONTRACT("cancelling is told to every watch, armed or not, whatever its 
   const auto second = t.broker.watch({"elsewhere"}, two.callback());
   started(t.broker, message("id with {odd} bytes\n"));
   t.view.cancel("default", "id with {odd} bytes\n", CancelMode::drop);
-  CHECK(one.got(Hint::Kind::cancel, "id with {odd} bytes\n"));
-  CHECK(two.got(Hint::Kind::cancel, "id with {odd} bytes\n"));
+  CHECK(one.cancelled("id with {odd} bytes\n"));
+  CHECK(two.cancelled("id with {odd} bytes\n"));
 }
 
 TASKMUX_CONTRACT("no hint comes once the watch is gone") {
@@ -1664,8 +1633,8 @@ TASKMUX_CONTRACT("no hint comes once the watch is gone") {
   const std::size_t before = gone.count();
   started(t.broker, message("t1"));
   t.view.cancel("default", "t1", CancelMode::retry);
-  CHECK(stays.got(Hint::Kind::ready));
-  CHECK(stays.got(Hint::Kind::cancel, "t1"));
+  CHECK(stays.cancelled("t1"));
+  CHECK(stays.ready(10s));
   CHECK(gone.count() == before);
 }
 
