@@ -5,10 +5,12 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -40,6 +42,21 @@ bool can_bind(std::uint16_t port) {
   const bool bound = ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
   close(fd);
   return bound;
+}
+
+/// Whether no other test has `port`; then it is this process's until it ends. A name in Linux's
+/// abstract namespace stands for it, which vanishes with the process.
+bool reserve(std::uint16_t port) {
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) throw_errno("socket");
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string name = "taskmux-test-port-" + std::to_string(port);
+  name.copy(address.sun_path + 1, sizeof address.sun_path - 1);
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+  if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0) return true;
+  close(fd);
+  return false;
 }
 
 std::string contents(const std::filesystem::path& path) {
@@ -88,7 +105,8 @@ std::uint16_t free_port() {
   std::uniform_int_distribution<int> any{12000, 21999};
   for (int i = 0; i < 1000; ++i) {
     const auto port = static_cast<std::uint16_t>(any(random));
-    if (can_bind(port) && can_bind(static_cast<std::uint16_t>(port + 10000))) return port;
+    const bool is_free = can_bind(port) && can_bind(static_cast<std::uint16_t>(port + 10000));
+    if (is_free && reserve(port)) return port;
   }
   throw std::runtime_error{"no free port"};
 }

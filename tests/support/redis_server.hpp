@@ -22,7 +22,8 @@ namespace taskmux::test {
 bool eventually(const std::function<bool()>& condition,
                 std::chrono::milliseconds limit = std::chrono::seconds{20});
 
-/// A TCP port of loopback that is free, and whose port + 10000 (a cluster's bus) is free too.
+/// A TCP port of loopback that is free, and whose port + 10000 (a cluster's bus) is free too. No other
+/// call returns it while this process lives, in whatever test program.
 std::uint16_t free_port();
 
 /// A directory of its own, removed with all that is in it.
