@@ -122,7 +122,8 @@ class Sentinels {
 
   /// Whether the Sentinels name another master than the one connected to last: an old one that
   /// still runs goes on taking writes for seconds, and they will be lost. Looks once a second at
-  /// most, on one caller's time; a Sentinel that does not answer is left alone for a while.
+  /// most, on one caller's time; after a Sentinel that did not answer at the next one, and less often
+  /// while none does.
   bool name_another_master() {
     const auto now = steady_clock::now();
     if (now < next_look_.load() || !known_master() || looking_.exchange(true)) return false;
@@ -133,12 +134,14 @@ class Sentinels {
       if (!observer_ || !observer_->healthy()) observer_ = open(address, deadline);
       const auto named = ask(*observer_, deadline);
       another = named && named != known_master();
+      silent_ = 0;
       next_look_ = now + look_interval;
     } catch (const Error&) {
       // Another one may know; and connect() asks all of them, once it has to.
       observer_.reset();
       move_to_the_end(address);
-      next_look_ = now + 3 * look_interval;
+      ++silent_;
+      next_look_ = now + (silent_ < candidates().size() ? 1 : 3) * look_interval;
     }
     looking_ = false;
     return another;
@@ -237,7 +240,8 @@ class Sentinels {
   const RedisOptions& options_;
   std::atomic<SteadyTime> next_look_{SteadyTime{}};
   std::atomic<bool> looking_{false};
-  std::unique_ptr<Connection> observer_;  ///< Of whoever set `looking_`.
+  std::unique_ptr<Connection> observer_;  ///< Of whoever set `looking_`, as is the next one.
+  std::size_t silent_ = 0;                ///< Sentinels that did not answer, in a row.
   detail::Mutex mutex_;
   std::vector<RedisAddress> addresses_ TASKMUX_GUARDED_BY(mutex_);
   std::optional<Endpoint> last_master_ TASKMUX_GUARDED_BY(mutex_);
