@@ -173,9 +173,9 @@ class TASKMUX_API Watch {
   virtual ~Watch() = default;
 
   /// Tells how the watched queues stand and, if nothing is ready, promises one Hint::ready when
-  /// that may have changed. One round trip. To be called before going to sleep; while nobody calls
-  /// it, a busy queue costs no hints. Throws Error{unavailable}; hints of other kinds come whether
-  /// armed or not. Not thread-safe.
+  /// that may have changed. One round trip (in a cluster one to each node, one after the other). To
+  /// be called before going to sleep; while nobody calls it, a busy queue costs no hints. Throws
+  /// Error{unavailable}; hints of other kinds come whether armed or not. Not thread-safe.
   virtual State arm() = 0;
 };
 

@@ -61,13 +61,13 @@ void Post::stop() {
 }
 
 std::optional<std::vector<Reply>> Post::look(std::span<const Call> looks) {
-  std::shared_ptr<Connection> listener;
+  std::lock_guard tracking{tracker_mutex_};
+  std::shared_ptr<Connection> listener;  // not an older one than the tracker's
   {
     detail::MutexLock lock{mutex_};
     listener = notified_;
   }
   if (!listener || looks.empty()) return std::nullopt;
-  std::lock_guard lock{tracker_mutex_};
   for (bool again = true;; again = false) {
     if (!prepare_tracker(listener)) return std::nullopt;
     try {

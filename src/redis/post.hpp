@@ -39,7 +39,7 @@ class Post {
     virtual void changed(const Post& post, ReplyView keys) = 0;
     virtual void cancelled(const Post& post, std::string task_id) = 0;
     /// For what is to be done from time to time: called when the time that it returned last has
-    /// come, or sooner. Must not throw.
+    /// come, or sooner; later while the post connects. Must not throw.
     virtual SteadyTime turn() = 0;
 
    protected:

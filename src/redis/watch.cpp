@@ -18,7 +18,8 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::size_t keys_per_look = 5;
-constexpr auto told_for = 2s;  // nodes tell each other of a cancellation much faster
+// A node that has not told of a cancellation by then was found dead, and its connection closed.
+constexpr auto told_for = 15s;
 
 SteadyTime steady_now() { return std::chrono::steady_clock::now(); }
 
@@ -255,7 +256,14 @@ void Listener::open_posts(const Nodes& nodes) {
   Post::Owner& owner = *this;
   for (const std::string& node : nodes) {
     if (node.empty() || stations_.contains(node)) continue;
-    stations_.emplace(node, Station{.post = std::make_shared<Post>(store_, node, owner)});
+    // A post can't be destroyed here: its thread may want the lock.
+    const auto station = stations_.try_emplace(node).first;
+    try {
+      station->second.post = std::make_shared<Post>(store_, node, owner);
+    } catch (...) {
+      stations_.erase(station);
+      throw;
+    }
   }
 }
 
@@ -266,7 +274,7 @@ void Listener::follow_queues() {
     const SteadyTime now = steady_now();
     if (stopping_ || now < follow_at_) return;
     follow_at_ = now + 1s;
-    std::erase_if(told_, [now](const auto& each) { return now - each.second.at >= told_for; });
+    std::erase_if(cancelled_, [now](const auto& each) { return now - each.second.at >= told_for; });
   }
   Watchers moved;
   for (const WatcherPtr& watcher : watchers()) {
@@ -280,6 +288,9 @@ void Listener::follow_queues() {
       moved.push_back(watcher);
     } catch (const Error&) {
       // No node answers at the moment: the posts stay where they are.
+    } catch (const std::exception& fault) {
+      store_.log()(LogLevel::error,
+                   std::string{"redis: can't watch at another node: "} + fault.what());
     }
   }
   close_posts();
@@ -325,6 +336,8 @@ void Listener::connected(const Post& post) {
   if (Station* const station = station_of(post)) {
     station->connected = true;
     station->failure.reset();
+    // What was told before, it did not hear, and will not.
+    for (auto& [task, those] : cancelled_) those.heard[post.node()] = those.told;
   }
   changed_.notify_all();
 }
@@ -332,14 +345,18 @@ void Listener::connected(const Post& post) {
 void Listener::missed(const Post& post) { give_ready(watchers_at(post.node())); }
 
 void Listener::disconnected(const Post& post, const std::optional<Error>& reason) {
-  for (const WatcherPtr& watcher : watchers_at(post.node())) watcher->poll_within(around(1s));
-  detail::MutexLock lock{mutex_};
-  if (Station* const station = station_of(post)) {
-    // Its queues may be elsewhere by now.
-    if (std::exchange(station->connected, false)) follow_at_ = {};
-    if (reason) station->failure = reason;
+  bool listened = true;
+  {
+    detail::MutexLock lock{mutex_};
+    if (Station* const station = station_of(post)) {
+      listened = std::exchange(station->connected, false);
+      if (listened) follow_at_ = {};  // its queues may be elsewhere by now
+      if (reason) station->failure = reason;
+    }
   }
   changed_.notify_all();
+  if (!listened) return;  // who was armed since is polled anyhow
+  for (const WatcherPtr& watcher : watchers_at(post.node())) watcher->poll_within(around(1s));
 }
 
 void Listener::changed(const Post& post, ReplyView keys) {
@@ -365,15 +382,17 @@ void Listener::cancelled(const Post& post, std::string task_id) {
   for (const WatcherPtr& watcher : watchers()) give(*watcher, hint);
 }
 
-/// In a cluster every post hears of a cancellation. The first to do so tells it: a later one could
-/// hit the next run of the task. One that comes by the same post is another cancellation.
+/// In a cluster every post hears of every cancellation. The first to do so tells it: a later one
+/// could hit the next run of the task. So the second of a task is one that some post hears for the
+/// second time.
 bool Listener::is_new(const Post& post, const std::string& task_id) {
-  const SteadyTime now = steady_now();
   detail::MutexLock lock{mutex_};
   if (stations_.size() == 1 && closing_.empty()) return true;
-  Told& told = told_[task_id];
-  if (told.node != post.node() && now - told.at < told_for) return false;
-  told = {post.node(), now};
+  Cancellations& those = cancelled_[task_id];
+  those.at = steady_now();
+  const int heard = ++those.heard[post.node()];
+  if (heard <= those.told) return false;
+  those.told = heard;
   return true;
 }
 

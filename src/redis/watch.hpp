@@ -24,7 +24,8 @@ namespace taskmux::redis {
 /// unnoticed: a post is connected anew, or a queue is found to be at another node now, where a post
 /// is then set up. Besides, it gets one at random every 2.5 to 7.5 s, in case a notice is lost; or,
 /// as asynq polls, every 0.5 to 1.5 s while one of its queues is where no notices come from, as
-/// tracking is refused there or the server is away. What other servers tell is not held up by that.
+/// tracking is refused there or the server is away; where no other server is watched, later by as
+/// much as it takes to find that one does not answer. What others tell is not held up by that.
 class Listener final : private Post::Owner {
  public:
   explicit Listener(Store& store);
@@ -32,7 +33,8 @@ class Listener final : private Post::Owner {
   Listener(const Listener&) = delete;
   Listener& operator=(const Listener&) = delete;
 
-  /// See Broker::watch(). Throws Error{unavailable} if none of the queues' servers can be reached.
+  /// See Broker::watch(). Throws Error{unavailable} if none of the queues' servers can be reached, and
+  /// std::system_error if the machine has no more threads.
   std::unique_ptr<Watch> watch(std::vector<std::string> queues,
                                std::function<void(const Hint&)> callback);
 
@@ -54,10 +56,11 @@ class Listener final : private Post::Owner {
     std::shared_ptr<Post> post{};
     std::vector<std::string> queues{};
   };
-  /// A cancellation that was told.
-  struct Told {
-    std::string node{};  // where it was heard
-    SteadyTime at{};
+  /// How often a task's cancellation was heard lately from each node, and how often told.
+  struct Cancellations {
+    std::map<std::string, int> heard{};  // by node
+    int told = 0;
+    SteadyTime at{};  // when last heard
   };
 
   Watch::State arm(const WatcherPtr& watcher);
@@ -94,7 +97,7 @@ class Listener final : private Post::Owner {
   std::condition_variable changed_;
   bool stopping_ TASKMUX_GUARDED_BY(mutex_) = false;
   std::map<WatcherPtr, Nodes> watchers_ TASKMUX_GUARDED_BY(mutex_);  // each queue's; "": not known
-  std::map<std::string, Told> told_ TASKMUX_GUARDED_BY(mutex_);      // by task
+  std::map<std::string, Cancellations> cancelled_ TASKMUX_GUARDED_BY(mutex_);  // by task
   SteadyTime follow_at_ TASKMUX_GUARDED_BY(mutex_){};
 
   // Last: their threads use the members above.

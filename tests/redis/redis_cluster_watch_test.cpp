@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cluster_fixture.hpp"
+#include "redis/connection.hpp"
 #include "redis/transport.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
@@ -168,6 +169,62 @@ TEST_CASE("in a cluster, a second cancellation of a task is told as well",
           "[redis][cluster][watch]") {
   ClusterWatchFixture t;
   for (int i = 0; i < 2; ++i) t.cluster.node(1).command({"PUBLISH", "asynq:cancel", "t1"});
+  CHECK(eventually([&] { return t.box.cancellations("t1") == 2; }));
+}
+
+TEST_CASE("in a cluster, a node that tells of a cancellation seconds late does not tell it again",
+          "[redis][cluster][watch]") {
+  ClusterWatchFixture t;
+  for (std::size_t i = 0; i < t.queues.size(); ++i)
+    REQUIRE(comes_to_tell(*t.watch, t.box, t.cluster.node(i), t.queues[i]));
+  t.cluster.node(1).pause();
+  t.cluster.node(0).command({"PUBLISH", "asynq:cancel", "t1"});
+  CHECK(t.box.cancelled("t1"));
+  CHECK_FALSE(t.box.cancelled("none", 2500ms));  // a node that saves, or runs a slow script
+  t.cluster.node(1).resume();
+  t.cluster.node(1).command({"PUBLISH", "asynq:cancel", "t2"});
+  CHECK(t.box.cancelled("t2"));
+  CHECK_FALSE(t.box.cancelled("none", 500ms));
+  CHECK(t.box.cancellations("t1") == 1);
+}
+
+namespace {
+
+/// Hears, after the broker, what cancellations a node tells of.
+class Subscriber {
+ public:
+  explicit Subscriber(const RedisServer& node) : connection_{node.endpoint(), {}, soon()} {
+    redis::Commands subscribe;
+    connection_.send(subscribe.add({"SUBSCRIBE", "asynq:cancel"}), soon());
+    REQUIRE(connection_.receive(soon()));
+  }
+
+  bool hears(const std::string& task) {
+    const auto notice = connection_.receive(soon());
+    return notice && (*notice)[2].as_string() == task;
+  }
+
+ private:
+  static SteadyTime soon() { return std::chrono::steady_clock::now() + 10s; }
+
+  redis::Connection connection_;
+};
+
+}  // namespace
+
+TEST_CASE("in a cluster, a second cancellation is told though the node that told the first is lost",
+          "[redis][cluster][watch]") {
+  ClusterWatchFixture t;
+  for (std::size_t i = 0; i < t.queues.size(); ++i)
+    REQUIRE(comes_to_tell(*t.watch, t.box, t.cluster.node(i), t.queues[i]));
+  Subscriber one{t.cluster.node(1)};
+  Subscriber two{t.cluster.node(2)};
+  t.cluster.node(0).command({"PUBLISH", "asynq:cancel", "t1"});
+  CHECK(t.box.cancelled("t1"));
+  CHECK(one.hears("t1"));
+  CHECK(two.hears("t1"));
+  t.cluster.node(0).kill();
+  t.cluster.node(1).command({"PUBLISH", "asynq:cancel", "t1"});
   CHECK(eventually([&] { return t.box.cancellations("t1") == 2; }));
 }
 
