@@ -36,6 +36,19 @@ struct Fetching : Engine {
     }
   }
 
+  /// The same, while the next call of `operation` takes 10 ms to reach the broker.
+  std::optional<SteadyTime> settle_down_slowly(Operation operation) {
+    std::optional<SteadyTime> next;
+    broker.hold(operation, 1);
+    {
+      const std::jthread turns{[&] { next = settle_down(); }};
+      broker.wait_held(operation);
+      clock->advance(10ms);
+      broker.release(operation);
+    }
+    return next;
+  }
+
   int hints = 0;
   int arrived = 0;
   detail::Fetcher fetcher{
@@ -91,14 +104,7 @@ TEST_CASE("a task that comes between the last exchange and the arming is not mis
 TEST_CASE("however long arming takes, a due task is not looked for too early", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, scheduled(message("t1"), 90s));
-  f.broker.hold(Operation::arm, 1);
-  std::optional<SteadyTime> next;
-  {
-    const std::jthread turns{[&] { next = f.settle_down(); }};
-    f.broker.wait_held(Operation::arm);
-    f.clock->advance(10ms);
-    f.broker.release(Operation::arm);
-  }
+  const std::optional<SteadyTime> next = f.settle_down_slowly(Operation::arm);
   REQUIRE(next);
   f.clock->advance(std::chrono::ceil<Duration>(*next - f.clock->steady_now()));
   f.settle_down();
@@ -123,13 +129,7 @@ TEST_CASE("that task is not looked for too early either, however long the call i
   f.settle_down();
   const std::size_t before = f.exchanges();
   f.fetcher.hint();
-  f.broker.hold(Operation::exchange, 1);
-  {
-    const std::jthread turns{[&] { f.settle_down(); }};
-    f.broker.wait_held(Operation::exchange);
-    f.clock->advance(10ms);
-    f.broker.release(Operation::exchange);
-  }
+  f.settle_down_slowly(Operation::exchange);
   CHECK(f.exchanges() == before + 1);
   f.clock->advance(200us);
   f.settle_down();
