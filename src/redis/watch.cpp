@@ -18,8 +18,6 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::size_t keys_per_look = 5;
-// A node that has not told of a cancellation by then was found dead, and its connection closed.
-constexpr auto told_for = 15s;
 
 SteadyTime steady_now() { return std::chrono::steady_clock::now(); }
 
@@ -274,7 +272,7 @@ void Listener::follow_queues() {
     const SteadyTime now = steady_now();
     if (stopping_ || now < follow_at_) return;
     follow_at_ = now + 1s;
-    std::erase_if(cancelled_, [now](const auto& each) { return now - each.second.at >= told_for; });
+    cancellations_.forget_old(now);
   }
   Watchers moved;
   for (const WatcherPtr& watcher : watchers()) {
@@ -336,8 +334,6 @@ void Listener::connected(const Post& post) {
   if (Station* const station = station_of(post)) {
     station->connected = true;
     station->failure.reset();
-    // What was told before, it did not hear, and will not.
-    for (auto& [task, those] : cancelled_) those.heard[post.node()] = those.told;
   }
   changed_.notify_all();
 }
@@ -382,18 +378,11 @@ void Listener::cancelled(const Post& post, std::string task_id) {
   for (const WatcherPtr& watcher : watchers()) give(*watcher, hint);
 }
 
-/// In a cluster every post hears of every cancellation. The first to do so tells it: a later one
-/// could hit the next run of the task. So the second of a task is one that some post hears for the
-/// second time.
+/// In a cluster every post hears of every cancellation.
 bool Listener::is_new(const Post& post, const std::string& task_id) {
+  if (!store_.cluster()) return true;
   detail::MutexLock lock{mutex_};
-  if (stations_.size() == 1 && closing_.empty()) return true;
-  Cancellations& those = cancelled_[task_id];
-  those.at = steady_now();
-  const int heard = ++those.heard[post.node()];
-  if (heard <= those.told) return false;
-  those.told = heard;
-  return true;
+  return cancellations_.hear(post.node(), task_id, steady_now());
 }
 
 SteadyTime Listener::turn() {

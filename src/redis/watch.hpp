@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "redis/cancellations.hpp"
 #include "redis/post.hpp"
 #include "redis/store.hpp"
 #include "taskmux/broker.hpp"
@@ -56,12 +57,6 @@ class Listener final : private Post::Owner {
     std::shared_ptr<Post> post{};
     std::vector<std::string> queues{};
   };
-  /// How often a task's cancellation was heard lately from each node, and how often told.
-  struct Cancellations {
-    std::map<std::string, int> heard{};  // by node
-    int told = 0;
-    SteadyTime at{};  // when last heard
-  };
 
   Watch::State arm(const WatcherPtr& watcher);
   std::vector<Reply> look(const WatcherPtr& watcher);
@@ -97,7 +92,7 @@ class Listener final : private Post::Owner {
   std::condition_variable changed_;
   bool stopping_ TASKMUX_GUARDED_BY(mutex_) = false;
   std::map<WatcherPtr, Nodes> watchers_ TASKMUX_GUARDED_BY(mutex_);  // each queue's; "": not known
-  std::map<std::string, Cancellations> cancelled_ TASKMUX_GUARDED_BY(mutex_);  // by task
+  Cancellations cancellations_ TASKMUX_GUARDED_BY(mutex_);
   SteadyTime follow_at_ TASKMUX_GUARDED_BY(mutex_){};
 
   // Last: their threads use the members above.

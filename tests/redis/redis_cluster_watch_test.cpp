@@ -170,6 +170,7 @@ TEST_CASE("in a cluster, a second cancellation of a task is told as well",
   ClusterWatchFixture t;
   for (int i = 0; i < 2; ++i) t.cluster.node(1).command({"PUBLISH", "asynq:cancel", "t1"});
   CHECK(eventually([&] { return t.box.cancellations("t1") == 2; }));
+  CHECK(t.box.cancellations("t1") == 2);
 }
 
 TEST_CASE("in a cluster, a node that tells of a cancellation seconds late does not tell it again",

@@ -1,0 +1,64 @@
+#include "redis/cancellations.hpp"
+
+#include <chrono>
+#include <string>
+
+#include "support/test.hpp"
+
+namespace taskmux::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+struct CancellationsFixture {
+  bool hear(const std::string& node, const std::string& task = "t1") {
+    return cancellations.hear(node, task, now);
+  }
+
+  redis::Cancellations cancellations;
+  SteadyTime now{1h};
+};
+
+TEST_CASE("a cancellation that every node tells of is new once", "[redis]") {
+  CancellationsFixture t;
+  CHECK(t.hear("a"));
+  CHECK_FALSE(t.hear("b"));
+  CHECK(t.hear("b", "t2"));
+  CHECK_FALSE(t.hear("a", "t2"));
+}
+
+TEST_CASE("a second cancellation is new, whichever node tells of it first", "[redis]") {
+  CancellationsFixture t;
+  CHECK(t.hear("a"));
+  CHECK(t.hear("a"));
+  CHECK_FALSE(t.hear("b"));
+  CHECK_FALSE(t.hear("b"));
+  CHECK(t.hear("b"));
+  CHECK_FALSE(t.hear("a"));
+}
+
+TEST_CASE("a node that comes later may tell what was told already", "[redis]") {
+  CancellationsFixture t;
+  CHECK(t.hear("a"));
+  CHECK(t.hear("a"));
+  CHECK_FALSE(t.hear("c"));
+  CHECK_FALSE(t.hear("c"));
+  CHECK(t.hear("c"));
+}
+
+TEST_CASE("a cancellation is forgotten 15 s after it was told of last", "[redis]") {
+  CancellationsFixture t;
+  CHECK(t.hear("a"));
+  t.now += 14s;
+  t.cancellations.forget_old(t.now);
+  CHECK_FALSE(t.hear("b"));
+  t.now += 14s;
+  t.cancellations.forget_old(t.now);
+  CHECK_FALSE(t.hear("c"));
+  t.now += 15s;
+  t.cancellations.forget_old(t.now);
+  CHECK(t.hear("c"));
+}
+
+}  // namespace
+}  // namespace taskmux::test
