@@ -47,6 +47,14 @@ struct Fixture {
   }
   std::optional<TaskState> state(const std::string& id) { return state_of(memory, id); }
 
+  /// Of a server that waits for its handlers to stop for as long as they may take on a busy machine,
+  /// while time passes.
+  ServerConfig patient_config() {
+    ServerConfig patient = config(1);
+    patient.abandon_after = 24h;
+    return patient;
+  }
+
   /// Lets time pass in small steps until `done`; before each, the server's roles may come to rest, as
   /// they would in real time.
   template <typename Predicate>
@@ -247,7 +255,7 @@ TEST_CASE("at the shutdown's limit handlers are asked to stop, and their tasks g
                   reason = context.stop_reason();
                   return Outcome::fail("interrupted");
                 }),
-                f.config(1)};
+                f.patient_config()};
   server.start();
   const std::string id = f.client.enqueue({.type = "t"}, {.timeout = Limits::longest}).id;
   entered.wait();
@@ -429,7 +437,7 @@ TEST_CASE("at its timeout a handler is told so, and the attempt fails", "[server
                   reason = context.stop_reason();
                   return whole ? Outcome::success() : Outcome::fail("stopped");
                 }),
-                f.config(1)};
+                f.patient_config()};
   server.start();
   const std::string id = f.client.enqueue({.type = "t"}, {.timeout = 3s}).id;
   entered.wait();

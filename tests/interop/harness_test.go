@@ -74,9 +74,14 @@ func goOptions() asynq.RedisClientOpt {
 
 func cppURL() string { return "redis-socket://" + redisSocket }
 
-// fresh empties Redis and gives the Go side's client and inspector.
+// fresh empties Redis and gives the Go side's client and inspector. Statistics are kept by the day, in UTC; so that
+// none of a test's are of another day, it does not begin shortly before midnight.
 func fresh(t *testing.T) (*asynq.Client, *asynq.Inspector) {
 	t.Helper()
+	const day, test = 24 * time.Hour, time.Minute
+	if left := day - time.Since(time.Now().Truncate(day)); left < test {
+		time.Sleep(left)
+	}
 	if err := redisClient.FlushAll(context.Background()).Err(); err != nil {
 		t.Fatal(err)
 	}

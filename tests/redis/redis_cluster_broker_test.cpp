@@ -58,7 +58,8 @@ TEST_CASE("a broker works on a cluster", "[redis][cluster]") {
   CHECK(t.broker.upkeep({.queues = t.queues}).next_due);
   CHECK(t.view.act_all("a", TaskAction::archive, TaskState::pending, 10) == 1);
   CHECK(t.view.queue_info("a").archived == 1);
-  CHECK(t.view.history("a", 2).at(0).failed == 1);
+  const std::vector<DailyStats> days = t.view.history("a", 2);  // midnight may have passed
+  CHECK(days.at(0).failed + days.at(1).failed == 1);
   t.broker.heartbeat({.host = "h", .pid = 1, .id = "s1"}, 60s);
   CHECK(t.view.servers().size() == 1);
   t.broker.retire({.host = "h", .pid = 1, .id = "s1"});
