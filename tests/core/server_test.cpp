@@ -774,3 +774,34 @@ TEST_CASE("a running server is listed with what it runs", "[server]") {
   CHECK(info.workers[0].deadline == begun + 24h * 365);
   go.count_down();
 }
+
+TEST_CASE("a server is listed as stopped, then as closed, until what it runs has ended",
+          "[server]") {
+  Fixture f;
+  std::latch entered{1};
+  std::latch go{1};
+  ServerConfig config = f.config();
+  config.shutdown_timeout = 24h;
+  Server server{f.broker, mux_of([&](Context&, const Task&) {
+                  entered.count_down();
+                  go.wait();
+                }),
+                config};
+  server.start();
+  f.client.enqueue({.type = "t"}, {.timeout = 24h * 365});
+  entered.wait();
+  const auto comes_to_be = [&](const std::string& status) {
+    return f.pass_time_until([&] {
+      const std::vector<ServerInfo> servers = f.memory.servers();
+      return servers.size() == 1 && servers[0].status == status && servers[0].workers.size() == 1;
+    });
+  };
+  CHECK(comes_to_be("active"));
+  server.stop();
+  CHECK(comes_to_be("stopped"));
+  std::thread ends{[&] { server.shutdown(); }};
+  CHECK(comes_to_be("closed"));
+  go.count_down();
+  ends.join();
+  CHECK(f.memory.servers().empty());
+}

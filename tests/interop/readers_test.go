@@ -59,12 +59,13 @@ func TestTheCommandLineToolSeesWhatCppDoes(t *testing.T) {
 		}
 	}
 	holds("idle", "queue", "ls")
-	holds("default", "queue", "inspect", "default")
+	holds("Size:   5", "queue", "inspect", "default")
+	// Where it lists no task, it names the state all the same: so it must tell of the payload.
 	for _, state := range []string{"scheduled", "completed", "retry", "archived", "active"} {
-		holds(state, "task", "ls", "--queue=default", "--state="+state)
-		holds(state, "task", "inspect", "--queue=default", "--id="+state)
+		holds(payloadOf(state), "task", "ls", "--queue=default", "--state="+state)
+		holds("State:   "+state, "task", "inspect", "--queue=default", "--id="+state)
 	}
-	holds("pending", "task", "ls", "--queue=idle", "--state=pending")
+	holds(payloadOf("pending"), "task", "ls", "--queue=idle", "--state=pending")
 	host, _ := os.Hostname()
 	holds(host, "server", "ls")
 	holds("1/3", "server", "ls")

@@ -155,7 +155,7 @@ class ServerEngine {
     }
     end_threads();
     try {
-      broker_.retire(describe("closed"));
+      broker_.retire(describe());
     } catch (const std::exception& e) {
       config_.logger(LogLevel::warning,
                      std::string{"the server's record was left to expire: "} + e.what());
@@ -366,14 +366,20 @@ class ServerEngine {
     notifying_.wake();
   }
 
-  ServerInfo describe(std::string status) const {
+  std::string status() const TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    if (phase_ == Phase::ending) return "closed";
+    return stopped_ ? "stopped" : "active";
+  }
+
+  ServerInfo describe() const {
     ServerInfo info{.host = host_,
                     .pid = pid_,
                     .id = id_,
                     .concurrency = static_cast<int>(config_.concurrency),
                     .queues = config_.queues,
                     .strict_priority = config_.strict_priority,
-                    .status = std::move(status),
+                    .status = status(),
                     .started_at = started_at_};
     const SteadyTime now = environment_->clock->steady_now();
     const Time wall = environment_->clock->now();
@@ -438,8 +444,7 @@ class ServerEngine {
                    config_.lease};
   ArchiveTrimmer trimmer_{broker_, config_.archive, config_.hooks.before_evict, config_.logger,
                           [this] { return stopped_.load(std::memory_order_relaxed); }};
-  Upkeep upkeep_{{broker_, settler_, health_, environment_->clock,
-                  [this] { return describe(stopped_ ? "stopped" : "active"); },
+  Upkeep upkeep_{{broker_, settler_, health_, environment_->clock, [this] { return describe(); },
                   [this] { ask_for_trimming(); }},
                  queues_,
                  {config_.upkeep_interval, config_.heartbeat_interval, config_.lease}};
