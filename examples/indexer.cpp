@@ -2,7 +2,7 @@
 /// file. Shows taskmux on real input, and on real trouble: beside the directories given, it indexes
 /// one that it fills with files that can't be read, or not yet.
 ///
-///     indexer [--broker memory|redis://...] [--concurrency N] [--limit FILES] [DIRECTORY ...]
+/// `indexer --help` tells how to call it.
 ///
 /// What to look at:
 /// - a task that enqueues tasks, under ids of their own making, so that doing it twice does no
@@ -277,6 +277,13 @@ std::size_t parse_number(std::string_view option, std::string_view text) {
   return number;
 }
 
+constexpr const char* usage =
+    "usage: indexer [--broker memory|redis://...] [--concurrency N] [--limit FILES] [DIRECTORY "
+    "...]\n"
+    "Indexes the text files of directories, and one of its own that is full of trouble.\n"
+    "examples/run builds it without Redis: for --broker redis://..., take the one in\n"
+    "build/dev/examples, which tests/run builds.\n";
+
 Options parse(const std::vector<std::string>& arguments) {
   Options options;
   for (auto at = arguments.begin(); at != arguments.end(); ++at) {
@@ -310,7 +317,12 @@ Options parse(const std::vector<std::string>& arguments) {
 }  // namespace indexer
 
 int main(int argc, char** argv) try {
-  return indexer::run(indexer::parse({argv + 1, argv + argc}));
+  const std::vector<std::string> arguments{argv + 1, argv + argc};
+  if (arguments == std::vector<std::string>{"--help"}) {
+    std::fputs(indexer::usage, stdout);
+    return EXIT_SUCCESS;
+  }
+  return indexer::run(indexer::parse(arguments));
 } catch (const std::exception& error) {
   std::fprintf(stderr, "indexer: %s\n", error.what());
   return EXIT_FAILURE;

@@ -64,8 +64,8 @@ class Client {
 
   /// Enqueues one task; once this returns, it will be run at least once. Throws Error, whose
   /// task_id() is the id that was sent: invalid_argument, payload_too_large (nothing was sent);
-  /// duplicate_task, task_id_conflict, queue_full (refused by the broker); unavailable (it may or
-  /// may not have been accepted: repeating the call with the same task id is safe, and a
+  /// duplicate_task, task_id_conflict, queue_full, unauthorized, protocol (refused by the broker);
+  /// unavailable (it may or may not have been accepted: repeating the call with the same task id is safe, and a
   /// task_id_conflict then says that it had been); wrong_state after close(); forked in a child
   /// process.
   EnqueueResult enqueue(Task task, EnqueueOptions options = {});
@@ -73,7 +73,7 @@ class Client {
   /// Enqueues a batch in as few round trips as the broker can; results are in its order. One item
   /// never fails another: what enqueue() would throw for an item is in its result. Throws only
   /// wrong_state and forked.
-  std::vector<EnqueueResult> enqueue_all(std::vector<NewTask> batch);
+  [[nodiscard]] std::vector<EnqueueResult> enqueue_all(std::vector<NewTask> batch);
 
   /// From now on, enqueue() and enqueue_all() throw Error{wrong_state}. Calls in progress end as
   /// usual. May be repeated.

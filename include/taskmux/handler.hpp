@@ -25,7 +25,7 @@ class RunState;
 }  // namespace detail
 
 /// How a handler's attempt ended. The default is success.
-class Outcome {
+class [[nodiscard]] Outcome {
  public:
   enum class Kind { success, failure, skip_retry, revoke, retry_after, snooze };
 
@@ -96,7 +96,7 @@ enum class StopReason {
   timeout,     ///< Its timeout or deadline is over.
   cancelled,   ///< An operator cancelled it.
   lease_lost,  ///< Another worker may have it now; nothing that this run does will be recorded.
-  shutdown,    ///< The server is ending; the task goes back to the queue.
+  shutdown,    ///< The server is ending; a task that is not done goes back to the queue.
 };
 
 constexpr std::string_view to_string(StopReason reason) noexcept {
@@ -133,7 +133,9 @@ class Context {
   Time deadline() const noexcept;
 
   /// Requested when the attempt should end. A handler that takes long must look at it, or use
-  /// wait_for(); one that goes on for ServerConfig::abandon_after longer is given up.
+  /// wait_for(); one that goes on for ServerConfig::abandon_after longer is given up. One that ends
+  /// before its work is done says so: by Outcome::fail(), an exception, or, as a callable that returns
+  /// nothing, by returning. Outcome::success() is success, whatever was asked.
   /// A std::stop_callback on it runs on one of the server's threads, which watches over all runs: it
   /// must not wait for anything, and must not throw.
   std::stop_token stop_token() const;
@@ -187,11 +189,29 @@ class TASKMUX_API TaskHandler {
 };
 
 /// A callable that can stand in for a TaskHandler: takes (Context&, const Task&), returns an
-/// Outcome or nothing.
+/// Outcome or nothing. To return nothing is success; but a failure after the run was asked to stop,
+/// since it may then have ended before its work was done.
 template <typename F>
 concept HandlerFunction = std::invocable<F&, Context&, const Task&> &&
     (std::same_as<std::invoke_result_t<F&, Context&, const Task&>, Outcome> ||
      std::is_void_v<std::invoke_result_t<F&, Context&, const Task&>>);
+
+namespace detail {
+
+/// Calls the function of a handler with its task, or what was read from that.
+template <typename F, typename Argument>
+Outcome call_function(F& function, Context& context, const Argument& argument) {
+  if constexpr (std::is_void_v<std::invoke_result_t<F&, Context&, const Argument&>>) {
+    std::invoke(function, context, argument);
+    if (!context.stop_requested()) return Outcome::success();
+    return Outcome::fail("returned after it was asked to stop: " +
+                         std::string{to_string(context.stop_reason())});
+  } else {
+    return std::invoke(function, context, argument);
+  }
+}
+
+}  // namespace detail
 
 }  // namespace v0
 }  // namespace taskmux

@@ -80,8 +80,9 @@ class Inspector {
   /// Throws Error{wrong_state} if not paused.
   void unpause(std::string_view queue);
 
-  /// Asks the worker that runs a task to stop it, and says what becomes of the task then. Does not
-  /// wait for that. Throws Error{task_not_found}, or {wrong_state} if it is not active.
+  /// Asks the worker that runs a task to stop it, and says what becomes of the task then, unless its
+  /// handler succeeds all the same. Does not wait for that. Throws Error{task_not_found}, or
+  /// {wrong_state} if it is not active: one that waits is taken away by remove().
   void cancel(std::string_view queue, std::string_view id, CancelMode mode = CancelMode::retry);
 
   /// Deletes a queue with all that belongs to it. Throws Error{queue_not_empty} if it holds tasks

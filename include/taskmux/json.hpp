@@ -73,7 +73,8 @@ EnqueueResult enqueue_json(Client& client, std::string type, const T& value,
   return client.enqueue(json_task(std::move(type), value), std::move(options));
 }
 
-/// A callable that takes (Context&, const T&), and returns an Outcome or nothing.
+/// A callable that takes (Context&, const T&), and returns an Outcome or nothing (see
+/// HandlerFunction).
 template <typename F, typename T>
 concept JsonHandlerFunction = std::invocable<F&, Context&, const T&> &&
     (std::same_as<std::invoke_result_t<F&, Context&, const T&>, Outcome> ||

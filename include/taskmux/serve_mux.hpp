@@ -50,8 +50,8 @@ class Next {
 using Middleware = std::function<Outcome(Context&, const Task&, const Next&)>;
 
 /// Routes tasks to handlers by their type, as asynq's ServeMux does: the pattern that equals the
-/// type, else the longest pattern that is a prefix of it ("email:" matches "email:welcome"), else
-/// the not-found handler. No wildcards.
+/// type, else the longest pattern that is a prefix of it ("email:" matches "email:welcome", and
+/// "email" matches "emailing"), else the not-found handler. No wildcards.
 ///
 /// Register before Server takes it; read-only afterwards, and then thread-safe. A mux is a handler
 /// itself, so muxes nest.
@@ -66,8 +66,8 @@ class TASKMUX_API ServeMux final : public TaskHandler {
   void handle(std::string pattern, std::unique_ptr<TaskHandler> handler,
               HandleOptions options = {});
 
-  /// The same for a callable that takes (Context&, const Task&) and returns an Outcome or nothing.
-  /// It is called from many threads at once.
+  /// The same for a callable that takes (Context&, const Task&) and returns an Outcome or nothing
+  /// (see HandlerFunction). It is called from many threads at once.
   template <HandlerFunction F>
   void handle(std::string pattern, F function, HandleOptions options = {}) {
     if (!has_target(function))
@@ -115,12 +115,7 @@ class TASKMUX_API ServeMux final : public TaskHandler {
    public:
     explicit FunctionHandler(F function) : function_{std::move(function)} {}
     Outcome handle(Context& context, const Task& task) override {
-      if constexpr (std::is_void_v<std::invoke_result_t<F&, Context&, const Task&>>) {
-        std::invoke(function_, context, task);
-        return Outcome::success();
-      } else {
-        return std::invoke(function_, context, task);
-      }
+      return detail::call_function(function_, context, task);
     }
 
    private:

@@ -29,8 +29,10 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  /// Begins to work. Throws Error: wrong_state if it was started before; unavailable if the broker
-  /// can't be reached (it may then be called again); forked.
+  /// Begins to work. Throws Error: wrong_state if it was started, stopped or shut down before; what
+  /// the broker said if that can't be reached or refuses to be used (unavailable, unauthorized,
+  /// invalid_argument for a database that it does not have), after which it may be called again;
+  /// forked. Throws std::system_error if the machine has not that many threads.
   void start();
 
   /// Takes no more tasks; those that run go on, and those already taken are run. May be called from
@@ -41,8 +43,10 @@ class Server {
   /// stop and waits for up to `abandon_after`; then puts what still runs back into its queue.
   /// Records all outcomes with the broker, as far as that can be reached within the lease, and ends
   /// all threads but those that hang. Hooks are heard out for `abandon_after`, and what is left is
-  /// dropped and counted; one that does not return is waited for. May be called again, and from several threads: all return
-  /// when it is done. Throws Error{wrong_state} when called from a handler or hook of this server.
+  /// dropped and counted. So it takes `shutdown_timeout`, twice `abandon_after` and a lease at the
+  /// most (with the defaults 28 s; 8 s if the broker answers and the handlers heed their stop tokens),
+  /// and as long as a hook takes that does not return. May be called again, and from several threads:
+  /// all return when it is done. Throws Error{wrong_state} when called from a handler or hook of this server.
   void shutdown();
 
   /// start(), then waits until `stop` is requested, then shutdown().
@@ -50,6 +54,7 @@ class Server {
 
   /// Cheap enough to be called every second; also after shutdown().
   ServerStats stats() const;
+  /// Whether it takes tasks and can do its work: not before start(), nor after stop(). Cheap.
   Health health() const;
 
   /// The id under which an Inspector lists it: a UUID.

@@ -89,7 +89,7 @@ inline std::size_t hardware_concurrency() noexcept {
 struct ServerConfig {
   /// How many handlers may run at once; at least 1.
   std::size_t concurrency = hardware_concurrency();
-  /// The queues to work on, and their priorities (at least 1). A queue is looked at first in
+  /// The queues to work on, and no others, with their priorities (at least 1). A queue is looked at first in
   /// proportion to its priority; with `strict_priority` a queue is served only while all with a
   /// higher priority are empty.
   std::map<std::string, int> queues{{"default", 1}};
@@ -104,7 +104,8 @@ struct ServerConfig {
   /// below what the broker takes at all (Redis: 512 MiB a string).
   std::size_t max_result_bytes = Limits::result_bytes;
 
-  /// How long shutdown() lets running handlers go on before it asks them to stop.
+  /// How long shutdown() lets running handlers go on before it asks them to stop. See there for how
+  /// long the whole takes; a service manager should wait longer before it kills.
   Duration shutdown_timeout = std::chrono::seconds{8};
   /// How long a handler may go on after it was asked to stop. Then its thread is given up: the run
   /// is settled without it, a new thread takes its place, and what it does later is discarded.
@@ -123,8 +124,10 @@ struct ServerConfig {
   ArchiveLimits archive{};
 
   Hooks hooks{};
+  /// Hears what becomes of tasks that failed (info: is tried again; warning: archived, or its worker was
+  /// lost), of the server's start and end, and of trouble with the broker.
   Logger logger{};
-  /// Runs first on every thread that the server starts.
+  /// Runs first on every thread that the server starts. What it throws is ignored.
   std::function<void()> on_thread_start{};
   /// The machine's when null. Must tell the broker's time if that has a clock of its own (a
   /// ManualClock in tests).

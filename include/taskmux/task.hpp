@@ -8,14 +8,23 @@
 #include <string>
 #include <string_view>
 
+#include "taskmux/detail/config.hpp"
+
 namespace taskmux {
 inline namespace v0 {
 
-/// An instant of the wall clock, UTC, to the microsecond.
+/// An instant of the wall clock, UTC, to the microsecond. A finer one, such as
+/// std::chrono::system_clock::now() in libstdc++, does not convert to it by itself: see to_time().
 using Time = std::chrono::sys_time<std::chrono::microseconds>;
 
+/// `instant` as a Time, rounded up: `.process_at = to_time(std::chrono::system_clock::now() + 10s)`.
+template <typename Unit>
+constexpr Time to_time(std::chrono::sys_time<Unit> instant) {
+  return std::chrono::ceil<Time::duration>(instant);
+}
+
 /// A length of time, to the microsecond. Any coarser std::chrono duration converts to it: `10min`,
-/// `1h`.
+/// `1h`; for a finer one take std::chrono::ceil<Duration>().
 using Duration = std::chrono::microseconds;
 
 /// Metadata that travels with a task; keys and values are UTF-8 without a NUL.
@@ -85,7 +94,8 @@ struct EnqueueOptions {
   std::optional<Duration> timeout{};
   /// The instant at which every attempt ends, rounded up to a whole second; must lie in the future.
   std::optional<Time> deadline{};
-  /// Not to be run before this instant; at once if it has passed. Not together with `process_in`.
+  /// Not to be run before this instant (see to_time()); at once if it has passed. Not together with
+  /// `process_in`.
   std::optional<Time> process_at{};
   /// Not to be run before this much time has passed, by the broker's clock. Not together with
   /// `process_at`.
@@ -97,8 +107,8 @@ struct EnqueueOptions {
   /// How long the task is kept, with its result, after it succeeded; rounded up to whole seconds.
   /// It is deleted when left out.
   std::optional<Duration> retention{};
-  /// A task that no worker has started by then is archived instead of run. Go workers do not honour
-  /// it. Not both.
+  /// A task that no worker has started by then is archived instead of run. Later than the task may
+  /// run at all. Go workers do not honour it. Not together with `expires_in`.
   std::optional<Time> expires_at{};
   /// As `expires_at`, counted from now by the broker's clock.
   std::optional<Duration> expires_in{};

@@ -49,7 +49,7 @@ class TestServer {
   std::size_t run_due(std::size_t limit = 100'000);
 
   /// run_due(), then moves `clock` on to the next due time, again and again until nothing is
-  /// scheduled or waits for a retry.
+  /// scheduled or waits for a retry. Throws Error{wrong_state} if the broker does not go by `clock`.
   std::size_t run_all(ManualClock& clock, std::size_t limit = 100'000);
 
  private:
@@ -81,6 +81,7 @@ class TestServer {
   const std::shared_ptr<detail::RunEnvironment> environment_;
   std::vector<std::string> queues_;
   std::optional<Duration> next_due_in_;  ///< As the last exchange said.
+  Time broker_now_{};                    ///< So, too.
   detail::QueuePicker picker_;
   detail::RunRegistry registry_;
   detail::Settler settler_;
@@ -128,8 +129,12 @@ inline std::size_t TestServer::run_due(std::size_t limit) {
 inline std::size_t TestServer::run_all(ManualClock& clock, std::size_t limit) {
   std::size_t runs = run_due(limit);
   while (next_due_in_) {
-    clock.advance(std::max(*next_due_in_, Duration{1}));
+    const Duration step = std::max(*next_due_in_, Duration{1});
+    const Time before = broker_now_;
+    clock.advance(step);
     runs += run_due(limit);
+    if (broker_now_ < before + step)
+      throw Error{Errc::wrong_state, "run_all: the broker does not go by this clock"};
     if (runs > limit)
       throw Error{Errc::timed_out,
                   "run_all: still not done after " + std::to_string(limit) + " attempts"};
@@ -141,6 +146,7 @@ inline ExchangeReply TestServer::exchange(std::span<const Settlement> settlement
                                           std::size_t runs) {
   const std::vector<QueueQuota> quotas = picker_.share(runs);
   ExchangeReply reply = broker_.exchange({settlements, quotas, runs, config_.lease});
+  broker_now_ = reply.now;
   next_due_in_.reset();
   if (reply.next_due) next_due_in_ = *reply.next_due - reply.now;
   return reply;

@@ -80,6 +80,14 @@ TEST_CASE("options reach the task, durations rounded up to whole seconds", "[cli
   CHECK(info.expires_at == now + 1h);
 }
 
+TEST_CASE("instants of any clock resolution are rounded up to a Time", "[client]") {
+  using std::chrono::nanoseconds;
+  CHECK(to_time(std::chrono::sys_time<nanoseconds>{1001ns}) == Time{2us});
+  CHECK(to_time(std::chrono::sys_seconds{3s}) == Time{3s});
+  const auto before = std::chrono::system_clock::now();
+  CHECK(to_time(before) >= before);
+}
+
 TEST_CASE("a deadline alone leaves the timeout unset", "[client]") {
   Fixture f;
   const EnqueueResult result = f.client.enqueue({.type = "t"}, {.deadline = now + 1min});
@@ -128,7 +136,9 @@ TEST_CASE("options that can't be meant are refused before anything is sent", "[c
       EnqueueOptions{.process_at = now, .process_in = 1s}, EnqueueOptions{.unique_for = 999ms},
       EnqueueOptions{.unique_for = Duration::max()}, EnqueueOptions{.retention = -1s},
       EnqueueOptions{.retention = Duration::max()}, EnqueueOptions{.expires_at = now},
-      EnqueueOptions{.expires_in = 0s}, EnqueueOptions{.expires_at = now + 1h, .expires_in = 1h});
+      EnqueueOptions{.expires_in = 0s}, EnqueueOptions{.expires_at = now + 1h, .expires_in = 1h},
+      EnqueueOptions{.process_in = 1h, .expires_in = 1h},
+      EnqueueOptions{.process_at = now + 2h, .expires_at = now + 1h});
   CHECK(f.refused(options) == Errc::invalid_argument);
 }
 
@@ -238,7 +248,7 @@ TEST_CASE("a closed client refuses, again and again", "[client]") {
   f.client.close();
   f.client.close();
   CHECK(error_of([&] { f.client.enqueue({.type = "t"}); }) == Errc::wrong_state);
-  CHECK(error_of([&] { f.client.enqueue_all({}); }) == Errc::wrong_state);
+  CHECK(error_of([&] { static_cast<void>(f.client.enqueue_all({})); }) == Errc::wrong_state);
 }
 
 TEST_CASE("a client refuses to work in a child process", "[client]") {

@@ -438,6 +438,15 @@ TEST_CASE("a payload that does not parse is skipped without a call of the handle
   CHECK(run("picky", R"({"n": 3})").kind() == Outcome::Kind::failure);
 }
 
+TEST_CASE("a JSON handler that returns nothing has failed if it was asked to stop", "[json]") {
+  ServeMux mux;
+  handle_json<int>(mux, "n", [](Context&, int) {});
+  OneRun t{Task{}};
+  CHECK(mux.handle(t.context, {.type = "n", .payload = "5"}).kind() == Outcome::Kind::success);
+  t.state->request_stop(StopReason::timeout, t.clock->steady_now());
+  CHECK(mux.handle(t.context, {.type = "n", .payload = "5"}).kind() == Outcome::Kind::failure);
+}
+
 TEST_CASE("what a JSON handler returns or throws counts as of any handler", "[json]") {
   ServeMux mux;
   handle_json<int>(mux, "snooze",

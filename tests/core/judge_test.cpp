@@ -125,6 +125,16 @@ TEST_CASE("a cancelled run ends as the operator wished", "[judge]") {
   CHECK(cancelled(CancelMode::drop) == SettleAction::drop);
 }
 
+TEST_CASE("a cancelled run that snoozes ends as the operator wished", "[judge]") {
+  const auto cancelled = [](CancelMode mode) {
+    return judged(Outcome::snooze(5s), 0, 25, StopReason::cancelled, mode);
+  };
+  CHECK(cancelled(CancelMode::retry).action == SettleAction::snooze);
+  CHECK(cancelled(CancelMode::archive).action == SettleAction::archive);
+  CHECK(cancelled(CancelMode::archive).error == "cancelled");
+  CHECK(cancelled(CancelMode::drop).action == SettleAction::drop);
+}
+
 TEST_CASE("error texts are made valid UTF-8 and bounded", "[judge]") {
   CHECK(judged(Outcome::fail("a\xff"
                              "b"))

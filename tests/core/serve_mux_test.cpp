@@ -61,6 +61,19 @@ TEST_CASE("handlers are objects or callables, with or without an outcome", "[mux
   CHECK(calls == 1);
 }
 
+TEST_CASE("a callable that returns nothing has failed if it was asked to stop", "[mux]") {
+  ServeMux mux;
+  mux.handle("void", [](Context&, const Task&) {});
+  mux.handle("says", [](Context&, const Task&) { return Outcome::success(); });
+  test::OneRun run{{.type = "void"}};
+  CHECK(mux.handle(run.context, {.type = "void"}).kind() == Outcome::Kind::success);
+  run.state->request_stop(StopReason::shutdown, run.clock->steady_now());
+  const Outcome stopped = mux.handle(run.context, {.type = "void"});
+  CHECK(stopped.kind() == Outcome::Kind::failure);
+  CHECK(stopped.error() == "returned after it was asked to stop: shutdown");
+  CHECK(mux.handle(run.context, {.type = "says"}).kind() == Outcome::Kind::success);
+}
+
 TEST_CASE("a mux can be told what to do with unknown types, and muxes nest", "[mux]") {
   ServeMux inner;
   inner.handle("image:resize", says("resize"));

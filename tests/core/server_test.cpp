@@ -188,6 +188,9 @@ TEST_CASE("a configuration that can't work is refused at once", "[server]") {
   refused([](ServerConfig& c) { c.upkeep_interval = 0s; });
   refused([](ServerConfig& c) { c.archive.max_age = -1s; });
   CHECK_THROWS_AS((Server{f.broker, ServeMux{}, f.config()}), std::invalid_argument);
+  ServerConfig hasty = f.config();
+  hasty.lease = 1s;
+  CHECK_THROWS_WITH((Server{f.broker, mux_of(nothing), hasty}), "Server: lease is under 5 s");
 }
 
 TEST_CASE("a server starts once", "[server]") {
@@ -506,7 +509,7 @@ TEST_CASE("nothing that the host's code throws ends a thread", "[server]") {
     throw std::runtime_error{"handler"};
   });
   mux.use([](Context& context, const Task& task, const Next& next) -> Outcome {
-    next(context, task);
+    static_cast<void>(next(context, task));
     throw 42;
   });
   ServerConfig config = f.config(1);
@@ -689,6 +692,69 @@ TEST_CASE("a server keeps its queues' archives within their limits", "[server]")
   for (int i = 0; i < 5; ++i) f.client.enqueue({.type = "t"});
   REQUIRE(eventually([&] { return server.stats().archived == 5; }));
   CHECK(f.pass_time_until([&] { return f.memory.queue_info("default").archived == 2; }));
+}
+
+TEST_CASE("a shutdown loses no task of a handler that heeds its stop token and returns",
+          "[server]") {
+  Fixture f;
+  std::latch entered{1};
+  ServerConfig config = f.patient_config();
+  Server server{f.broker, mux_of([&](Context& context, const Task&) {
+                  entered.count_down();
+                  for (int part = 0; part < 1000 && context.wait_for(1min); ++part) {
+                  }
+                }),
+                config};
+  server.start();
+  const std::string id = f.client.enqueue({.type = "t"}, {.timeout = 24h * 365}).id;
+  entered.wait();
+  std::atomic<bool> ended{false};
+  std::thread ends{[&] {
+    server.shutdown();
+    ended = true;
+  }};
+  REQUIRE(f.pass_time_until([&] { return ended.load(); }));
+  ends.join();
+  CHECK(f.state(id) == TaskState::pending);
+  CHECK(f.memory.find("default", id)->retried == 0);
+}
+
+TEST_CASE("the log tells what failed, and when the server starts and ends", "[server]") {
+  Fixture f;
+  std::mutex mutex;
+  std::vector<std::string> lines;
+  ServerConfig config = f.config(1);
+  config.logger =
+      Logger{LogLevel::info, [&](LogLevel level, std::string_view line) {
+               const std::lock_guard lock{mutex};
+               lines.push_back(std::string{to_string(level)} + ": " + std::string{line});
+             }};
+  Server server{f.broker, mux_of([](Context& context, const Task&) {
+                  return context.retry_count() == 0 ? Outcome::retry_after(1500ms, "busy")
+                                                    : Outcome::skip_retry("bad");
+                }),
+                config};
+  server.start();
+  const std::string id = f.client.enqueue({.type = "t"}).id;
+  REQUIRE(f.pass_time_until([&] { return server.stats().archived == 1; }));
+  server.shutdown();
+  const std::string task = "task " + id + " (\"t\", queue \"default\"): ";
+  CHECK(lines == std::vector<std::string>{"info: server " + server.id() + ": started",
+                                          "info: " + task + "tried again in 1500 ms: busy",
+                                          "warning: " + task + "archived: bad",
+                                          "info: server " + server.id() + ": shut down"});
+}
+
+TEST_CASE("a server is healthy only from its start to its end", "[server]") {
+  Fixture f;
+  Server server{f.broker, mux_of(nothing), f.config()};
+  CHECK(server.health().reason == "not started");
+  server.start();
+  CHECK(server.health().healthy);
+  server.stop();
+  CHECK(server.health().reason == "stopped");
+  server.shutdown();
+  CHECK_FALSE(server.health().healthy);
 }
 
 TEST_CASE("a server that was stopped before it started does not pretend to work", "[server]") {

@@ -64,6 +64,14 @@ TEST_CASE("running all moves the clock from due time to due time", "[testing]") 
   CHECK(f.broker.queue_info("default").size() == 0);
 }
 
+TEST_CASE("running all says so when the broker does not go by the clock", "[testing]") {
+  Fixture f;
+  MemoryBroker other;
+  TestServer server{other, f.mux(), f.config()};
+  Client{other}.enqueue({.type = "note"}, {.process_in = 24h});
+  CHECK(test::error_of([&] { server.run_all(*f.clock); }) == Errc::wrong_state);
+}
+
 TEST_CASE("a task that enqueues itself is stopped by the limit", "[testing]") {
   Fixture f;
   ServeMux mux;

@@ -82,7 +82,7 @@ class ArchiveTrimmer {
       }
       // Only while archived: one that an operator runs again meanwhile is not touched.
       for (const auto& error : view.act(queue, TaskAction::remove, victims, TaskState::archived))
-        deleted += error ? 0 : 1;
+        deleted += error ? 0U : 1U;
       if (looked_at < most || deleted + kept == before) return deleted;
       most = chunk;
     }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "taskmux/client.hpp"
+#include "taskmux/detail/error_text.hpp"
 #include "taskmux/detail/utf8.hpp"
 
 namespace taskmux {
@@ -53,7 +54,7 @@ inline void check_headers(const Headers& headers) {
 /// Throws unless `duration` lies in least ... Limits::longest.
 inline void check_duration(std::string_view what, Duration duration, Duration least) {
   if (duration < Duration{0}) refuse(what, "is negative");
-  if (duration < least) refuse(what, "is too short");
+  if (duration < least) refuse(what, too_short(least));
   if (duration > Limits::longest) refuse(what, "is longer than 100 years");
 }
 
@@ -171,6 +172,11 @@ inline void Client::prepare(NewTask&& item, EnqueueRequest& request) const {
     detail::check_duration("expires_in", *options.expires_in, Duration{1});
     request.expires_in = options.expires_in;
   }
+  // One by the broker's clock and one by ours can't be compared.
+  if (options.process_in && options.expires_in && *options.expires_in <= *options.process_in)
+    detail::refuse("expires_in", "is over before process_in");
+  if (options.process_at && options.expires_at && *options.expires_at <= *options.process_at)
+    detail::refuse("expires_at", "is before process_at");
 }
 
 inline bool Client::prepare(NewTask&& item, EnqueueRequest& request, EnqueueResult& result) {

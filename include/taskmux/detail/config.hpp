@@ -1,5 +1,9 @@
 #pragma once
 
+#if __cplusplus < 202002L
+#error "taskmux needs C++20: -std=c++20"
+#endif
+
 /// Marks a type whose identity must survive `-fvisibility=hidden` and shared objects: what is
 /// thrown, and what is derived from.
 #if defined(__GNUC__)

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <chrono>
 #include <concepts>
 #include <string>
 #include <string_view>
 
 #include "taskmux/error.hpp"
+#include "taskmux/task.hpp"
 
 namespace taskmux {
 inline namespace v0 {
@@ -15,6 +17,19 @@ inline std::string in_quotes(std::string_view name) {
   text += name;
   text += '"';
   return text;
+}
+
+/// Such as "5 s" or "250 ms".
+inline std::string in_words(Duration duration) {
+  using namespace std::chrono_literals;
+  if (duration % 1s == Duration{0}) return std::to_string(duration / 1s) + " s";
+  if (duration % 1ms == Duration{0}) return std::to_string(duration / 1ms) + " ms";
+  return std::to_string(duration.count()) + " us";
+}
+
+/// Of a duration below what is taken.
+inline std::string too_short(Duration least) {
+  return least == Duration{1} ? "is zero" : "is under " + in_words(least);
 }
 
 /// Runs `call`; puts `operation` in front of the text of an Error that it throws.

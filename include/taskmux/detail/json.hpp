@@ -441,12 +441,7 @@ class JsonHandler {
     } catch (const Error& e) {
       return Outcome::skip_retry("payload of " + in_quotes(task.type) + ": " + e.what());
     }
-    if constexpr (std::is_void_v<std::invoke_result_t<F&, Context&, const T&>>) {
-      std::invoke(function_, context, std::as_const(*value));
-      return Outcome::success();
-    } else {
-      return std::invoke(function_, context, std::as_const(*value));
-    }
+    return call_function(function_, context, *value);
   }
 
  private:

@@ -63,8 +63,8 @@ inline bool counts_as_failure(const FailedAttempt& attempt, const JudgeRules& ru
 }
 
 /// What becomes of a task whose handler ended with `outcome`, having been asked to stop for `stop`
-/// (or not). A handler that succeeded has succeeded, whatever was asked of it. Exhaustion is tested
-/// before is_failure, as asynq does.
+/// (or not). A handler that succeeded has succeeded, whatever was asked of it; one that snoozes has
+/// not. Exhaustion is tested before is_failure, as asynq does.
 inline Verdict judge(const TaskMessage& message, const Outcome& outcome, StopReason stop,
                      CancelMode cancel, const JudgeRules& rules) {
   using Kind = Outcome::Kind;
@@ -72,11 +72,13 @@ inline Verdict judge(const TaskMessage& message, const Outcome& outcome, StopRea
     case Kind::success: return {.action = SettleAction::complete};
     case Kind::revoke: return {.action = SettleAction::drop};
     case Kind::snooze:
+      if (stop == StopReason::cancelled && cancel != CancelMode::retry) break;
       return {.action = SettleAction::snooze, .delay = bounded_delay(outcome.delay())};
     default: break;
   }
 
   Verdict verdict{.error = bounded_utf8(outcome.error(), Limits::error_text_bytes)};
+  if (outcome.kind() == Kind::snooze) verdict.error = "cancelled";
   const bool for_good = outcome.kind() == Kind::skip_retry;
   if (stop == StopReason::shutdown && !for_good) {
     verdict.action = SettleAction::requeue;

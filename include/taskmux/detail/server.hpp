@@ -47,7 +47,8 @@ inline void check_config(const ServerConfig& config, const ServeMux& mux, Durati
     throw std::invalid_argument{"Server: " + why};
   };
   const auto check = [&](const char* name, Duration value, Duration least) {
-    if (value < least) refuse_config(std::string{name} + " is too short");
+    if (value < Duration{0}) refuse_config(std::string{name} + " is negative");
+    if (value < least) refuse_config(std::string{name} + ' ' + too_short(least));
     if (value > Limits::longest) refuse_config(std::string{name} + " is longer than 100 years");
   };
   if (config.concurrency == 0) refuse_config("concurrency is 0");
@@ -103,7 +104,7 @@ class ServerEngine {
     {
       MutexLock lock{mutex_};
       if (phase_ != Phase::made)
-        throw Error{Errc::wrong_state, "start: this server was started before"};
+        throw Error{Errc::wrong_state, "start: this server was started or shut down before"};
       if (stopped_)
         throw Error{Errc::wrong_state, "start: this server was stopped before it was started"};
       phase_ = Phase::starting;
@@ -124,6 +125,7 @@ class ServerEngine {
       throw;
     }
     set_phase(Phase::running);
+    tell("started");
   }
 
   /// Whether this process is the one that made it.
@@ -161,6 +163,7 @@ class ServerEngine {
                      std::string{"the server's record was left to expire: "} + e.what());
     }
     set_phase(Phase::ended);
+    tell("shut down");
   }
 
   void run(std::stop_token stop_asked) {
@@ -192,11 +195,22 @@ class ServerEngine {
             .hooks_dropped = notifier_.dropped()};
   }
 
-  Health health() const { return health_.health(); }
+  Health health() const TASKMUX_EXCLUDES(mutex_) {
+    {
+      MutexLock lock{mutex_};
+      if (phase_ == Phase::made || phase_ == Phase::starting) return {false, "not started"};
+    }
+    return stopped_ ? Health{false, "stopped"} : health_.health();
+  }
   const std::string& id() const noexcept { return id_; }
 
  private:
   enum class Phase { made, starting, running, ending, ended };
+
+  void tell(std::string_view what) const {
+    if (config_.logger.enabled(LogLevel::info))
+      config_.logger(LogLevel::info, "server " + id_ + ": " + std::string{what});
+  }
 
   std::vector<std::string> queue_names() const {
     std::vector<std::string> names;

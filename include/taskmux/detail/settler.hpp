@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "taskmux/broker.hpp"
+#include "taskmux/detail/error_text.hpp"
 #include "taskmux/detail/judge.hpp"
 #include "taskmux/detail/mutex.hpp"
 #include "taskmux/detail/run_registry.hpp"
@@ -186,7 +188,26 @@ class Settler {
     counts_.by_action[static_cast<std::size_t>(settlement.action)].fetch_add(
         1, std::memory_order_relaxed);
     if (settlement.crash) counts_.recovered.fetch_add(1, std::memory_order_relaxed);
+    tell(settlement);
     if (settled_) settled_(settlement, run);
+  }
+
+  /// Logs a failure.
+  void tell(const Settlement& settlement) const {
+    const bool archived = settlement.action == SettleAction::archive;
+    if (!archived && settlement.action != SettleAction::retry) return;
+    const LogLevel level = archived || settlement.crash ? LogLevel::warning : LogLevel::info;
+    if (!logger_.enabled(level)) return;
+    const TaskMessage& message = *settlement.run.message;
+    std::string text = "task " + message.id + " (" + in_quotes(message.task.type) + ", queue " +
+                       in_quotes(message.queue) + "): ";
+    if (archived) {
+      text += "archived: ";
+    } else {
+      const auto delay = std::chrono::floor<std::chrono::milliseconds>(settlement.delay);
+      text += "tried again in " + in_words(delay) + ": ";
+    }
+    logger_(level, text + settlement.error);
   }
 
   const Rules rules_;
