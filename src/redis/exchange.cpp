@@ -62,6 +62,7 @@ class Exchanger {
     for (Chunk& chunk : chunks_) calls.push_back(std::move(chunk.call));
     const std::size_t first_take = calls.size();
     add_takes(calls);
+    sent_at_ = store_.steady_now();
     const std::vector<Reply> replies = store_.run(calls);
     for (std::size_t i = 0; i < chunks_.size(); ++i) read_settled(chunks_[i], replies[i]);
     read_takes(std::span{replies}.subspan(first_take));
@@ -196,7 +197,7 @@ class Exchanger {
               .script = &scripts().acquire};
     call.args.push_back(text(static_cast<std::int64_t>(shares.size())));
     for (const Share& share : shares) call.args.push_back(store_.keys(share.queue).pending());
-    store_.add_now(call.args);
+    store_.add_now_or_never(call.args, call.slot_key);
     call.args.push_back(micros(request_.lease));
     call.args.push_back(hex_of_block(block));
     call.args.push_back(text(static_cast<std::int64_t>(std::min(free_workers, most_runs))));
@@ -245,6 +246,7 @@ class Exchanger {
       throw_if_error("take tasks", reply);
       reply.expect_array(1 + shares.size());
       reply_.now = time_of(reply[0].as_integer());
+      store_.note_time(store_.keys(shares.front().queue).pending(), reply_.now, sent_at_);
       RunReader reader{store_, block};
       for (std::size_t i = 0; i < shares.size(); ++i) read_share(reply[1 + i], shares[i], reader);
       reader.set_aside();
@@ -304,6 +306,7 @@ class Exchanger {
       const std::size_t free = request_.free_workers - std::min(request_.free_workers, taken_);
       const std::uint64_t block = store_.token_block();
       const std::vector<Call> calls{take(std::span{&more, 1}, block, free)};
+      sent_at_ = store_.steady_now();
       try {
         read_take(store_.run(calls).front(), std::span{&more, 1}, block);
       } catch (const Error& error) {
@@ -334,6 +337,7 @@ class Exchanger {
   std::vector<Chunk> chunks_;
   std::vector<Share> shares_;
   std::vector<std::uint64_t> blocks_;
+  SteadyTime sent_at_{};  // the last calls
   std::size_t wanted_ = 0;
   std::size_t taken_ = 0;
   std::optional<Error> first_error_;

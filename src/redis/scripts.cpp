@@ -7,8 +7,10 @@
 // What all scripts have in common:
 //
 // KEYS[1] of a script about a queue is its pending list; all other keys are built from that, and so
-// lie in its slot. ARGV[1] and ARGV[2] are now, as whole seconds and the microseconds beyond; empty
-// for the time of Redis itself. Times and lengths of time are microseconds unless called seconds.
+// lie in its slot. ARGV[1] and ARGV[2] are now, as whole seconds and the microseconds beyond; or
+// ARGV[1] is empty, for the time of Redis itself, and ARGV[2] the time from which on the call is
+// `late`, or empty: its sender has given it up. Times and lengths of time are microseconds unless
+// called seconds.
 //
 // Redis does not roll a script back, so each looks before it writes: a key of the wrong type stops
 // it while nothing has changed. And a full Redis refuses a script whose *first* write needs memory,
@@ -27,13 +29,15 @@ local T = P .. 't:'
 
 constexpr std::string_view clock = R"lua(
 local now_s, now_micros
-if ARGV[1] == '' then
+local by_own_time = ARGV[1] == ''
+if by_own_time then
   local time = redis.call('TIME')
   now_s, now_micros = tonumber(time[1]), tonumber(time[2])
 else
   now_s, now_micros = tonumber(ARGV[1]), tonumber(ARGV[2])
 end
 local now = now_s * 1000000 + now_micros
+local late = by_own_time and ARGV[2] ~= '' and now > tonumber(ARGV[2])
 
 local function text(number) return string.format('%.0f', number) end
 
@@ -420,7 +424,7 @@ return replies
 )lua";
 
 // Moves what is due to pending, and takes pending tasks under a lease; of several queues unless in
-// a cluster. KEYS: the queues'. ARGV: now, length of the lease, first 12 of the 16 hex digits of
+// a cluster; takes none if late. KEYS: the queues'. ARGV: now, length of the lease, first 12 of the 16 hex digits of
 // the tokens, number of free workers, bytes of messages at most, due tasks to move at most in each
 // queue, then for each queue how many to take. Returns now and, for each queue, {error or '', runs,
 // next due time or nil, whether it may hold more, ids that had no task}. Runs are any number of
@@ -526,7 +530,7 @@ local queues, wanted = {}, 0
 for n = 1, #KEYS do
   local P = string.sub(KEYS[n], 1, -8)
   local queue = {P = P, error = '', runs = {}, dangling = {}, seen = {}, more = false}
-  local count = tonumber(ARGV[7 + n])
+  local count = late and 0 or tonumber(ARGV[7 + n])
   queues[n] = queue
   local ok, problem = pcall(function()
     local due, _
@@ -954,7 +958,7 @@ local function step(n)
   local paused = redis.call('EXISTS', P .. 'paused') == 1
   role(expire_completed)
   role(check_due)
-  if ARGV[5] == '1' then
+  if ARGV[5] == '1' and not late then
     role(recover)
     role(check_active)
   end

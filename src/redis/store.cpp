@@ -101,6 +101,17 @@ void Store::add_now(std::vector<std::string>& args) const {
   args.push_back(text(now % 1'000'000));
 }
 
+void Store::add_now_or_never(std::vector<std::string>& args, std::string_view slot_key) const {
+  add_now(args);
+  if (options().clock) return;
+  if (const auto there = server_clock_.at(cluster() ? slot_key : "", steady_now()))
+    args.back() = micros(*there + options().command_timeout);
+}
+
+void Store::note_time(std::string_view slot_key, Time now, SteadyTime sent_at) {
+  server_clock_.note(cluster() ? slot_key : "", now, sent_at);
+}
+
 Time Store::now() {
   if (options().clock) return options().clock->now();
   const Reply reply = run_one("time", command({}, {"TIME"}));
@@ -110,13 +121,15 @@ Time Store::now() {
 
 std::vector<Reply> Store::run(std::span<const Call> calls) {
   std::vector<Reply> replies = transport_.run(calls);
-  note_contact();
+  note_contact(std::none_of(replies.begin(), replies.end(), [](const Reply& reply) {
+    return reply.is_error() && errc_of(reply) == Errc::unavailable;
+  }));
   return replies;
 }
 
 Reply Store::run_one(std::string_view operation, const Call& call) {
   Reply reply = transport_.run_one(operation, call);
-  note_contact();
+  note_contact(true);
   return reply;
 }
 
@@ -124,8 +137,8 @@ SteadyTime Store::steady_now() const {
   return options().clock ? options().clock->steady_now() : std::chrono::steady_clock::now();
 }
 
-void Store::note_contact() {
-  if (contact_epoch_.load(std::memory_order_acquire) == transport_.epoch()) return;
+void Store::note_contact(bool unbroken) {
+  if (unbroken && contact_epoch_.load(std::memory_order_acquire) == transport_.epoch()) return;
   detail::MutexLock lock{mutex_};
   contact_since_ = steady_now();
   contact_epoch_.store(transport_.epoch(), std::memory_order_release);

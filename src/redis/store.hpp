@@ -13,6 +13,7 @@
 #include "redis/keys.hpp"
 #include "redis/reply.hpp"
 #include "redis/scripts.hpp"
+#include "redis/server_clock.hpp"
 #include "redis/transport.hpp"
 #include "taskmux/clock.hpp"
 #include "taskmux/detail/mutex.hpp"
@@ -69,6 +70,11 @@ class Store {
 
   /// Appends now as scripts take it: two arguments, empty for Redis's own time.
   void add_now(std::vector<std::string>& args) const;
+  /// As add_now(), for a call that must not do its work once it has been given up (see ServerClock):
+  /// which tasks to take is decided now, as is whether a run may be lost. `slot_key` names its server.
+  void add_now_or_never(std::vector<std::string>& args, std::string_view slot_key) const;
+  /// A call for `slot_key` that was sent at `sent_at` said that it was `now`.
+  void note_time(std::string_view slot_key, Time now, SteadyTime sent_at);
 
   /// The broker's clock; asks Redis unless a clock was given.
   Time now();
@@ -78,21 +84,24 @@ class Store {
   /// As Transport::run_one().
   Reply run_one(std::string_view operation, const Call& call);
 
-  /// Whether contact with the same server has lasted for `length`.
+  /// Whether contact with the same server has lasted for `length`, in which it refused no call that
+  /// it might accept later, as those for a slot on its way: leases can't be extended then.
   bool in_contact_for(Duration length);
+
+  SteadyTime steady_now() const;
 
   /// Numbers a call that hands out runs: the upper 48 bits of their tokens. Never the same twice,
   /// and begins at random, so that not in another process either.
   std::uint64_t token_block() noexcept;
 
  private:
-  SteadyTime steady_now() const;
-  void note_contact();
+  void note_contact(bool unbroken);
 
   const int process_;
   GlobalKeys global_;
   Transport transport_;
   Faults faults_;
+  ServerClock server_clock_;
   std::atomic<std::uint64_t> next_block_;
   std::atomic<std::uint64_t> contact_epoch_{0};
   detail::Mutex mutex_;

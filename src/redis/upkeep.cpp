@@ -85,7 +85,7 @@ Call Upkeep::call_on(Store& store, const UpkeepRequest& request, Part& part) {
   Call call{.slot_key = store.keys(part.queues.front()).pending(), .script = &scripts().upkeep};
   call.args.push_back(text(static_cast<std::int64_t>(part.queues.size())));
   for (const std::string& queue : part.queues) call.args.push_back(store.keys(queue).pending());
-  store.add_now(call.args);
+  store.add_now_or_never(call.args, call.slot_key);
   // An outage of Redis must not make every run look lost: their owners could not extend them
   // either.
   const bool recover = request.recover && store.in_contact_for(request.lease);
@@ -132,12 +132,14 @@ UpkeepReply Upkeep::step(Store& store, const UpkeepRequest& request) {
   while (!parts.empty()) {
     std::vector<Call> calls;
     for (Part& part : parts) calls.push_back(call_on(store, request, part));
+    const SteadyTime sent_at = store.steady_now();
     const std::vector<Reply> answers = store.run(calls);
     std::vector<Part> unfinished;
     for (std::size_t i = 0; i < parts.size(); ++i) {
       try {
         const std::size_t done = read(store, parts[i], answers[i], reply);
         any = true;
+        store.note_time(calls[i].slot_key, reply.now, sent_at);
         if (done < parts[i].queues.size()) {
           unfinished.push_back({.queues = parts[i].queues.subspan(done)});
         }

@@ -189,6 +189,27 @@ struct MovingQueue {
   const std::string stem = "asynq:{" + queue + "}:";
 };
 
+TEST_CASE("a slot that is on its way for longer than a lease costs no live worker its run",
+          "[redis][cluster]") {
+  MovingQueue t;
+  const std::vector<std::string> queues{t.queue};
+  const auto upkeep = [&] {
+    return patiently([&] { return t.broker.upkeep({.queues = queues, .lease = 10s}); });
+  };
+  const Run run = started(t.broker, message("run", t.queue));
+  t.clock->advance(9s);
+  CHECK(extend(t.broker, run, 10s).status == LeaseStatus::ok);
+  t.begin();
+  t.move("t:run");
+  t.clock->advance(13s);
+  CHECK(error_of([&] { extend(t.broker, run, 10s); }) == Errc::unavailable);
+  t.finish();
+  CHECK(upkeep().lost.empty());
+  CHECK(patiently([&] { return extend(t.broker, run, 10s); }).status == LeaseStatus::ok);
+  t.clock->advance(13s);
+  CHECK(upkeep().lost.size() == 1);
+}
+
 TEST_CASE("while a slot is on its way, nothing of a queue is lost", "[redis][cluster]") {
   MovingQueue t;
   RedisBroker& broker = t.broker;

@@ -90,5 +90,68 @@ TEST_CASE("a server that loads its data is waited for", "[redis][outage]") {
   CHECK(take(broker, "default", 5).size() == 5);
 }
 
+/// A server that stops for a while, longer than a call is waited for, and then does what it finds in
+/// its sockets.
+struct StuckServer {
+  RedisServer server;
+  RedisBroker broker{[this] {
+    RedisOptions options = options_for(server);
+    options.command_timeout = 200ms;
+    return options;
+  }()};
+
+  template <typename Call>
+  void get_stuck_in(Call call) {
+    server.pause();
+    const auto long_enough = std::chrono::steady_clock::now() + 600ms;
+    CHECK(error_of(call) == Errc::unavailable);
+    REQUIRE(eventually([&] { return std::chrono::steady_clock::now() > long_enough; }));
+    server.resume();
+    // By the second reply, what waited together with the first is done.
+    for (int i = 0; i < 2; ++i) server.command({"PING"});
+  }
+};
+
+TEST_CASE("a take that was given up takes nothing when it is carried out later",
+          "[redis][outage]") {
+  StuckServer t;
+  enqueue(t.broker, message("t1"));
+  CHECK(take(t.broker, "other").empty());
+  t.get_stuck_in([&] { take(t.broker); });
+  CHECK(t.server.command({"LLEN", "asynq:{default}:active"}).as_integer() == 0);
+  CHECK(t.server.command({"LLEN", "asynq:{default}:pending"}).as_integer() == 1);
+  std::vector<Run> runs;
+  CHECK(eventually([&] {
+    error_of([&] { runs = take(t.broker); });
+    return runs.size() == 1;
+  }));
+}
+
+TEST_CASE("upkeep that was given up takes over no run when it is carried out later",
+          "[redis][outage]") {
+  StuckServer t;
+  const Run run = started(t.broker, message("t1"));
+  // Its lease ended, which a worker that is as stuck will extend first of all.
+  const std::string task = "asynq:{default}:t:t1";
+  const std::string lease = "asynq:{default}:lease";
+  const std::string end{t.server.command({"ZSCORE", lease, "t1"}).as_string()};
+  const std::string ended = std::to_string(std::stoll(end) - 1000);
+  std::string fence{t.server.command({"HGET", task, "tmx_run"}).as_string()};
+  REQUIRE(fence.find(end) != std::string::npos);
+  fence.replace(fence.find(end), end.size(), ended);
+  t.server.command({"HSET", task, "tmx_run", fence});
+  t.server.command({"ZADD", lease, ended, "t1"});
+
+  const std::vector<std::string> queues{"default"};
+  const auto upkeep = [&] { return t.broker.upkeep({.queues = queues, .lease = 1us}); };
+  t.get_stuck_in([&] { upkeep(); });
+  CHECK(t.server.command({"HGET", task, "tmx_run"}).as_string() == fence);
+  std::size_t lost = 0;
+  CHECK(eventually([&] {
+    error_of([&] { lost = upkeep().lost.size(); });
+    return lost == 1;
+  }));
+}
+
 }  // namespace
 }  // namespace taskmux::test
