@@ -107,8 +107,9 @@ end
 
 // tail(P, name, count, fields) reads the last `count` ids of a list, the last one first, and fields
 // of the task of each: {id, field, ..., id, field, ...}, false for a field that is not there. One
-// SORT_RO in place of a command a task; where that is refused (a cluster, an old server, an ACL), or
-// would misread the name of the queue, it is done one by one.
+// SORT_RO in place of a command a task; where that is refused (a cluster before Redis 7.4, an old server,
+// an ACL), or would misread the name of the queue, it is done one by one. In a cluster from 7.4 on, a
+// task that has left with its slot looks as if it had no fields: read one to know.
 constexpr std::string_view tail = R"lua(
 local function tail(P, name, count, fields)
   if count <= 0 then return {} end
@@ -485,6 +486,7 @@ local function take(queue, count)
     for i = 1, size, 3 do
       local id, message, facts = found[i], found[i + 1], found[i + 2]
       if message and #message > longest then longest = #message end
+      if not message and not seen[id] then read('HGET', P .. 't:' .. id, 'msg') end
       if not message or seen[id] then
         if not seen[id] then dangling[#dangling + 1] = id end
       elseif taken + number >= free and must_wait(message, facts) then
@@ -609,7 +611,7 @@ call('ZREM', P .. 'lease', '')
 -- Runs end in about the order in which they began, so the end of active holds most of a batch.
 local window, fences = {}, {}
 if #ids >= 4 then window = tail(P, 'active', #ids + 32, {'tmx_run'}) end
-for i = 1, #window, 2 do fences[window[i]] = window[i + 1] end
+for i = 1, #window, 2 do fences[window[i]] = window[i + 1] or nil end
 
 -- Whose runs they are, and which locks are theirs, before anything is changed.
 local own, locked, done = {}, {}, {}
