@@ -1,5 +1,7 @@
 #include "taskmux/redis/redis_broker.hpp"
 
+#include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "redis/operations.hpp"
@@ -21,6 +23,7 @@ class RedisBroker::Impl {
   }
 
   /// For a call: the process is checked first.
+  const RedisOptions& options() const noexcept { return store_.options(); }
   redis::Store& store() {
     store_.check_process();
     return store_;
@@ -72,6 +75,10 @@ void RedisBroker::heartbeat(const ServerInfo& server, Duration lifetime) {
 void RedisBroker::retire(const ServerInfo& server) { redis::retire(impl_->store(), server); }
 
 void RedisBroker::ping() { impl_->store().run_one("ping", redis::Store::command({}, {"PING"})); }
+
+Duration RedisBroker::shortest_lease() const {
+  return std::max<Duration>(std::chrono::seconds{5}, 3 * impl_->options().command_timeout);
+}
 
 Time RedisBroker::now() { return impl_->store().now(); }
 

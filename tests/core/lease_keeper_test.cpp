@@ -231,6 +231,22 @@ TEST_CASE("a run whose extension is not known goes on, and is asked for again so
   CHECK(upkeep(k.broker).lost.empty());
 }
 
+TEST_CASE("however long the lease, what was not extended is asked for again within a second",
+          "[lease]") {
+  Engine e;
+  detail::LeaseKeeper keeper{{e.broker, e.registry, e.settler, e.health, e.logger, e.clock, [] {}},
+                             10min};
+  enqueue(e.broker, message("t1"));
+  const auto runs = e.take_runs();
+  e.begin(*runs[0]);
+  e.clock->advance(5min);
+  e.broker.fail(Operation::extend);
+  CHECK(keeper.run_once() == e.clock->steady_now() + 1s);
+  e.broker.recover();
+  e.clock->advance(1s);
+  CHECK(keeper.run_once() == e.clock->steady_now() + 150s);
+}
+
 TEST_CASE("a cancellation waits for the run that the broker does not answer for", "[lease]") {
   Keeping k;
   Silent silent{k.memory};

@@ -339,6 +339,13 @@ TEST_CASE("scripts that the server has forgotten are loaded again", "[redis]") {
         std::vector(2, SettleStatus::applied));
 }
 
+TEST_CASE("a lease outlasts three slow calls", "[redis]") {
+  RedisOptions options;
+  CHECK(RedisBroker{options}.shortest_lease() == 9s);
+  options.command_timeout = 1s;
+  CHECK(RedisBroker{options}.shortest_lease() == 5s);
+}
+
 TEST_CASE("by Redis's own time: a task lives its life", "[redis][time]") {
   RealTimeFixture t;
   const Time before = t.view.now();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <exception>
 #include <functional>
@@ -60,7 +61,9 @@ class LeaseKeeper {
     if (now >= next_) {
       // A run that is younger has most of its lease before it.
       const SteadyTime taken_before = now - lease_ / 4;
-      next_ = now + (extend(now, taken_before).empty() ? lease_ / 4 : lease_ / 16);
+      // Again soon after a failure: other servers may take over what they find ended.
+      const Duration soon = std::min<Duration>(lease_ / 16, std::chrono::seconds{1});
+      next_ = now + (extend(now, taken_before).empty() ? lease_ / 4 : soon);
     }
     return next_;
   }
