@@ -78,7 +78,9 @@ class Exchanger {
     std::size_t count = 0;
     std::vector<Run> runs{};
     std::string fault{};
-    bool blocked = false;
+    std::size_t free_workers = 0;  // in a cluster: those that it was told of
+    bool empty = false;
+    bool stopped = false;  // before its count, perhaps for want of free workers
   };
 
   void add(std::size_t item) {
@@ -186,6 +188,7 @@ class Exchanger {
     }
     std::size_t free = request_.free_workers;
     for (std::size_t i = 0; i < shares_.size(); ++i) {
+      shares_[i].free_workers = free;
       calls.push_back(take(std::span{shares_}.subspan(i, 1), block_, free));
       block_ = store_.token_block();
       free -= std::min(free, shares_[i].count);
@@ -281,7 +284,8 @@ class Exchanger {
       reply_.next_due = earlier(reply_.next_due, time_of(reply[2].as_integer()));
     }
     reply_.more = reply_.more || reply[3].as_integer() != 0;
-    share.blocked = reply[3].as_integer() == 0 || share.runs.size() - before < share.count;
+    share.empty = reply[3].as_integer() == 0;
+    share.stopped = share.runs.size() - before < share.count;
     tell_dropped(share.queue, reply[4]);
   }
 
@@ -301,9 +305,10 @@ class Exchanger {
   void take_leftovers() {
     for (Share& share : shares_) {
       if (taken_ >= wanted_) return;
-      if (share.blocked || !share.fault.empty()) continue;
-      Share more{.queue = share.queue, .count = wanted_ - taken_};
       const std::size_t free = request_.free_workers - std::min(request_.free_workers, taken_);
+      if (share.empty || !share.fault.empty()) continue;
+      if (share.stopped && free <= share.free_workers) continue;
+      Share more{.queue = share.queue, .count = wanted_ - taken_};
       const std::uint64_t block = store_.token_block();
       const std::vector<Call> calls{take(std::span{&more, 1}, block, free)};
       sent_at_ = store_.steady_now();

@@ -80,6 +80,17 @@ TEST_CASE("in a cluster, what one queue can't give is taken from the others", "[
   CHECK(reply.more);
 }
 
+TEST_CASE("in a cluster, workers that one queue leaves free serve the others", "[redis][cluster]") {
+  ClusterFixture t;
+  for (int i = 0; i < 4; ++i) {
+    TaskMessage once = message("t" + std::to_string(i), "b");
+    once.max_retry = 0;  // Never taken ahead of a free worker.
+    REQUIRE_FALSE(enqueue(t.broker, once).error);
+  }
+  const QueueQuota quotas[] = {{"a", 12}, {"b", 4}};
+  CHECK(t.broker.exchange({.quotas = quotas, .free_workers = 8}).runs.size() == 4);
+}
+
 /// What `function` returns once it has not thrown `unavailable`.
 template <typename Function>
 auto patiently(Function function) {
