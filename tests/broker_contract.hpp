@@ -10,6 +10,7 @@
 // are compared so, a lease may last up to 1 s longer than asked, and hints may come late, doubled,
 // or unasked for.
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -1658,7 +1659,10 @@ TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts"
   worker.task = {.type = "email:welcome", .payload = std::string("\0\xff", 2)};
   worker.started_at = t.clock.now() - 3s;
   worker.deadline = t.clock.now() + 30min;
-  server.workers = {worker};
+  WorkerInfo large = worker;
+  large.task_id = "t2";
+  large.task.payload = std::string(3u << 20, 'x');
+  server.workers = {worker, large};
   t.broker.heartbeat(server, 10s);
 
   ServerInfo other;
@@ -1671,7 +1675,7 @@ TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts"
   std::map<std::string, ServerInfo> shown;
   for (const ServerInfo& info : t.view.servers()) shown[info.id] = info;
   REQUIRE(shown.size() == 2);
-  const ServerInfo& got = shown[server.id];
+  ServerInfo& got = shown[server.id];
   CHECK(got.host == "web-1");
   CHECK(got.pid == 4242);
   CHECK(got.concurrency == 10);
@@ -1679,13 +1683,17 @@ TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts"
   CHECK(got.strict_priority);
   CHECK(got.status == "active");
   CHECK(got.started_at == server.started_at);
-  REQUIRE(got.workers.size() == 1);
+  REQUIRE(got.workers.size() == 2);
+  std::ranges::sort(got.workers, {}, &WorkerInfo::task_id);
   CHECK(got.workers[0].task_id == "t1");
   CHECK(got.workers[0].queue == "default");
   CHECK(got.workers[0].task.type == "email:welcome");
   CHECK(got.workers[0].task.payload == worker.task.payload);
   CHECK(got.workers[0].started_at == worker.started_at);
   CHECK(got.workers[0].deadline == worker.deadline);
+  // A broker may cut it, if not to nothing.
+  CHECK(got.workers[1].task.payload.size() > 4000);
+  CHECK(large.task.payload.starts_with(got.workers[1].task.payload));
   CHECK(shown["other"].workers.empty());
 
   t.advance(8s);

@@ -206,7 +206,7 @@ struct UpkeepReply {
 struct WorkerInfo {
   std::string task_id{};
   std::string queue{};
-  Task task{};
+  Task task{};  ///< As shown: perhaps without headers, and a long payload cut (see heartbeat()).
   Time started_at{};
   Time deadline{};  ///< Of this attempt; epoch = none.
 };
@@ -274,7 +274,8 @@ class TASKMUX_API Broker {
   virtual UpkeepReply upkeep(const UpkeepRequest& request) = 0;
 
   /// Tells that a server lives; forgotten `lifetime` after the last call (rounded up to whole
-  /// seconds). Throws Error.
+  /// seconds). Of a worker's payload of more than 4 KiB a broker may keep the beginning alone: it is
+  /// there to be looked at, and large tasks must not make this a long call. Throws Error.
   virtual void heartbeat(const ServerInfo& server, Duration lifetime) = 0;
 
   /// Forgets a server that has ended. Throws Error.

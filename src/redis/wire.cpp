@@ -568,16 +568,29 @@ Decoded<WireWorker> decode_worker(std::string_view bytes) {
   return decoded;
 }
 
+namespace {
+
+// Of a text, whole characters: tools show it only if it is valid.
+std::string_view shown_part(std::string_view payload) {
+  constexpr std::size_t longest_character = 4;
+  const std::string_view cut = detail::cut_utf8(payload, shown_payload_bytes);
+  const bool may_be_text = cut.size() + longest_character > shown_payload_bytes;
+  return may_be_text ? cut : payload.substr(0, shown_payload_bytes);
+}
+
+}  // namespace
+
 std::string encode_worker(const ServerInfo& server, const WorkerInfo& worker) {
   std::string bytes;
-  bytes.reserve(256 + worker.task.payload.size());
+  const std::string_view payload = shown_part(worker.task.payload);
+  bytes.reserve(256 + payload.size());
   FieldWriter fields{bytes};
   fields.repaired(1, server.host);
   fields.number(2, server.pid);
   fields.repaired(3, server.id);
   fields.repaired(4, worker.task_id);
   fields.repaired(5, worker.task.type);
-  fields.bytes(6, worker.task.payload);
+  fields.bytes(6, payload);
   fields.repaired(7, worker.queue);
   fields.timestamp(8, worker.started_at);
   fields.timestamp(9, worker.deadline);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -143,7 +144,11 @@ struct WireWorker {
 
 Decoded<WireWorker> decode_worker(std::string_view bytes);
 
-/// Writes a WorkerInfo. Strings that are not UTF-8 are repaired.
+/// How much of a payload a list of workers shows: all that Go's tools do with it.
+inline constexpr std::size_t shown_payload_bytes = 4096;
+
+/// Writes a WorkerInfo, with at most `shown_payload_bytes` of the payload. Strings that are not
+/// UTF-8 are repaired.
 std::string encode_worker(const ServerInfo& server, const WorkerInfo& worker);
 
 }  // namespace taskmux::redis

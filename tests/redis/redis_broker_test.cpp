@@ -297,6 +297,22 @@ TEST_CASE("servers and workers are written where asynq's tools look", "[redis]")
   CHECK(t.keys().empty());
 }
 
+TEST_CASE("a heartbeat is short, however large the tasks that run", "[redis]") {
+  RedisFixture t;
+  ServerInfo server{.host = "web-1", .pid = 4242, .id = "s1"};
+  for (int i = 0; i < 32; ++i) {
+    const Task large{.type = "x", .payload = std::string(1u << 20, 'p')};
+    server.workers.push_back({.task_id = std::to_string(i), .queue = "default", .task = large});
+  }
+  const auto bytes_in = [&t] {
+    return redis::parse_number(t.redis.info("stats", "total_net_input_bytes")).value();
+  };
+  const std::int64_t before = bytes_in();
+  t.broker.heartbeat(server, 10s);
+  CHECK(bytes_in() - before < 32 * 5000);
+  CHECK(t.view.servers().at(0).workers.size() == 32);
+}
+
 TEST_CASE("many settlements and many runs go in one round trip", "[redis]") {
   RedisFixture t;
   t.broker.enqueue(many("t", 700));

@@ -644,6 +644,24 @@ TEST_CASE("a record of a server is always written as valid UTF-8", "[redis][wire
   CHECK(worker_read->worker.task.payload == "p\xff");
 }
 
+TEST_CASE("of a worker's long payload the beginning is written, a text's whole characters",
+          "[redis][wire]") {
+  const auto written = [](const std::string& payload) {
+    WorkerInfo busy = golden_worker();
+    busy.task.payload = payload;
+    const auto read = decode_worker(encode_worker(golden_server(), busy));
+    REQUIRE(read);
+    return read->worker.task.payload;
+  };
+  const std::string longest(4096, 'x');
+  CHECK(written(longest) == longest);
+  CHECK(written(longest + "y") == longest);
+  CHECK(written(longest.substr(2) + "\xe2\x9c\x97") == longest.substr(2));
+  const std::string binary(5000, '\x80');
+  CHECK(written(binary) == binary.substr(0, 4096));
+  CHECK(written(binary.substr(0, 9)) == binary.substr(0, 9));
+}
+
 TEST_CASE("records with bad strings or priorities of a wrong type are told apart",
           "[redis][wire]") {
   CHECK(decode_server(from_hex("0a01ff")).error() == DecodeError{WireFault::invalid_utf8, 1});
