@@ -1094,15 +1094,27 @@ local function describe(id, state, score)
 end
 )lua";
 
-// KEYS: the queue's. ARGV: now, state, offset, how many. Returns now, then describe() of each.
+// KEYS: the queue's. ARGV: now, state, offset, how many, bytes of messages and results after which
+// no other task is read. Returns now, whether there is more of what was asked for (0 or 1), then
+// describe() of each, at least of one.
 constexpr std::string_view list = R"lua(
-local state, offset, limit = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local rows = {now}
+local state, offset, limit, bytes = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local reply, cut = {now, 0}, false
+
+local function add(id, score)
+  if bytes <= 0 then
+    cut = true
+    return
+  end
+  local row = describe(id, state, score)
+  bytes = bytes - #(row[5] or '') - #(row[6] or '')
+  reply[#reply + 1] = row
+end
+
 if state == 'pending' or state == 'active' then
   local ids = redis.call('LRANGE', P .. state, -(offset + limit), -(offset + 1))
   for n = #ids, 1, -1 do
-    local score = state == 'active' and redis.call('ZSCORE', P .. 'lease', ids[n])
-    rows[#rows + 1] = describe(ids[n], state, score)
+    add(ids[n], state == 'active' and redis.call('ZSCORE', P .. 'lease', ids[n]))
   end
 elseif state == 'aggregating' then
   local groups = redis.call('SMEMBERS', P .. 'groups')
@@ -1110,16 +1122,17 @@ elseif state == 'aggregating' then
   for _, group in ipairs(groups) do
     local key = P .. 'g:' .. group
     local found = redis.call('ZRANGE', key, offset, offset + limit - 1, 'WITHSCORES')
-    for i = 1, #found, 2 do rows[#rows + 1] = describe(found[i], state, found[i + 1]) end
+    for i = 1, #found, 2 do add(found[i], found[i + 1]) end
     offset = math.max(0, offset - redis.call('ZCARD', key))
     limit = limit - #found / 2
     if limit <= 0 then break end
   end
 else
   local found = redis.call('ZRANGE', P .. state, offset, offset + limit - 1, 'WITHSCORES')
-  for i = 1, #found, 2 do rows[#rows + 1] = describe(found[i], state, found[i + 1]) end
+  for i = 1, #found, 2 do add(found[i], found[i + 1]) end
 end
-return rows
+if cut then reply[2] = 1 end
+return reply
 )lua";
 
 // KEYS: the queue's. ARGV: now, id. Returns {now, describe()}, or {now} if there is no such task.

@@ -249,16 +249,16 @@ std::vector<TaskInfo> list(Store& store, std::string_view queue, TaskState state
   if (page.limit == 0) require_queue(store, "list tasks of", queue);
   while (infos.size() < page.limit) {
     const std::size_t wanted = std::min(rows_at_once, page.limit - infos.size());
-    const Reply reply =
-        read_of(store, "list tasks of", queue,
-                store.call(scripts().list, queue,
-                           {to_string(state), number(page.offset + infos.size()), number(wanted)}));
-    reply.expect_array(1);
+    const Reply reply = read_of(store, "list tasks of", queue,
+                                store.call(scripts().list, queue,
+                                           {to_string(state), number(page.offset + infos.size()),
+                                            number(wanted), number(bound::bytes)}));
+    reply.expect_array(2);
     const Time now = time_of(reply[0].as_integer());
-    for (std::size_t i = 1; i < reply.size(); ++i) {
+    for (std::size_t i = 2; i < reply.size(); ++i) {
       infos.push_back(read_row(reply[i], queue, state, now));
     }
-    if (reply.size() - 1 < wanted) break;
+    if (reply.size() - 2 < wanted && reply[1].as_integer() == 0) break;
   }
   return infos;
 }

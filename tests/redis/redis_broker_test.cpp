@@ -343,6 +343,34 @@ TEST_CASE("large messages bound a take, but one is always taken", "[redis]") {
   CHECK(ids(take(t.broker)) == Names{"t2"});
 }
 
+TEST_CASE("a page of large tasks is read in several calls, each of few bytes", "[redis]") {
+  RedisFixture t;
+  const std::string large(3u << 20, 'x');
+  const auto calls = [&t] {
+    const std::string stats = t.redis.info("commandstats", "cmdstat_evalsha");
+    return stats.substr(0, stats.find(','));
+  };
+  for (const char* id : {"t1", "t2", "t3", "t4", "t5", "t6"}) {
+    TaskMessage task = message(id, "default", large);
+    task.retention = 1h;
+    enqueue(t.broker, task);
+  }
+  t.redis.command({"CONFIG", "RESETSTAT"});
+  std::vector<TaskInfo> page =
+      t.view.list("default", TaskState::pending, {.offset = 1, .limit = 4});
+  CHECK(calls() == "calls=2");
+  CHECK(ids(page) == Names{"t2", "t3", "t4", "t5"});
+  for (const TaskInfo& info : page) CHECK(info.task.payload == large);
+  CHECK(t.view.list("default", TaskState::pending, {}).size() == 6);
+
+  for (int i = 0; i < 3; ++i) settle(t.broker, completed(take_one(t.broker), large));
+  t.redis.command({"CONFIG", "RESETSTAT"});
+  page = t.view.list("default", TaskState::completed, {});
+  CHECK(calls() == "calls=3");
+  CHECK(page.size() == 3);
+  for (const TaskInfo& info : page) CHECK(info.result == large);
+}
+
 TEST_CASE("scripts that the server has forgotten are loaded again", "[redis]") {
   RedisFixture t;
   enqueue(t.broker, message("t1"));
