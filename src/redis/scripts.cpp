@@ -1173,11 +1173,15 @@ local function detach(id, state, group)
   return true
 end
 
--- The lock that a task holds, if any.
+-- The lock that a task holds, if any. asynq writes no such field for a task that it adds to a group:
+-- then it is in the message, which for all others may be large and is not read.
 local function lock_of(id)
-  local task = read('HMGET', T .. id, 'unique_key', 'msg') or {}
-  -- asynq writes no such field for a task in a group.
-  local lock = task[1] or (task[2] and last_field(task[2], 82))
+  local task = read('HMGET', T .. id, 'unique_key', 'group') or {}
+  local lock = task[1]
+  if not lock and task[2] then
+    local message = redis.call('HGET', T .. id, 'msg')
+    lock = message and last_field(message, 82)
+  end
   if type(lock) == 'string' and string.sub(lock, 1, #P + 7) == P .. 'unique:' and holds(lock, id) then return lock end
 end
 

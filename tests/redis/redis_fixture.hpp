@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "redis/connection.hpp"
 #include "support/redis_server.hpp"
 #include "taskmux/clock.hpp"
 #include "taskmux/redis/redis_broker.hpp"
@@ -61,6 +63,22 @@ struct RedisFixture {
     const std::string key = "asynq:{" + std::string{queue} + "}:t:" + std::string{task};
     const redis::Reply reply = redis.command({"HGET", key, name});
     return std::string{reply.as_optional_string().value_or("")};
+  }
+
+  /// The commands that are executed while `body` runs, those of scripts too, as MONITOR tells them.
+  std::vector<std::string> executed(const std::function<void()>& body) {
+    using namespace std::chrono_literals;
+    const auto soon = [] { return std::chrono::steady_clock::now() + 20s; };
+    redis::Connection monitor{redis.endpoint(), {}, soon()};
+    monitor.command({"MONITOR"}, soon());
+    body();
+    redis.command({"ECHO", "all told"});
+    std::vector<std::string> commands;
+    while (const auto told = monitor.receive(soon())) {
+      commands.emplace_back(told->as_string());
+      if (commands.back().find("all told") != std::string::npos) break;
+    }
+    return commands;
   }
 
   /// All keys, sorted.

@@ -757,6 +757,27 @@ TEST_CASE("removing a grouped task frees the lock that asynq forgets", "[redis][
   CHECK(t.redis.command({"EXISTS", grouped.unique_key}).as_integer() == 0);
 }
 
+TEST_CASE("tasks are removed without a look at their messages", "[redis][repair]") {
+  RedisFixture t;
+  enqueue(t.broker, message("plain"));
+  enqueue(t.broker, unique(message("locked")));
+  enqueue(t.broker, scheduled(message("s1"), 1h));
+  enqueue(t.broker, scheduled(message("s2"), 1h));
+  enqueue(t.broker, scheduled(message("s3"), 1h));
+  const std::vector<std::string> commands = t.executed([&] {
+    const std::vector<std::string> ids{"plain", "locked"};
+    t.view.act("default", TaskAction::remove, ids, std::nullopt);
+    CHECK(t.view.act_all("default", TaskAction::remove, TaskState::scheduled, 2) == 2);
+    t.view.delete_queue("default", true);
+  });
+  CHECK(commands.size() > 10);
+  const auto reads_message = [](const std::string& command) {
+    return command.find("GET\"") != command.npos && command.ends_with("\"msg\"");
+  };
+  CHECK(std::count_if(commands.begin(), commands.end(), reads_message) == 0);
+  CHECK(t.keys().empty());
+}
+
 // A full Redis
 
 class Full {
