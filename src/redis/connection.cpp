@@ -358,9 +358,11 @@ void Connection::check_server(ReplyView info) {
   if (info.is_error()) return;
   if (!info.is_string()) fail(Errc::protocol, "this is not a Redis server");
   const auto text = info.as_string();
+  auto mode = info_field(text, "redis_mode");
+  if (mode.empty()) mode = info_field(text, "server_mode");  // as Valkey calls it
   server_ = {.version = std::string{info_field(text, "redis_version")},
              .run_id = std::string{info_field(text, "run_id")},
-             .mode = std::string{info_field(text, "redis_mode")}};
+             .mode = std::string{mode}};
   if (server_.version.empty()) fail(Errc::protocol, "this is not a Redis server");
   if (!at_least_6_2(server_.version))
     fail(Errc::unsupported,

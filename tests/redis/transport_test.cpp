@@ -544,6 +544,29 @@ TEST_CASE("the wrong kind of server is refused with the URL to use", "[redis][tr
   refused("redis-cluster://127.0.0.1:" + std::to_string(plain.port()), "not a node");
 }
 
+TEST_CASE("the wrong kind of Valkey is refused as that of Redis is", "[redis][transport]") {
+  const auto error_from = [](const std::string& scheme, const std::string& mode) {
+    FakeServer server{[&mode](const FakeServer::Command& asked) {
+      if (asked[0] == "INFO")
+        return FakeServer::Answer{
+            bulk("# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\n"
+                 "valkey_version:8.0.1\r\nserver_mode:" +
+                 mode + "\r\nrun_id:abc\r\n")};
+      return login_answer(asked).value_or(FakeServer::Answer{"$-1\r\n"});
+    }};
+    Transport transport{parse_redis_url(scheme + "://127.0.0.1:" + std::to_string(server.port()))};
+    return thrown_by([&] { transport.run(std::vector<Call>{command({"GET", "k"})}); });
+  };
+  const auto refused = [&](const std::string& mode, const std::string& scheme) {
+    const auto error = error_from(scheme, mode);
+    return error && error->errc() == Errc::invalid_argument;
+  };
+  CHECK(refused("cluster", "redis"));
+  CHECK(refused("sentinel", "redis"));
+  CHECK(refused("standalone", "redis-cluster"));
+  CHECK_FALSE(error_from("redis", "standalone"));
+}
+
 TEST_CASE("a transport is of use in the process that made it alone", "[redis][transport]") {
   RedisServer server;
   Transport transport{options_for(server)};
