@@ -652,8 +652,10 @@ local function leave_active(ended)
     for n = unmoved, 1, -1 do back[#back + 1] = kept[n] end
     many('RPUSH', P .. 'active', back)
   end
+  -- What the window does not hold began later; and tasks that run long may lie between it and the tail.
+  local from = #window > 0 and 1 or -1
   for n = 1, #ended do
-    if not removed[ended[n]] then call('LREM', P .. 'active', -1, ended[n]) end
+    if not removed[ended[n]] then call('LREM', P .. 'active', from, ended[n]) end
   end
 end
 
