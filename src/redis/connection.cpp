@@ -141,7 +141,12 @@ AddressInfo resolve(const std::string& host, std::uint16_t port, SteadyTime dead
   const auto lookup = std::make_shared<Lookup>();
   lookup->host = host;
   lookup->port = service;
-  start_detached([lookup] { look_up_on_this_thread(lookup); });
+  try {
+    start_detached([lookup] { look_up_on_this_thread(lookup); });
+  } catch (const std::system_error& error) {
+    cause = "can't start a thread to resolve the host: " + cause_of(error.code().value());
+    return addresses;
+  }
   std::unique_lock lock{lookup->mutex};
   if (!lookup->condition.wait_until(lock, deadline, [&] { return lookup->done; })) {
     cause = "the host's name was not resolved in time";

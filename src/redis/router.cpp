@@ -127,6 +127,10 @@ class Sentinels {
   bool name_another_master() {
     const auto now = steady_clock::now();
     if (now < next_look_.load() || !known_master() || looking_.exchange(true)) return false;
+    struct Looking {
+      std::atomic<bool>& flag;
+      ~Looking() { flag = false; }
+    } looking{looking_};
     const auto deadline = now + look_timeout;
     const auto address = candidates().front();
     bool another = false;
@@ -143,7 +147,6 @@ class Sentinels {
       ++silent_;
       next_look_ = now + (silent_ < candidates().size() ? 1 : 3) * look_interval;
     }
-    looking_ = false;
     return another;
   }
 

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "support/fake_server.hpp"
+#include "support/no_threads.hpp"
 #include "support/redis_server.hpp"
 #include "support/test.hpp"
 
@@ -270,6 +271,16 @@ TEST_CASE("what refuses, ends or says nothing during a login is unavailable, in 
     CHECK(error->errc() == Errc::unavailable);
     ::close(listener);
   }
+}
+
+TEST_CASE("a host's name that no thread can be started to resolve is unavailable",
+          "[redis][connection]") {
+  const Endpoint named{.host = "localhost", .port = 1};
+  const NoThreads none;
+  const auto error = login_error(named);
+  REQUIRE(error);
+  CHECK(error->errc() == Errc::unavailable);
+  CHECK(contains(*error, "localhost:1: can't start a thread"));
 }
 
 TEST_CASE("a server with too many clients is unavailable and says so", "[redis][connection]") {

@@ -14,6 +14,7 @@
 #include "redis/wire.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
+#include "support/no_threads.hpp"
 #include "support/test.hpp"
 
 namespace taskmux::test {
@@ -467,6 +468,13 @@ TEST_CASE("a server that can't be reached fails each call, and no item silently"
   CHECK(error_of([&] { broker.ping(); }) == Errc::unavailable);
   CHECK(error_of([&] { broker.watch({"default"}, [](const Hint&) {}); }) == Errc::unavailable);
   CHECK(error_of([&] { broker.queues(); }) == Errc::unavailable);
+}
+
+TEST_CASE("a process that can start no thread gets an answer for each item", "[redis]") {
+  RedisBroker broker{"redis://localhost:1"};
+  const NoThreads none;
+  CHECK(enqueue(broker, message("t1")).error == Errc::unavailable);
+  CHECK(error_of([&] { take(broker); }) == Errc::unavailable);
 }
 
 TEST_CASE("a broker belongs to the process that made it", "[redis]") {
