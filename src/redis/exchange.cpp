@@ -206,6 +206,7 @@ class Exchanger {
     call.args.push_back(text(static_cast<std::int64_t>(std::min(free_workers, most_runs))));
     call.args.push_back(text(bound::bytes));
     call.args.push_back(text(bound::forward));
+    call.args.push_back(text(store_.longest_message()));
     for (const Share& share : shares)
       call.args.push_back(text(static_cast<std::int64_t>(share.count)));
     blocks_.push_back(block);
@@ -247,9 +248,10 @@ class Exchanger {
   void read_take(const Reply& reply, std::span<Share> shares, std::uint64_t block) {
     try {
       throw_if_error("take tasks", reply);
-      reply.expect_array(1 + shares.size());
+      reply.expect_array(2 + shares.size());
       reply_.now = time_of(reply[0].as_integer());
       store_.note_time(store_.keys(shares.front().queue).pending(), reply_.now, sent_at_);
+      store_.note_longest_message(reply[1 + shares.size()].as_integer());
       RunReader reader{store_, block};
       for (std::size_t i = 0; i < shares.size(); ++i) read_share(reply[1 + i], shares[i], reader);
       reader.set_aside();

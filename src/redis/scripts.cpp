@@ -425,12 +425,13 @@ return replies
 )lua";
 
 // Moves what is due to pending, and takes pending tasks under a lease; of several queues unless in
-// a cluster; takes none if late. KEYS: the queues'. ARGV: now, length of the lease, first 12 of the 16 hex digits of
-// the tokens, number of free workers, bytes of messages at most, due tasks to move at most in each
-// queue, then for each queue how many to take. Returns now and, for each queue, {error or '', runs,
-// next due time or nil, whether it may hold more, ids that had no task}. Runs are any number of
-// pairs: the number of a run, and a list of it and those that follow it, each as three values: id,
-// message, facts. A token ends in the number of the run, as 4 hex digits.
+// a cluster; takes none if late. KEYS: the queues'. ARGV: now, length of the lease, first 12 of the
+// 16 hex digits of the tokens, number of free workers, bytes of messages at most, due tasks to move
+// at most in each queue, bytes of the longest message lately read, then for each queue how many to
+// take. Returns now; for each queue, {error or '', runs, next due time or nil, whether it may hold
+// more, ids that had no task}; and bytes of the longest message read. Runs are any number of pairs:
+// the number of a run, and a list of it and those that follow it, each as three values: id, message,
+// facts. A token ends in the number of the run, as 4 hex digits.
 constexpr std::string_view acquire = R"lua(
 local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
 local token, free, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -470,12 +471,14 @@ local function lease(P, ids)
 end
 
 -- What is read at once grows while the messages are small.
-local chunk, longest = 8, 0
+local function at_once(most, longest) return math.max(1, math.min(most, math.floor(1000000 / (longest + 1)))) end
+
+local chunk, longest = at_once(8, tonumber(ARGV[8])), 0
 local fields = {'msg', 'tmx_facts'}
 
 local function take(queue, count)
   local P, seen = queue.P, queue.seen
-  while count > 0 and not queue.stopped do
+  while count > 0 and bytes > 0 and not queue.stopped do
     local found = tail(P, 'pending', math.min(count, chunk), fields)
     local size = #found
     if size == 0 then return end
@@ -518,7 +521,7 @@ local function take(queue, count)
     count = count - number
     -- However many there are, a call is short.
     if #queue.dangling >= 1000 then queue.stopped = true end
-    chunk = math.max(1, math.min(8 * chunk, 200, math.floor(1000000 / (longest + 1))))
+    chunk = at_once(math.min(8 * chunk, 200), longest)
   end
 end
 
@@ -532,7 +535,7 @@ local queues, wanted = {}, 0
 for n = 1, #KEYS do
   local P = string.sub(KEYS[n], 1, -8)
   local queue = {P = P, error = '', runs = {}, dangling = {}, seen = {}, more = false}
-  local count = late and 0 or tonumber(ARGV[7 + n])
+  local count = late and 0 or tonumber(ARGV[8 + n])
   queues[n] = queue
   local ok, problem = pcall(function()
     local due, _
@@ -562,6 +565,7 @@ for n, queue in ipairs(queues) do
   pcall(remove_leftovers, leftovers)
   reply[n + 1] = {queue.error, queue.runs, queue.due or false, queue.more and 1 or 0, queue.dangling}
 end
+reply[#reply + 1] = longest
 return reply
 )lua";
 

@@ -154,4 +154,8 @@ std::uint64_t Store::token_block() noexcept {
   return next_block_.fetch_add(1, std::memory_order_relaxed) & 0xffff'ffff'ffff;
 }
 
+void Store::note_longest_message(std::int64_t bytes) noexcept {
+  if (bytes > 0) longest_message_ = std::max(bytes, longest_message_ / 2);
+}
+
 }  // namespace taskmux::redis

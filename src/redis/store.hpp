@@ -94,6 +94,12 @@ class Store {
   /// and begins at random, so that not in another process either.
   std::uint64_t token_block() noexcept;
 
+  /// Bytes of the longest message that was read to be taken of late, so that the next call to take
+  /// reads few at once where they are large.
+  std::int64_t longest_message() const noexcept { return longest_message_; }
+  /// Of a call; 0 if it read none.
+  void note_longest_message(std::int64_t bytes) noexcept;
+
  private:
   void note_contact(bool unbroken);
 
@@ -104,6 +110,7 @@ class Store {
   ServerClock server_clock_;
   std::atomic<std::uint64_t> next_block_;
   std::atomic<std::uint64_t> contact_epoch_{0};
+  std::atomic<std::int64_t> longest_message_{0};
   detail::Mutex mutex_;
   SteadyTime contact_since_ TASKMUX_GUARDED_BY(mutex_){};
 };

@@ -298,6 +298,24 @@ TEST_CASE("servers and workers are written where asynq's tools look", "[redis]")
   CHECK(t.keys().empty());
 }
 
+TEST_CASE("large messages are read one by one, once they are known to be large", "[redis]") {
+  RedisFixture t;
+  for (int i = 1; i <= 6; ++i) {
+    enqueue(t.broker, message("t" + std::to_string(i), "default", std::string(5u << 20, 'x')));
+  }
+  CHECK(ids(take(t.broker)) == Names{"t1"});
+  // So that a command tells of each message that is read.
+  t.redis.command({"ACL", "SETUSER", "default", "-sort_ro"});
+  t.redis.command({"CONFIG", "RESETSTAT"});
+  for (const char* id : {"t2", "t3", "t4"}) CHECK(ids(take(t.broker)) == Names{id});
+  CHECK(t.redis.info("commandstats", "cmdstat_hmget").starts_with("calls=3,"));
+  t.redis.command({"ACL", "SETUSER", "default", "+sort_ro"});
+
+  t.redis.command({"DEL", "asynq:{default}:pending"});
+  t.broker.enqueue(many("s", 300));
+  CHECK(take(t.broker, "default", 1000).size() == 300);
+}
+
 TEST_CASE("a heartbeat is short, however large the tasks that run", "[redis]") {
   RedisFixture t;
   ServerInfo server{.host = "web-1", .pid = 4242, .id = "s1"};
