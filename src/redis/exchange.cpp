@@ -309,7 +309,7 @@ class Exchanger {
       if (taken_ >= wanted_) return;
       const std::size_t free = request_.free_workers - std::min(request_.free_workers, taken_);
       if (share.empty || !share.fault.empty()) continue;
-      if (share.stopped && free <= share.free_workers) continue;
+      if (share.stopped && free + share.runs.size() <= share.free_workers) continue;
       Share more{.queue = share.queue, .count = wanted_ - taken_};
       const std::uint64_t block = store_.token_block();
       const std::vector<Call> calls{take(std::span{&more, 1}, block, free)};

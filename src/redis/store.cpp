@@ -121,15 +121,14 @@ Time Store::now() {
 
 std::vector<Reply> Store::run(std::span<const Call> calls) {
   std::vector<Reply> replies = transport_.run(calls);
-  note_contact(std::none_of(replies.begin(), replies.end(), [](const Reply& reply) {
-    return reply.is_error() && errc_of(reply) == Errc::unavailable;
-  }));
+  note_contact();
+  if (cluster()) note_refusals(calls, replies);
   return replies;
 }
 
 Reply Store::run_one(std::string_view operation, const Call& call) {
   Reply reply = transport_.run_one(operation, call);
-  note_contact(true);
+  note_contact();
   return reply;
 }
 
@@ -137,15 +136,27 @@ SteadyTime Store::steady_now() const {
   return options().clock ? options().clock->steady_now() : std::chrono::steady_clock::now();
 }
 
-void Store::note_contact(bool unbroken) {
-  if (unbroken && contact_epoch_.load(std::memory_order_acquire) == transport_.epoch()) return;
+void Store::note_contact() {
+  if (contact_epoch_.load(std::memory_order_acquire) == transport_.epoch()) return;
   detail::MutexLock lock{mutex_};
   contact_since_ = steady_now();
   contact_epoch_.store(transport_.epoch(), std::memory_order_release);
 }
 
-bool Store::in_contact_for(Duration length) {
+void Store::note_refusals(std::span<const Call> calls, std::span<const Reply> replies) {
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    if (!replies[i].is_error() || errc_of(replies[i]) != Errc::unavailable) continue;
+    detail::MutexLock lock{mutex_};
+    refused_at_[slot_of(calls[i].slot_key)] = steady_now();
+  }
+}
+
+bool Store::in_contact_for(Duration length, std::string_view slot_key) {
   detail::MutexLock lock{mutex_};
+  if (const auto refused = refused_at_.find(slot_of(slot_key)); refused != refused_at_.end()) {
+    if (steady_now() - refused->second < length) return false;
+    refused_at_.erase(refused);
+  }
   return contact_epoch_.load(std::memory_order_acquire) == transport_.epoch() &&
          steady_now() - contact_since_ >= length;
 }

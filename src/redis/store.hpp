@@ -84,9 +84,10 @@ class Store {
   /// As Transport::run_one().
   Reply run_one(std::string_view operation, const Call& call);
 
-  /// Whether contact with the same server has lasted for `length`, in which it refused no call that
-  /// it might accept later, as those for a slot on its way: leases can't be extended then.
-  bool in_contact_for(Duration length);
+  /// Whether contact with the same server has lasted for `length`, in which it refused, in a cluster,
+  /// no call for the slot of `slot_key` as one that it may accept later: while a slot is on its way,
+  /// leases in it can't be extended.
+  bool in_contact_for(Duration length, std::string_view slot_key);
 
   SteadyTime steady_now() const;
 
@@ -101,7 +102,8 @@ class Store {
   void note_longest_message(std::int64_t bytes) noexcept;
 
  private:
-  void note_contact(bool unbroken);
+  void note_contact();
+  void note_refusals(std::span<const Call> calls, std::span<const Reply> replies);
 
   const int process_;
   GlobalKeys global_;
@@ -113,6 +115,7 @@ class Store {
   std::atomic<std::int64_t> longest_message_{0};
   detail::Mutex mutex_;
   SteadyTime contact_since_ TASKMUX_GUARDED_BY(mutex_){};
+  std::map<std::uint16_t, SteadyTime> refused_at_ TASKMUX_GUARDED_BY(mutex_);  // by slot, the last
 };
 
 /// The token of run number `index` of a call, see Store::token_block().

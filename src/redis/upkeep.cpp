@@ -88,7 +88,7 @@ Call Upkeep::call_on(Store& store, const UpkeepRequest& request, Part& part) {
   store.add_now_or_never(call.args, call.slot_key);
   // An outage of Redis must not make every run look lost: their owners could not extend them
   // either.
-  const bool recover = request.recover && store.in_contact_for(request.lease);
+  const bool recover = request.recover && store.in_contact_for(request.lease, call.slot_key);
   const auto limit = std::clamp<std::size_t>(request.limit, 1, bound::upkeep);
   call.args.insert(call.args.end(), {text(static_cast<std::int64_t>(limit)), micros(request.lease),
                                      recover ? "1" : "0", text(bound::bytes), text(bound::effort)});

@@ -87,7 +87,7 @@ TEST_CASE("in a cluster, workers that one queue leaves free serve the others", "
     once.max_retry = 0;  // Never taken ahead of a free worker.
     REQUIRE_FALSE(enqueue(t.broker, once).error);
   }
-  const QueueQuota quotas[] = {{"a", 12}, {"b", 4}};
+  const QueueQuota quotas[] = {{"a", GENERATE(12, 6)}, {"b", 4}};
   CHECK(t.broker.exchange({.quotas = quotas, .free_workers = 8}).runs.size() == 4);
 }
 
@@ -219,6 +219,23 @@ TEST_CASE("a slot that is on its way for longer than a lease costs no live worke
   CHECK(patiently([&] { return extend(t.broker, run, 10s); }).status == LeaseStatus::ok);
   t.clock->advance(13s);
   CHECK(upkeep().lost.size() == 1);
+}
+
+TEST_CASE("a slot that is on its way keeps no lost run in another slot from being found",
+          "[redis][cluster]") {
+  MovingQueue t;
+  const std::string other = queue_on(t.cluster, 2);
+  const std::vector<std::string> queues{t.queue, other};
+  enqueue(t.broker, message("t1", t.queue));
+  started(t.broker, message("lost", other));
+  t.begin();
+  t.move("pending");
+  std::size_t lost = 0;
+  for (int i = 0; i < 10 && lost == 0; ++i) {
+    t.clock->advance(2s);
+    lost = patiently([&] { return t.broker.upkeep({.queues = queues, .lease = 10s}); }).lost.size();
+  }
+  CHECK(lost == 1);
 }
 
 TEST_CASE("while a slot is on its way, nothing of a queue is lost", "[redis][cluster]") {
