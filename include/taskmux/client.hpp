@@ -65,9 +65,9 @@ class Client {
   /// Enqueues one task; once this returns, it will be run at least once. Throws Error, whose
   /// task_id() is the id that was sent: invalid_argument, payload_too_large (nothing was sent);
   /// duplicate_task, task_id_conflict, queue_full, unauthorized, protocol (refused by the broker);
-  /// unavailable (it may or may not have been accepted: repeating the call with the same task id is safe, and a
-  /// task_id_conflict then says that it had been); wrong_state after close(); forked in a child
-  /// process.
+  /// unavailable (it may or may not have been accepted: repeating the call with the same task id is
+  /// safe, and a task_id_conflict then says that it had been); wrong_state after close(); forked in a
+  /// child process.
   EnqueueResult enqueue(Task task, EnqueueOptions options = {});
 
   /// Enqueues a batch in as few round trips as the broker can; results are in its order. One item

@@ -134,8 +134,8 @@ class Context {
 
   /// Requested when the attempt should end. A handler that takes long must look at it, or use
   /// wait_for(); one that goes on for ServerConfig::abandon_after longer is given up. One that ends
-  /// before its work is done says so: by Outcome::fail(), an exception, or, as a callable that returns
-  /// nothing, by returning. Outcome::success() is success, whatever was asked.
+  /// before its work is done says so: by Outcome::fail(), an exception, or, as a callable that
+  /// returns nothing, by returning. Outcome::success() is success, whatever was asked.
   /// A std::stop_callback on it runs on one of the server's threads, which watches over all runs: it
   /// must not wait for anything, and must not throw.
   std::stop_token stop_token() const;

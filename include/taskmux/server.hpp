@@ -44,9 +44,10 @@ class Server {
   /// Records all outcomes with the broker, as far as that can be reached within the lease, and ends
   /// all threads but those that hang. Hooks are heard out for `abandon_after`, and what is left is
   /// dropped and counted. So it takes `shutdown_timeout`, twice `abandon_after` and a lease at the
-  /// most (with the defaults 28 s; 8 s if the broker answers and the handlers heed their stop tokens),
-  /// and as long as a hook takes that does not return. May be called again, and from several threads:
-  /// all return when it is done. Throws Error{wrong_state} when called from a handler or hook of this server.
+  /// most (with the defaults 28 s; 8 s if the broker answers and handlers heed their stop tokens), and
+  /// as long as a hook takes that does not return. May be called again, and from several threads: all
+  /// return when it is done. Throws Error{wrong_state} when called from a handler or hook of this
+  /// server.
   void shutdown();
 
   /// start(), then waits until `stop` is requested, then shutdown().

@@ -89,9 +89,9 @@ inline std::size_t hardware_concurrency() noexcept {
 struct ServerConfig {
   /// How many handlers may run at once; at least 1.
   std::size_t concurrency = hardware_concurrency();
-  /// The queues to work on, and no others, with their priorities (at least 1). A queue is looked at first in
-  /// proportion to its priority; with `strict_priority` a queue is served only while all with a
-  /// higher priority are empty.
+  /// The queues to work on, and no others, with their priorities (at least 1). A queue is looked at
+  /// first in proportion to its priority; with `strict_priority` a queue is served only while all
+  /// with a higher priority are empty.
   std::map<std::string, int> queues{{"default", 1}};
   bool strict_priority = false;
 
@@ -124,8 +124,9 @@ struct ServerConfig {
   ArchiveLimits archive{};
 
   Hooks hooks{};
-  /// Hears what becomes of tasks that failed (info: is tried again; warning: archived, or its worker was
-  /// lost), of the server's start and end, and of trouble with the broker.
+  /// Hears what becomes of tasks that failed (info: is tried again; warning: archived, or its worker
+  /// was lost), of the server's start and end, and of trouble with the broker. On the server's own
+  /// threads, which wait for it: it must be quick.
   Logger logger{};
   /// Runs first on every thread that the server starts. What it throws is ignored.
   std::function<void()> on_thread_start{};

@@ -730,7 +730,7 @@ TEST_CASE("the log tells what failed, and when the server starts and ends", "[se
                lines.push_back(std::string{to_string(level)} + ": " + std::string{line});
              }};
   Server server{f.broker, mux_of([](Context& context, const Task&) {
-                  return context.retry_count() == 0 ? Outcome::retry_after(1500ms, "busy")
+                  return context.retry_count() == 0 ? Outcome::retry_after(1500ms, "very\nbusy")
                                                     : Outcome::skip_retry("bad");
                 }),
                 config};
@@ -740,7 +740,7 @@ TEST_CASE("the log tells what failed, and when the server starts and ends", "[se
   server.shutdown();
   const std::string task = "task " + id + " (\"t\", queue \"default\"): ";
   CHECK(lines == std::vector<std::string>{"info: server " + server.id() + ": started",
-                                          "info: " + task + "tried again in 1500 ms: busy",
+                                          "info: " + task + "tried again in 1500 ms: very busy",
                                           "warning: " + task + "archived: bad",
                                           "info: server " + server.id() + ": shut down"});
 }
@@ -755,6 +755,10 @@ TEST_CASE("a server is healthy only from its start to its end", "[server]") {
   CHECK(server.health().reason == "stopped");
   server.shutdown();
   CHECK_FALSE(server.health().healthy);
+
+  Server other{f.broker, mux_of(nothing), f.config()};
+  other.shutdown();
+  CHECK(other.health().reason == "stopped");
 }
 
 TEST_CASE("a server that was stopped before it started does not pretend to work", "[server]") {
@@ -821,7 +825,9 @@ TEST_CASE("a running server is listed with what it runs", "[server]") {
                 }),
                 config};
   server.start();
-  const std::string id = f.client.enqueue({.type = "t", .payload = "p"}, {.timeout = 24h * 365}).id;
+  const std::string payload(1'000'000, 'p');  // Not all of it is shown.
+  const std::string id =
+      f.client.enqueue({.type = "t", .payload = payload}, {.timeout = 24h * 365}).id;
   entered.wait();
   const Time begun = f.clock->now();
   REQUIRE(f.pass_time_until([&] {
@@ -835,7 +841,8 @@ TEST_CASE("a running server is listed with what it runs", "[server]") {
   CHECK(info.queues == std::map<std::string, int>{{"default", 2}, {"low", 1}});
   CHECK(info.status == "active");
   CHECK(info.workers[0].task_id == id);
-  CHECK(info.workers[0].task.payload == "p");
+  CHECK(info.workers[0].task.payload.size() >= 4096);
+  CHECK(info.workers[0].task.payload.size() <= 8192);
   CHECK(info.workers[0].started_at == begun);
   CHECK(info.workers[0].deadline == begun + 24h * 365);
   go.count_down();

@@ -174,9 +174,9 @@ inline void Client::prepare(NewTask&& item, EnqueueRequest& request) const {
   }
   // One by the broker's clock and one by ours can't be compared.
   if (options.process_in && options.expires_in && *options.expires_in <= *options.process_in)
-    detail::refuse("expires_in", "is over before process_in");
+    detail::refuse("expires_in", "is not longer than process_in");
   if (options.process_at && options.expires_at && *options.expires_at <= *options.process_at)
-    detail::refuse("expires_at", "is before process_at");
+    detail::refuse("expires_at", "is not after process_at");
 }
 
 inline bool Client::prepare(NewTask&& item, EnqueueRequest& request, EnqueueResult& result) {

@@ -19,6 +19,15 @@ inline std::string in_quotes(std::string_view name) {
   return text;
 }
 
+/// `text` without line breaks and other control characters, for a line of a log.
+inline std::string in_one_line(std::string_view text) {
+  std::string line{text};
+  for (char& c : line) {
+    if (static_cast<unsigned char>(c) < 0x20) c = ' ';
+  }
+  return line;
+}
+
 /// Such as "5 s" or "250 ms".
 inline std::string in_words(Duration duration) {
   using namespace std::chrono_literals;

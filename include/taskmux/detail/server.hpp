@@ -41,6 +41,9 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
+/// Of a running task, for a heartbeat: at least what a broker keeps of it (see Broker::heartbeat()).
+inline constexpr std::size_t most_shown_of_payload = 8192;
+
 /// Throws std::invalid_argument for what a server can't work with.
 inline void check_config(const ServerConfig& config, const ServeMux& mux, Duration shortest_lease) {
   const auto refuse_config = [](const std::string& why) {
@@ -162,8 +165,8 @@ class ServerEngine {
       config_.logger(LogLevel::warning,
                      std::string{"the server's record was left to expire: "} + e.what());
     }
-    set_phase(Phase::ended);
     tell("shut down");
+    set_phase(Phase::ended);
   }
 
   void run(std::stop_token stop_asked) {
@@ -198,9 +201,10 @@ class ServerEngine {
   Health health() const TASKMUX_EXCLUDES(mutex_) {
     {
       MutexLock lock{mutex_};
+      if (stopped_ || phase_ == Phase::ended) return {false, "stopped"};
       if (phase_ == Phase::made || phase_ == Phase::starting) return {false, "not started"};
     }
-    return stopped_ ? Health{false, "stopped"} : health_.health();
+    return health_.health();
   }
   const std::string& id() const noexcept { return id_; }
 
@@ -399,7 +403,9 @@ class ServerEngine {
     const Time wall = environment_->clock->now();
     for (const RunPtr& run : running()) {
       const TaskMessage& message = run->message();
-      info.workers.push_back({message.id, message.queue, message.task,
+      const Task& task = message.task;
+      Task shown{task.type, task.payload.substr(0, most_shown_of_payload), task.headers};
+      info.workers.push_back({message.id, message.queue, std::move(shown),
                               wall - std::chrono::duration_cast<Duration>(now - run->started_at()),
                               run->deadline_wall()});
     }

@@ -207,7 +207,7 @@ class Settler {
       const auto delay = std::chrono::floor<std::chrono::milliseconds>(settlement.delay);
       text += "tried again in " + in_words(delay) + ": ";
     }
-    logger_(level, text + settlement.error);
+    logger_(level, in_one_line(text + settlement.error));
   }
 
   const Rules rules_;
