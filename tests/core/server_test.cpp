@@ -73,6 +73,17 @@ struct Fixture {
       return false;
     });
   }
+
+  /// While time passes.
+  void shut_down(Server& server) {
+    std::atomic<bool> ended{false};
+    std::thread ends{[&] {
+      server.shutdown();
+      ended = true;
+    }};
+    CHECK(pass_time_until([&] { return ended.load(); }));
+    ends.join();
+  }
 };
 
 template <typename F>
@@ -262,13 +273,7 @@ TEST_CASE("at the shutdown's limit handlers are asked to stop, and their tasks g
   server.start();
   const std::string id = f.client.enqueue({.type = "t"}, {.timeout = Limits::longest}).id;
   entered.wait();
-  std::atomic<bool> ended{false};
-  std::thread ends{[&] {
-    server.shutdown();
-    ended = true;
-  }};
-  REQUIRE(f.pass_time_until([&] { return ended.load(); }));
-  ends.join();
+  f.shut_down(server);
   CHECK(reason == StopReason::shutdown);
   CHECK(f.state(id) == TaskState::pending);
   CHECK(f.memory.find("default", id)->retried == 0);
@@ -303,13 +308,7 @@ TEST_CASE("a handler that ignores the shutdown is left behind, and its task goes
     server.start();
     id = f.client.enqueue({.type = "t"}, {.timeout = 24h * 365}).id;
     hang->entered.wait();
-    std::atomic<bool> ended{false};
-    std::thread ends{[&] {
-      server.shutdown();
-      ended = true;
-    }};
-    REQUIRE(f.pass_time_until([&] { return ended.load(); }));
-    ends.join();
+    f.shut_down(server);
     CHECK(server.stats().abandoned == 1);
   }
   CHECK(f.state(id) == TaskState::pending);
@@ -708,13 +707,7 @@ TEST_CASE("a shutdown loses no task of a handler that heeds its stop token and r
   server.start();
   const std::string id = f.client.enqueue({.type = "t"}, {.timeout = 24h * 365}).id;
   entered.wait();
-  std::atomic<bool> ended{false};
-  std::thread ends{[&] {
-    server.shutdown();
-    ended = true;
-  }};
-  REQUIRE(f.pass_time_until([&] { return ended.load(); }));
-  ends.join();
+  f.shut_down(server);
   CHECK(f.state(id) == TaskState::pending);
   CHECK(f.memory.find("default", id)->retried == 0);
 }

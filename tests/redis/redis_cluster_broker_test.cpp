@@ -87,7 +87,8 @@ TEST_CASE("in a cluster, workers that one queue leaves free serve the others", "
     once.max_retry = 0;  // Never taken ahead of a free worker.
     REQUIRE_FALSE(enqueue(t.broker, once).error);
   }
-  const QueueQuota quotas[] = {{"a", GENERATE(12, 6)}, {"b", 4}};
+  const auto of_the_empty = GENERATE(std::size_t{12}, std::size_t{6});
+  const QueueQuota quotas[] = {{"a", of_the_empty}, {"b", 4}};
   CHECK(t.broker.exchange({.quotas = quotas, .free_workers = 8}).runs.size() == 4);
 }
 
