@@ -200,7 +200,7 @@ class Exchanger {
               .script = &scripts().acquire};
     call.args.push_back(text(static_cast<std::int64_t>(shares.size())));
     for (const Share& share : shares) call.args.push_back(store_.keys(share.queue).pending());
-    store_.add_now_or_never(call.args, call.slot_key);
+    store_.add_now_or_never(call.args, shares.front().queue);
     call.args.push_back(micros(request_.lease));
     call.args.push_back(hex_of_block(block));
     call.args.push_back(text(static_cast<std::int64_t>(std::min(free_workers, most_runs))));
@@ -250,7 +250,7 @@ class Exchanger {
       throw_if_error("take tasks", reply);
       reply.expect_array(2 + shares.size());
       reply_.now = time_of(reply[0].as_integer());
-      store_.note_time(store_.keys(shares.front().queue).pending(), reply_.now, sent_at_);
+      store_.note_time(shares.front().queue, reply_.now, sent_at_);
       store_.note_longest_message(reply[1 + shares.size()].as_integer());
       RunReader reader{store_, block};
       for (std::size_t i = 0; i < shares.size(); ++i) read_share(reply[1 + i], shares[i], reader);
@@ -307,8 +307,8 @@ class Exchanger {
   void take_leftovers() {
     for (Share& share : shares_) {
       if (taken_ >= wanted_) return;
-      const std::size_t free = request_.free_workers - std::min(request_.free_workers, taken_);
       if (share.empty || !share.fault.empty()) continue;
+      const std::size_t free = request_.free_workers - std::min(request_.free_workers, taken_);
       if (share.stopped && free + share.runs.size() <= share.free_workers) continue;
       Share more{.queue = share.queue, .count = wanted_ - taken_};
       const std::uint64_t block = store_.token_block();

@@ -22,8 +22,8 @@ class RedisBroker::Impl {
     if (!store_.in_own_process()) static_cast<void>(listener_.release());
   }
 
-  /// For a call: the process is checked first.
   const RedisOptions& options() const noexcept { return store_.options(); }
+  /// For a call: the process is checked first.
   redis::Store& store() {
     store_.check_process();
     return store_;

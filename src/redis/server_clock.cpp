@@ -6,11 +6,7 @@ namespace taskmux::redis {
 
 void ServerClock::note(std::string_view server, Time now, SteadyTime sent_at) {
   detail::MutexLock lock{mutex_};
-  if (const auto found = told_.find(server); found != told_.end()) {
-    found->second = {now, sent_at};
-  } else {
-    told_.emplace(server, Told{now, sent_at});
-  }
+  told_.insert_or_assign(std::string{server}, Told{now, sent_at});
 }
 
 std::optional<Time> ServerClock::at(std::string_view server, SteadyTime at) const {

@@ -101,15 +101,15 @@ void Store::add_now(std::vector<std::string>& args) const {
   args.push_back(text(now % 1'000'000));
 }
 
-void Store::add_now_or_never(std::vector<std::string>& args, std::string_view slot_key) const {
+void Store::add_now_or_never(std::vector<std::string>& args, std::string_view queue) const {
   add_now(args);
   if (options().clock) return;
-  if (const auto there = server_clock_.at(cluster() ? slot_key : "", steady_now()))
+  if (const auto there = server_clock_.at(cluster() ? queue : "", steady_now()))
     args.back() = micros(*there + options().command_timeout);
 }
 
-void Store::note_time(std::string_view slot_key, Time now, SteadyTime sent_at) {
-  server_clock_.note(cluster() ? slot_key : "", now, sent_at);
+void Store::note_time(std::string_view queue, Time now, SteadyTime sent_at) {
+  server_clock_.note(cluster() ? queue : "", now, sent_at);
 }
 
 Time Store::now() {

@@ -72,10 +72,11 @@ class Store {
   /// Appends now as scripts take it: two arguments, empty for Redis's own time.
   void add_now(std::vector<std::string>& args) const;
   /// As add_now(), for a call that must not do its work once it has been given up (see ServerClock):
-  /// which tasks to take is decided now, as is whether a run may be lost. `slot_key` names its server.
-  void add_now_or_never(std::vector<std::string>& args, std::string_view slot_key) const;
-  /// A call for `slot_key` that was sent at `sent_at` said that it was `now`.
-  void note_time(std::string_view slot_key, Time now, SteadyTime sent_at);
+  /// which tasks to take is decided now, as is whether a run may be lost. It is about `queue`, and,
+  /// unless in a cluster, perhaps about others as well.
+  void add_now_or_never(std::vector<std::string>& args, std::string_view queue) const;
+  /// A call about `queue` that was sent at `sent_at` said that it was `now`.
+  void note_time(std::string_view queue, Time now, SteadyTime sent_at);
 
   /// The broker's clock; asks Redis unless a clock was given.
   Time now();
@@ -90,6 +91,7 @@ class Store {
   /// leases in it can't be extended.
   bool in_contact_for(Duration length, std::string_view slot_key);
 
+  /// By the clock that was given, or the machine's.
   SteadyTime steady_now() const;
 
   /// Numbers a call that hands out runs: the upper 48 bits of their tokens. Never the same twice,

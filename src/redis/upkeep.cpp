@@ -85,7 +85,7 @@ Call Upkeep::call_on(Store& store, const UpkeepRequest& request, Part& part) {
   Call call{.slot_key = store.keys(part.queues.front()).pending(), .script = &scripts().upkeep};
   call.args.push_back(text(static_cast<std::int64_t>(part.queues.size())));
   for (const std::string& queue : part.queues) call.args.push_back(store.keys(queue).pending());
-  store.add_now_or_never(call.args, call.slot_key);
+  store.add_now_or_never(call.args, part.queues.front());
   // An outage of Redis must not make every run look lost: their owners could not extend them
   // either.
   const bool recover = request.recover && store.in_contact_for(request.lease, call.slot_key);
@@ -139,7 +139,7 @@ UpkeepReply Upkeep::step(Store& store, const UpkeepRequest& request) {
       try {
         const std::size_t done = read(store, parts[i], answers[i], reply);
         any = true;
-        store.note_time(calls[i].slot_key, reply.now, sent_at);
+        store.note_time(parts[i].queues.front(), reply.now, sent_at);
         if (done < parts[i].queues.size()) {
           unfinished.push_back({.queues = parts[i].queues.subspan(done)});
         }

@@ -53,9 +53,7 @@ inline void check_headers(const Headers& headers) {
 
 /// Throws unless `duration` lies in least ... Limits::longest.
 inline void check_duration(std::string_view what, Duration duration, Duration least) {
-  if (duration < Duration{0}) refuse(what, "is negative");
-  if (duration < least) refuse(what, too_short(least));
-  if (duration > Limits::longest) refuse(what, "is longer than 100 years");
+  if (const std::string fault = fault_of(duration, least); !fault.empty()) refuse(what, fault);
 }
 
 /// An instant that can be added to, rounded and written without overflow.

@@ -36,9 +36,11 @@ inline std::string in_words(Duration duration) {
   return std::to_string(duration.count()) + " us";
 }
 
-/// Of a duration below what is taken.
-inline std::string too_short(Duration least) {
-  return least == Duration{1} ? "is zero" : "is under " + in_words(least);
+/// What is wrong with a duration that should lie in least ... Limits::longest; empty if nothing is.
+inline std::string fault_of(Duration duration, Duration least) {
+  if (duration < Duration{0}) return "is negative";
+  if (duration < least) return least == Duration{1} ? "is zero" : "is under " + in_words(least);
+  return duration > Limits::longest ? "is longer than 100 years" : "";
 }
 
 /// Runs `call`; puts `operation` in front of the text of an Error that it throws.

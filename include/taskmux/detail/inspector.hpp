@@ -194,9 +194,8 @@ inline TaskInfo Inspector::wait_for_result(std::string_view queue, std::string_v
     throw Error{errc, "wait for result: " + detail::task_subject(queue, id) + ": " + cause,
                 std::string{id}};
   };
-  if (timeout < Duration{0}) fail(Errc::invalid_argument, "the timeout is negative");
-  if (timeout > Limits::longest)
-    fail(Errc::invalid_argument, "the timeout is longer than 100 years");
+  const std::string fault = detail::fault_of(timeout, Duration{0});
+  if (!fault.empty()) fail(Errc::invalid_argument, "the timeout " + fault);
 
   const SteadyTime end = clock_->steady_now() + timeout;
   Duration interval = detail::first_look_interval;

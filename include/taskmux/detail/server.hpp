@@ -21,6 +21,7 @@
 
 #include "taskmux/detail/archive_trimmer.hpp"
 #include "taskmux/detail/client.hpp"
+#include "taskmux/detail/error_text.hpp"
 #include "taskmux/detail/fetcher.hpp"
 #include "taskmux/detail/health_monitor.hpp"
 #include "taskmux/detail/lease_keeper.hpp"
@@ -50,9 +51,8 @@ inline void check_config(const ServerConfig& config, const ServeMux& mux, Durati
     throw std::invalid_argument{"Server: " + why};
   };
   const auto check = [&](const char* name, Duration value, Duration least) {
-    if (value < Duration{0}) refuse_config(std::string{name} + " is negative");
-    if (value < least) refuse_config(std::string{name} + ' ' + too_short(least));
-    if (value > Limits::longest) refuse_config(std::string{name} + " is longer than 100 years");
+    const std::string fault = fault_of(value, least);
+    if (!fault.empty()) refuse_config(std::string{name} + ' ' + fault);
   };
   if (config.concurrency == 0) refuse_config("concurrency is 0");
   if (config.queues.empty()) refuse_config("no queue is given");
