@@ -168,6 +168,11 @@ class Keys {
   /// only: an entry counts iff, rounded up to a second, it equals the public score.
   std::string due() const { return stem_ + "tmx:due"; }
 
+  /// Ours. Never written: watched beside the others, so that a notice about it tells that Redis
+  /// evicts tracked keys.
+  std::string canary() const { return stem_ + std::string{canary_name}; }
+  static constexpr std::string_view canary_name = "tmx:canary";
+
  private:
   // The UTC date as YYYY-MM-DD.
   static std::string day(Time at) {

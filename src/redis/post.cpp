@@ -18,7 +18,7 @@ constexpr std::string_view invalidation_channel = "__redis__:invalidate";
 
 SteadyTime steady_now() { return std::chrono::steady_clock::now(); }
 
-// Runs `looks`; loads their script first where the server lacks it.
+// Runs `looks`; sends their script along where the server lacks it.
 std::vector<Reply> run_looks(Connection& connection, std::span<const Call> looks,
                              SteadyTime deadline) {
   Commands commands;
@@ -28,8 +28,13 @@ std::vector<Reply> run_looks(Connection& connection, std::span<const Call> looks
     return reply.error_code() == "NOSCRIPT";
   });
   if (!missing) return replies;
-  connection.command({"SCRIPT", "LOAD", scripts().look.source}, deadline);
+  commands.clear();
+  for (const Call& look : looks) encode_with_source(look, commands);
   return connection.pipeline(commands, deadline);
+}
+
+bool is_canary(ReplyView key) {
+  return key.is_string() && key.as_string().ends_with(Keys::canary_name);
 }
 
 Error error_from(const std::exception& fault) {
@@ -65,12 +70,14 @@ std::optional<std::vector<Reply>> Post::look(std::span<const Call> looks) {
   std::shared_ptr<Connection> listener;  // not an older one than the tracker's
   {
     detail::MutexLock lock{mutex_};
+    if (!tracking_.allowed(steady_now())) return std::nullopt;
     listener = notified_;
   }
   if (!listener || looks.empty()) return std::nullopt;
   for (bool again = true;; again = false) {
     if (!prepare_tracker(listener)) return std::nullopt;
     try {
+      note_look();  // first, as a notice may come before the replies
       return run_looks(*tracker_, looks, store_.transport().command_deadline());
     } catch (const NothingSent&) {
       lose_tracker(*listener);
@@ -85,7 +92,6 @@ std::optional<std::vector<Reply>> Post::look(std::span<const Call> looks) {
 
 /// Whether there is a connection now whose reads are tracked for `listener`.
 bool Post::prepare_tracker(const std::shared_ptr<Connection>& listener) {
-  if (refused_for_.lock() == listener) return false;
   if (!store_.transport().holds(*listener)) {
     tracker_.reset();
     listener->wake();
@@ -108,14 +114,35 @@ bool Post::prepare_tracker(const std::shared_ptr<Connection>& listener) {
   } catch (const Error& error) {
     tracker_.reset();
     if (error.errc() == Errc::unavailable) throw;
-    refused_for_ = listener;
-    store_.log()(LogLevel::warning,
-                 std::string{"redis: polls, since it can't track keys: "} + error.what());
+    // That the listener is gone is one of the reasons, and heals by itself.
+    bool report = false;
+    {
+      detail::MutexLock lock{mutex_};
+      report = tracking_.refused(steady_now());
+    }
+    if (report) report_polling(error.what());
     return false;
   }
   tracked_for_ = listener;
   return true;
 }
+
+void Post::note_look() {
+  bool works_again = false;
+  {
+    detail::MutexLock lock{mutex_};
+    works_again = tracking_.looked(steady_now());
+  }
+  if (works_again) store_.log()(LogLevel::info, where() + "tracks the keys of watched queues again");
+}
+
+void Post::report_polling(std::string_view reason) const {
+  store_.log()(LogLevel::warning,
+               where() + "polls, since it can't track keys; an idle server may find a task up to "
+                         "1.5 s late: " + std::string{reason});
+}
+
+std::string Post::where() const { return "redis: watch at " + node_ + ": "; }
 
 /// Its notices are gone with it: those that others than the caller wait for, too.
 void Post::lose_tracker(Connection& listener) {
@@ -234,8 +261,25 @@ void Post::handle(ReplyView notice) {
   if (channel == cancel_channel_) {
     owner_.cancelled(*this, std::string{notice[2].as_string()});
   } else if (channel == invalidation_channel) {
-    owner_.changed(*this, notice[2]);
+    handle_invalidation(notice[2]);
   }
+}
+
+void Post::handle_invalidation(ReplyView keys) {
+  // Nobody writes the canary of a queue: its notice says that the server made room for other keys.
+  if (keys.is_array() && keys.size() == 1 && is_canary(keys[0])) {
+    bool report = false;
+    {
+      detail::MutexLock lock{mutex_};
+      report = tracking_.evicted(steady_now());
+    }
+    if (report) {
+      report_polling("its table of tracked keys is too small for the keys that are watched; raise "
+                     "tracking-table-max-keys");
+    }
+    return;
+  }
+  owner_.changed(*this, keys);
 }
 
 }  // namespace taskmux::redis

@@ -7,10 +7,12 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
 #include "redis/store.hpp"
+#include "redis/tracking.hpp"
 #include "taskmux/detail/mutex.hpp"
 
 namespace taskmux::redis {
@@ -60,7 +62,7 @@ class Post {
   bool ended() const noexcept { return ended_; }
 
   /// Runs `looks` so that the owner is told once when a key of theirs changes. Nullopt where that is
-  /// not possible, at the moment or at all; nothing has been read then. Throws Error when the server
+  /// not possible, at the moment or at all (see Tracking); nothing has been read then. Throws Error when the server
   /// can't be reached. Any thread.
   std::optional<std::vector<Reply>> look(std::span<const Call> looks);
 
@@ -71,7 +73,11 @@ class Post {
   void read_notices();
   void keep_alive(Connection& listener);
   void handle(ReplyView notice);
+  void handle_invalidation(ReplyView keys);
   bool prepare_tracker(const std::shared_ptr<Connection>& listener);
+  void note_look();
+  void report_polling(std::string_view reason) const;
+  std::string where() const;
   void lose_tracker(Connection& listener);
   void drop_closed_tracker(Connection& listener);
 
@@ -87,6 +93,7 @@ class Post {
   std::condition_variable stopped_;
   std::shared_ptr<Connection> listener_ TASKMUX_GUARDED_BY(mutex_);  // null = not connected
   std::shared_ptr<Connection> notified_ TASKMUX_GUARDED_BY(mutex_);  // null = no notices come
+  Tracking tracking_ TASKMUX_GUARDED_BY(mutex_);
 
   // Of the thread alone:
   SteadyTime heard_at_{};
@@ -96,7 +103,6 @@ class Post {
   std::mutex tracker_mutex_;  // guards what follows; held over a round trip
   std::unique_ptr<Connection> tracker_;
   std::weak_ptr<Connection> tracked_for_;  // the listener to which the tracker's notices go
-  std::weak_ptr<Connection> refused_for_;  // the listener for which tracking was refused
 
   std::thread thread_;  // last: it uses the members above
 };

@@ -993,7 +993,7 @@ return replies
 
 // Tells how queues stand, by reading alone; of several queues unless in a cluster. Redis tracks for
 // a script the keys that are declared, or that it reads, according to its version: so all are both.
-// KEYS: for each queue its paused, pending, scheduled, retry, tmx:due. ARGV: now. Returns {now,
+// KEYS: for each queue its paused, pending, scheduled, retry, tmx:due, tmx:canary. ARGV: now. Returns {now,
 // whether anything is ready, next due time or nil}. A key of the wrong type is for acquire to
 // complain of.
 constexpr std::string_view look = R"lua(
@@ -1005,8 +1005,8 @@ local function head_of(key, unit)
   return unit == 1 and math.min(math.floor(tonumber(head[2])), 8990000000000000) or due_of(head[2])
 end
 
-for n = 1, #KEYS, 5 do
-  local paused = redis.pcall('EXISTS', KEYS[n]) == 1
+for n = 1, #KEYS, 6 do
+  local paused = redis.pcall('EXISTS', KEYS[n], KEYS[n + 5]) == 1
   local pending = redis.pcall('LLEN', KEYS[n + 1])
   local due = head_of(KEYS[n + 2], 1000000)
   for at, unit in pairs({[n + 3] = 1000000, [n + 4] = 1}) do

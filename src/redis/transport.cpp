@@ -143,10 +143,11 @@ class Batch {
     PooledConnection connection;
     try {
       auto left = indices;
+      bool forgot_scripts = false;
       for (int round = 0; !left.empty() && round < most_repeats; ++round) {
         if (!connection.connection) connection = target.pool->take(connect_deadline());
         try {
-          exchange(connection, left, target.asking);
+          exchange(connection, left, target.asking, forgot_scripts);
         } catch (const NothingSent&) {
           // Closed while idle, and nobody noticed until now: nothing of this request was executed.
           if (round > 0) throw;
@@ -156,7 +157,10 @@ class Batch {
         std::erase_if(left, [this](std::size_t index) {
           return refusal_of(result_.replies[index]) != Refusal::no_script;
         });
-        if (!left.empty()) connection.loaded.clear();  // SCRIPT FLUSH: load them again
+        if (left.empty()) break;
+        // SCRIPT FLUSH: load them again, and run them whether or not they are forgotten meanwhile.
+        connection.loaded.clear();
+        forgot_scripts = true;
       }
     } catch (const Error& error) {
       if (!failure_) failure_.emplace(error);
@@ -172,7 +176,8 @@ class Batch {
   }
 
   /// One pipeline: scripts that the connection's server may lack, the calls, and WAIT.
-  void exchange(PooledConnection& connection, const Indices& left, bool asking) {
+  void exchange(PooledConnection& connection, const Indices& left, bool asking,
+                bool forgot_scripts) {
     // A repeated call has an error reply, which says nothing of what becomes of it now.
     for (const auto index : left) result_.replies[index] = {};
     auto& commands = connection.commands;
@@ -181,7 +186,11 @@ class Batch {
     for (const auto* script : scripts) commands.add({"SCRIPT", "LOAD", script->source});
     for (const auto index : left) {
       if (asking) commands.add({"ASKING"});
-      encode(calls_[index], commands);
+      if (forgot_scripts && calls_[index].script != nullptr) {
+        encode_with_source(calls_[index], commands);
+      } else {
+        encode(calls_[index], commands);
+      }
     }
     if (wait_.wanted())
       commands.add({"WAIT", std::to_string(wait_.replicas), std::to_string(wait_.timeout.count())});
@@ -307,6 +316,11 @@ void encode(const Call& call, Commands& commands) {
     return;
   }
   commands.begin(call.args.size() + 2).arg("EVALSHA").arg(call.script->sha1);
+  for (const auto& each : call.args) commands.arg(each);
+}
+
+void encode_with_source(const Call& call, Commands& commands) {
+  commands.begin(call.args.size() + 2).arg("EVAL").arg(call.script->source);
   for (const auto& each : call.args) commands.arg(each);
 }
 

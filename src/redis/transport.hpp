@@ -33,6 +33,8 @@ struct Call {
 
 /// Adds `call` to `commands`; a script by its SHA.
 void encode(const Call& call, Commands& commands);
+/// Adds `call`, which runs a script, with the script's source: for a server that forgot it.
+void encode_with_source(const Call& call, Commands& commands);
 
 /// What Transport::run_and_wait() tells.
 struct WaitedReplies {

@@ -17,7 +17,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::size_t keys_per_look = 5;
+constexpr std::size_t keys_per_look = 6;
 
 SteadyTime steady_now() { return std::chrono::steady_clock::now(); }
 
@@ -205,7 +205,8 @@ std::vector<Call> Listener::calls_for(std::span<const std::string> queues) const
     for (const std::string& queue : now) {
       const Keys keys = store_.keys(queue);
       call.args.insert(call.args.end(),
-                       {keys.paused(), keys.pending(), keys.scheduled(), keys.retry(), keys.due()});
+                       {keys.paused(), keys.pending(), keys.scheduled(), keys.retry(), keys.due(),
+                        keys.canary()});
     }
     store_.add_now(call.args);
   }

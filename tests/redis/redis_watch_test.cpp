@@ -1,7 +1,10 @@
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "redis_fixture.hpp"
@@ -126,6 +129,93 @@ TEST_CASE("where tracking is refused, watches are polled", "[redis][watch]") {
   enqueue(t.broker, message("t1"));
   CHECK(watch->arm().ready);
   t.redis.command({"ACL", "SETUSER", "default", "+client|tracking"});
+}
+
+TEST_CASE("a watch does not spin where the table of tracked keys is too small", "[redis][watch]") {
+  const char* const most_keys = GENERATE("50", "300");
+  CAPTURE(most_keys);
+  RedisServer server{{.arguments = {"--tracking-table-max-keys", most_keys}}};
+  RedisFixture t{server};
+  HintBox box;
+  std::vector<std::string> queues;
+  for (int i = 0; i < 51; ++i) queues.push_back("q" + std::to_string(i));  // 306 keys
+  const auto watch = t.broker.watch(queues, box.callback());
+  int hints = 0;
+  for (const auto end = std::chrono::steady_clock::now() + 4s;;) {
+    REQUIRE_FALSE(watch->arm().ready);
+    if (!box.ready_by(end)) break;
+    ++hints;
+  }
+  CHECK(hints < 200);
+  watch->arm();
+  enqueue(t.broker, message("t1", "q7"));
+  CHECK(box.ready());
+}
+
+/// Log lines of a broker. Thread-safe; must outlive the broker.
+class LogBox {
+ public:
+  Logger logger(LogLevel level = LogLevel::warning) {
+    return Logger{level, [this](LogLevel, std::string_view line) {
+                    std::lock_guard lock{mutex_};
+                    lines_.emplace_back(line);
+                  }};
+  }
+  std::vector<std::string> lines() {
+    std::lock_guard lock{mutex_};
+    return lines_;
+  }
+  std::size_t count(std::string_view part) {
+    const auto all = lines();
+    return static_cast<std::size_t>(std::count_if(
+        all.begin(), all.end(), [&](const std::string& line) { return line.find(part) != npos; }));
+  }
+
+ private:
+  static constexpr auto npos = std::string::npos;
+  std::mutex mutex_;
+  std::vector<std::string> lines_;
+};
+
+TEST_CASE("a refusal to track is reported once it lasts, with its effect", "[redis][watch]") {
+  RedisFixture t;
+  LogBox log;
+  RedisOptions options = options_for(t.redis);
+  options.logger = log.logger();
+  RedisBroker broker{options};
+  HintBox box;
+  t.redis.command({"ACL", "SETUSER", "default", "-client|tracking"});
+  const auto watch = broker.watch({"default"}, box.callback());
+  watch->arm();
+  CHECK(log.count("polls, since it can't track keys") == 0);
+  CHECK(eventually([&] {
+    watch->arm();
+    return log.count("polls, since it can't track keys") > 0 || !box.ready();
+  }));
+  CHECK(log.count("polls, since it can't track keys") == 1);
+  CHECK(log.count("up to 1.5 s late") == 1);
+  t.redis.command({"ACL", "SETUSER", "default", "+client|tracking"});
+}
+
+TEST_CASE("what a watch mends by itself is not logged", "[redis][watch]") {
+  RedisFixture t;
+  LogBox log;
+  RedisOptions options = options_for(t.redis);
+  options.logger = log.logger();
+  RedisBroker broker{options};
+  HintBox box;
+  const auto watch = broker.watch({"default"}, box.callback());
+  const std::vector<std::string> fault =
+      GENERATE(std::vector<std::string>{"SCRIPT", "FLUSH"},
+               std::vector<std::string>{"CLIENT", "KILL", "TYPE", "pubsub"});
+  CAPTURE(fault);
+  for (int i = 0; i < 20; ++i) {
+    REQUIRE_FALSE(watch->arm().ready);
+    t.redis.command(fault);
+  }
+  CHECK_FALSE(watch->arm().ready);
+  CHECK(log.count("can't track") == 0);
+  CHECK(log.count("NOSCRIPT") == 0);
 }
 
 TEST_CASE("a watch outlives a restart of the server", "[redis][watch]") {
