@@ -91,8 +91,8 @@ class TASKMUX_API SystemClock final : public Clock {
   }
 };
 
-/// A clock that stands still until a test moves it. Both its times move together; sleepers whose
-/// time has come wake.
+/// A clock that stands still until a test moves it: both its times together with advance(), the wall
+/// clock alone with step_wall(). Sleepers whose time has come wake. Thread-safe.
 class TASKMUX_API ManualClock final : public Clock {
  public:
   /// Starts at `start`; 2026-01-01 00:00 UTC if not given.
@@ -135,6 +135,13 @@ class TASKMUX_API ManualClock final : public Clock {
   void advance_to(Time instant) {
     const Time at = now();
     if (instant > at) advance(instant - at);
+  }
+
+  /// Sets the wall clock forward by `step`, or back if that is negative, as an operator, a time server
+  /// or the waking of a machine does. The steady clock stays where it is, and nobody wakes.
+  void step_wall(Duration step) {
+    detail::MutexLock lock{mutex_};
+    now_ += step;
   }
 
   /// How many threads sleep on this clock and have not been woken by it: for a test that lets others

@@ -23,6 +23,16 @@ TEST_CASE("a manual clock stands still until it is moved", "[clock]") {
   CHECK(clock.now() == Time{10s});
 }
 
+TEST_CASE("a manual clock's wall clock can be stepped alone", "[clock]") {
+  ManualClock clock{Time{1h}};
+  const SteadyTime before = clock.steady_now();
+  clock.step_wall(-30min);
+  CHECK(clock.now() == Time{30min});
+  clock.step_wall(1h);
+  CHECK(clock.now() == Time{90min});
+  CHECK(clock.steady_now() == before);
+}
+
 TEST_CASE("moving a manual clock wakes those whose time has come, and no others", "[clock]") {
   ManualClock clock;
   Waker early;

@@ -9,6 +9,7 @@
 
 #include "memory_fixture.hpp"
 #include "support/builders.hpp"
+#include "support/hint_box.hpp"
 #include "support/test.hpp"
 
 namespace taskmux::test {
@@ -50,6 +51,125 @@ TEST_CASE("refused items of a batch use up no room", "[memory]") {
       broker.enqueue({pending(message("t1")), pending(message("t1")), pending(message("t2"))});
   CHECK(replies[1].error == Errc::task_id_conflict);
   CHECK_FALSE(replies[2].error);
+}
+
+TEST_CASE("a step of the wall clock takes no run from its worker", "[memory][clock]") {
+  MemoryFixture t;
+  const Duration step = GENERATE(Duration{1h}, Duration{-1h});
+  const Run run = started(t.broker, message("t1"));
+  t.clock.step_wall(step);
+  CHECK(upkeep(t.broker).lost.empty());
+  CHECK_FALSE(t.view.find("default", "t1")->orphaned);
+  t.advance(9s);
+  CHECK(extend(t.broker, run).status == LeaseStatus::ok);
+  t.advance(10s);
+  CHECK(upkeep(t.broker).lost.empty());
+  t.advance(1s);
+  CHECK(ids(upkeep(t.broker).lost) == std::vector<std::string>{"t1"});
+}
+
+TEST_CASE("a delay lasts as long as it was given, however the wall clock steps",
+          "[memory][clock]") {
+  MemoryFixture t;
+  const Duration step = GENERATE(Duration{1h}, Duration{-1h});
+  enqueue(t.broker, scheduled(message("delayed"), 3s));
+  enqueue(t.broker, message("retried"));
+  enqueue(t.broker, message("snoozed"));
+  const std::vector<Run> runs = take(t.broker);
+  settle(t.broker, {retried(runs.at(0), 3s), snoozed(runs.at(1), 3s)});
+
+  t.clock.step_wall(step);
+  for (const char* const id : {"delayed", "retried", "snoozed"}) {
+    CHECK(t.view.find("default", id)->next_process_at == t.clock.now() + 3s);
+  }
+  t.advance(3s - 1us);
+  CHECK(take(t.broker).empty());
+  t.advance(1us);
+  CHECK(take(t.broker).size() == 3);
+}
+
+TEST_CASE("an instant comes when the wall clock shows it", "[memory][clock]") {
+  MemoryFixture t;
+  const Time at = t.clock.now() + 1h;
+  enqueue(t.broker, scheduled(message("t1"), at));
+  SECTION("earlier, if the wall clock is set forward") {
+    t.clock.step_wall(1h);
+    CHECK(ids(take(t.broker)) == std::vector<std::string>{"t1"});
+  }
+  SECTION("later, if it is set back") {
+    t.clock.step_wall(-1h);
+    t.advance(1h);
+    CHECK(take(t.broker).empty());
+    CHECK(t.view.find("default", "t1")->next_process_at == at);
+    t.advance(1h);
+    CHECK(ids(take(t.broker)) == std::vector<std::string>{"t1"});
+  }
+}
+
+TEST_CASE("the next due time counts from the wall clock as it is now", "[memory][clock]") {
+  MemoryFixture t;
+  enqueue(t.broker, scheduled(message("delayed"), 3s));
+  enqueue(t.broker, scheduled(message("instant"), t.clock.now() + 2h));
+  t.clock.step_wall(1h);
+  const QueueQuota quotas[] = {{"default", 1}};
+  const ExchangeReply reply = t.broker.exchange({.quotas = quotas});
+  CHECK(reply.now == t.clock.now());
+  CHECK(reply.next_due == t.clock.now() + 3s);
+  CHECK(upkeep(t.broker).next_due == t.clock.now() + 3s);
+}
+
+TEST_CASE("scheduled tasks are listed in the order in which they become due",
+          "[memory][clock]") {
+  MemoryFixture t;
+  enqueue(t.broker, scheduled(message("b"), 2s));
+  enqueue(t.broker, scheduled(message("a"), t.clock.now() + 1s));
+  enqueue(t.broker, scheduled(message("c"), t.clock.now() + 3s));
+  enqueue(t.broker, scheduled(message("d"), 4s));
+  const auto listed = [&](Page page) {
+    return ids(t.view.list("default", TaskState::scheduled, page));
+  };
+  CHECK(listed({}) == std::vector<std::string>{"a", "b", "c", "d"});
+  CHECK(listed({.offset = 1, .limit = 2}) == std::vector<std::string>{"b", "c"});
+  CHECK(t.view.queue_info("default").scheduled == 4);
+  t.clock.step_wall(10s);
+  CHECK(listed({}) == std::vector<std::string>{"a", "c", "b", "d"});
+  CHECK(t.view.act_all("default", TaskAction::remove, TaskState::scheduled, 10) == 4);
+}
+
+TEST_CASE("a sleeper hears of an earlier delay after the wall clock was stepped",
+          "[memory][clock]") {
+  MemoryFixture t;
+  const Duration step = GENERATE(Duration{1h}, Duration{-1h});
+  HintBox hints;
+  const auto watch = t.broker.watch({"default"}, hints.callback());
+  enqueue(t.broker, scheduled(message("late"), 5s));
+  CHECK(watch->arm().next_due == t.clock.now() + 5s);
+  t.clock.step_wall(step);
+  enqueue(t.broker, scheduled(message("soon"), 1s));
+  CHECK(hints.ready());
+}
+
+TEST_CASE("a step of the wall clock ends no retention, lock or record of a server",
+          "[memory][clock]") {
+  MemoryFixture t;
+  TaskMessage kept = message("kept");
+  kept.retention = 10s;
+  settle(t.broker, completed(started(t.broker, kept)));
+  enqueue(t.broker, unique(message("locked", "other"), 10s));
+  t.broker.heartbeat({.host = "host", .pid = 1, .id = "server"}, 10s);
+
+  t.clock.step_wall(1h);
+  upkeep(t.broker);
+  CHECK(t.view.find("default", "kept"));
+  CHECK(enqueue(t.broker, unique(message("again", "other"), 10s)).error == Errc::duplicate_task);
+  CHECK(t.view.servers().size() == 1);
+
+  t.clock.step_wall(-2h);
+  t.advance(10s);
+  upkeep(t.broker);
+  CHECK_FALSE(t.view.find("default", "kept"));
+  CHECK_FALSE(enqueue(t.broker, unique(message("again", "other"), 10s)).error);
+  CHECK(t.view.servers().empty());
 }
 
 TEST_CASE("without a clock of its own, a memory broker goes by the machine's", "[memory]") {

@@ -35,7 +35,7 @@ class MemoryBroker::WatchHandle final : public Watch {
 
 inline std::vector<EnqueueReply> MemoryBroker::enqueue(std::vector<EnqueueRequest> batch) {
   check_process();
-  const Time now = clock_->now();
+  const detail::MemoryNow now = read_clock();
   std::vector<Arrival> arrivals = receive(batch, now);
   std::vector<EnqueueReply> replies;
   replies.reserve(arrivals.size());
@@ -54,29 +54,29 @@ inline std::vector<EnqueueReply> MemoryBroker::enqueue(std::vector<EnqueueReques
 
 /// Makes the tasks of a batch, as far as that needs no lock.
 inline std::vector<MemoryBroker::Arrival> MemoryBroker::receive(std::vector<EnqueueRequest>& batch,
-                                                                Time now) const {
+                                                                detail::MemoryNow now) const {
   std::vector<Arrival> arrivals;
   arrivals.reserve(batch.size());
   for (EnqueueRequest& request : batch) {
     TaskMessage& message = request.message;
-    message.enqueued_at = now;
-    if (request.expires_in) message.expires_at = detail::later(now, *request.expires_in);
+    message.enqueued_at = now.wall;
+    if (request.expires_in) message.expires_at = detail::later(now.wall, *request.expires_in);
     message.unique_key.clear();
     if (request.unique_for.count() > 0) {
       message.unique_key = unique_keys_.key(message.task, request.unique_empty_payload);
     }
-    Time due = request.process_at.value_or(now);
-    if (request.process_in) due = detail::later(now, *request.process_in);
+    detail::MemoryQueue::Due due{.at = request.process_at.value_or(now.wall)};
+    if (request.process_in) due = {detail::later(now.steady, *request.process_in), true};
     arrivals.push_back(
         {std::allocate_shared<detail::MemoryTask>(
              detail::MemoryPoolAllocator<detail::MemoryTask>{*pool_}, std::move(message)),
-         due, detail::later(std::max(now, due), request.unique_for)});
+         due, detail::later(std::max(now.steady, due.steady(now)), request.unique_for)});
   }
   return arrivals;
 }
 
-inline EnqueueReply MemoryBroker::admit(Arrival& arrival, Time now, QueueFinder& finder,
-                                        std::size_t& room) {
+inline EnqueueReply MemoryBroker::admit(Arrival& arrival, detail::MemoryNow now,
+                                        QueueFinder& finder, std::size_t& room) {
   const TaskMessage& message = arrival.task->message;
   if (room == 0) {
     const detail::MemoryQueue* known = finder.find(message.queue);
@@ -94,21 +94,21 @@ inline EnqueueReply MemoryBroker::admit(Arrival& arrival, Time now, QueueFinder&
   }
   if (refused) return {.error = refused, .detail = "the queue holds a task of this id"};
   --room;
-  if (arrival.due > now) return {.state = TaskState::scheduled, .process_at = arrival.due};
-  return {};
+  if (arrival.due.has_come(now)) return {};
+  return {.state = TaskState::scheduled, .process_at = arrival.due.wall(now)};
 }
 
 inline ExchangeReply MemoryBroker::exchange(const ExchangeRequest& request) {
   check_process();
-  ExchangeReply reply;
-  reply.now = clock_->now();
+  const detail::MemoryNow now = read_clock();
+  ExchangeReply reply{.now = now.wall};
   Copies copies = copy_rewritten(request.settlements);
   detail::MemoryGraveyard dead;
   detail::MemoryHints hints;
   {
     detail::MutexLock lock{mutex_};
-    reply.settled = settle(request.settlements, copies, reply.now, dead);
-    take(request, reply);
+    reply.settled = settle(request.settlements, copies, now, dead);
+    take(request, now, reply);
     tell_watches(hints);
   }
   hints.give();
@@ -128,7 +128,7 @@ inline MemoryBroker::Copies MemoryBroker::copy_rewritten(std::span<const Settlem
 }
 
 inline std::vector<SettleStatus> MemoryBroker::settle(std::span<const Settlement> settlements,
-                                                      Copies& copies, Time now,
+                                                      Copies& copies, detail::MemoryNow now,
                                                       detail::MemoryGraveyard& dead) {
   std::vector<SettleStatus> statuses;
   statuses.reserve(settlements.size());
@@ -147,7 +147,8 @@ inline std::vector<SettleStatus> MemoryBroker::settle(std::span<const Settlement
   return statuses;
 }
 
-inline void MemoryBroker::take(const ExchangeRequest& request, ExchangeReply& reply) {
+inline void MemoryBroker::take(const ExchangeRequest& request, detail::MemoryNow now,
+                               ExchangeReply& reply) {
   constexpr std::size_t forward_at_least = 1000;
   std::size_t wanted = 0;
   for (const QueueQuota& quota : request.quotas) wanted += quota.count;
@@ -157,7 +158,7 @@ inline void MemoryBroker::take(const ExchangeRequest& request, ExchangeReply& re
   for (const QueueQuota& quota : request.quotas) {
     const auto found = queues_.find(quota.queue);
     if (found == queues_.end()) continue;
-    found->second.forward(reply.now, std::max(wanted, forward_at_least));
+    found->second.forward(now, std::max(wanted, forward_at_least));
     shares.push_back({.queue = &found->second, .quota = quota.count});
   }
 
@@ -167,7 +168,7 @@ inline void MemoryBroker::take(const ExchangeRequest& request, ExchangeReply& re
     if (share.blocked || share.queue->paused()) return;
     const std::size_t before = share.runs.size();
     share.blocked =
-        !share.queue->take(count, free_workers, reply.now, request.lease, token_, share.runs);
+        !share.queue->take(count, free_workers, now, request.lease, token_, share.runs);
     const std::size_t taken = share.runs.size() - before;
     left -= taken;
     free_workers -= std::min(free_workers, taken);
@@ -181,8 +182,8 @@ inline void MemoryBroker::take(const ExchangeRequest& request, ExchangeReply& re
     } else {
       std::move(share.runs.begin(), share.runs.end(), std::back_inserter(reply.runs));
     }
-    reply.next_due = earlier(reply.next_due, share.queue->next_due());
-    reply.more = reply.more || share.queue->ready(reply.now);
+    reply.next_due = earlier(reply.next_due, share.queue->next_due(now));
+    reply.more = reply.more || share.queue->ready(now);
   }
 }
 
@@ -194,7 +195,7 @@ inline std::optional<Time> MemoryBroker::earlier(std::optional<Time> one,
 
 inline std::vector<ExtendReply> MemoryBroker::extend(std::span<const Run> runs, Duration lease) {
   check_process();
-  const Time lease_end = detail::later(clock_->now(), lease);
+  const Time lease_end = detail::later(read_clock().steady, lease);
   std::vector<ExtendReply> replies;
   replies.reserve(runs.size());
   detail::MutexLock lock{mutex_};
@@ -219,18 +220,19 @@ inline std::unique_ptr<Watch> MemoryBroker::watch(std::vector<std::string> queue
 
 inline Watch::State MemoryBroker::arm(detail::MemoryWatcher& watcher) {
   check_process();
-  Watch::State state;
-  state.now = clock_->now();
+  const detail::MemoryNow now = read_clock();
+  Watch::State state{.now = now.wall};
   detail::MutexLock lock{mutex_};
   for (const std::string& name : watcher.queues()) {
     const auto found = queues_.find(name);
     if (found == queues_.end()) continue;
     found->second.take_news();  // old: whoever was armed has been told
-    state.ready = state.ready || found->second.ready(state.now);
-    state.next_due = earlier(state.next_due, found->second.next_due());
+    state.ready = state.ready || found->second.ready(now);
+    state.next_due = earlier(state.next_due, found->second.next_due(now));
   }
   watcher.armed = !state.ready;
-  watcher.told = state.next_due;
+  watcher.told.reset();
+  if (state.next_due) watcher.told = detail::to_steady(*state.next_due, now);
   return state;
 }
 
@@ -253,8 +255,8 @@ inline void MemoryBroker::tell_watches(detail::MemoryHints& hints) {
 
 inline UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
   check_process();
-  UpkeepReply reply;
-  reply.now = clock_->now();
+  const detail::MemoryNow now = read_clock();
+  UpkeepReply reply{.now = now.wall};
   detail::MemoryGraveyard dead;
   detail::MemoryHints hints;
   {
@@ -263,13 +265,13 @@ inline UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
       const auto found = queues_.find(name);
       if (found == queues_.end()) continue;
       detail::MemoryQueue& queue = found->second;
-      reply.forwarded += queue.forward(reply.now, request.limit);
-      reply.expired += queue.expire(reply.now, request.limit, dead);
+      reply.forwarded += queue.forward(now, request.limit);
+      reply.expired += queue.expire(now, request.limit, dead);
       if (request.recover) {
-        reply.more |= queue.recover(reply.now, request.lease, request.limit, token_, reply.lost);
+        reply.more |= queue.recover(now, request.lease, request.limit, token_, reply.lost);
       }
-      reply.more |= queue.has_due(reply.now) || queue.has_expired(reply.now);
-      reply.next_due = earlier(reply.next_due, queue.next_due());
+      reply.more |= queue.has_due(now) || queue.has_expired(now);
+      reply.next_due = earlier(reply.next_due, queue.next_due(now));
     }
     tell_watches(hints);
   }
@@ -279,7 +281,7 @@ inline UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
 
 inline void MemoryBroker::heartbeat(const ServerInfo& server, Duration lifetime) {
   check_process();
-  const Time now = clock_->now();
+  const Time now = read_clock().steady;
   LiveServer live{server, detail::later(now, std::chrono::ceil<std::chrono::seconds>(lifetime))};
   detail::MutexLock lock{mutex_};
   std::erase_if(servers_, [&](const auto& entry) { return entry.second.until <= now; });
@@ -294,7 +296,7 @@ inline void MemoryBroker::retire(const ServerInfo& server) {
 
 inline std::vector<ServerInfo> MemoryBroker::servers() {
   check_process();
-  const Time now = clock_->now();
+  const Time now = read_clock().steady;
   std::vector<ServerInfo> alive;
   detail::MutexLock lock{mutex_};
   for (const auto& [id, server] : servers_) {
@@ -342,7 +344,7 @@ inline std::vector<std::string> MemoryBroker::queues() {
 
 inline QueueInfo MemoryBroker::queue_info(std::string_view queue) {
   check_process();
-  const Time now = clock_->now();
+  const detail::MemoryNow now = read_clock();
   detail::MutexLock lock{mutex_};
   QueueInfo info = known(queue).info(now);
   info.queue = queue;
@@ -367,12 +369,12 @@ inline std::vector<DailyStats> MemoryBroker::history(std::string_view queue, int
 inline std::vector<TaskInfo> MemoryBroker::list(std::string_view queue, TaskState state,
                                                 Page page) {
   check_process();
-  const Time now = clock_->now();
+  const detail::MemoryNow now = read_clock();
   std::vector<TaskInfo> infos;
   std::vector<std::shared_ptr<const TaskMessage>> messages;  // copied once the lock is free
   {
     detail::MutexLock lock{mutex_};
-    known(queue).for_page(state, page, [&](const detail::MemoryTask& task) {
+    known(queue).for_page(state, page, now, [&](const detail::MemoryTask& task) {
       infos.push_back(describe(task, now));
       messages.push_back(task.share());
     });
@@ -383,7 +385,7 @@ inline std::vector<TaskInfo> MemoryBroker::list(std::string_view queue, TaskStat
 
 inline std::optional<TaskInfo> MemoryBroker::find(std::string_view queue, std::string_view id) {
   check_process();
-  const Time now = clock_->now();
+  const detail::MemoryNow now = read_clock();
   TaskInfo info;
   std::shared_ptr<const TaskMessage> message;
   {
@@ -398,7 +400,7 @@ inline std::optional<TaskInfo> MemoryBroker::find(std::string_view queue, std::s
 }
 
 /// What is told of a task beside its message.
-inline TaskInfo MemoryBroker::describe(const detail::MemoryTask& task, Time now) {
+inline TaskInfo MemoryBroker::describe(const detail::MemoryTask& task, detail::MemoryNow now) {
   TaskInfo info;
   info.state = task.state;
   info.crashes = task.crashes;
@@ -406,10 +408,11 @@ inline TaskInfo MemoryBroker::describe(const detail::MemoryTask& task, Time now)
   switch (task.state) {
     case TaskState::active:
       info.started_at = task.at;
-      info.orphaned = task.lease_end <= now;
+      info.orphaned = task.lease_end <= now.steady;
       break;
     case TaskState::scheduled:
-    case TaskState::retry: info.next_process_at = task.at; break;
+    case TaskState::retry: info.next_process_at = detail::MemoryQueue::due_of(task).wall(now);
+      break;
     case TaskState::archived: info.archived_at = task.at; break;
     case TaskState::completed: info.completed_at = task.message.completed_at; break;
     case TaskState::pending:
@@ -438,7 +441,7 @@ inline std::vector<std::optional<Errc>> MemoryBroker::act(std::string_view queue
                                                           std::span<const std::string> ids,
                                                           std::optional<TaskState> only) {
   check_process();
-  const Time now = clock_->now();
+  const detail::MemoryNow now = read_clock();
   std::vector<std::optional<Errc>> refusals;
   refusals.reserve(ids.size());
   detail::MemoryGraveyard dead;
@@ -471,7 +474,7 @@ inline std::size_t MemoryBroker::act_all(std::string_view queue, TaskAction acti
     throw Error{Errc::wrong_state,
                 text("tasks of state", to_string(state), "can't be acted on so")};
   }
-  const Time now = clock_->now();
+  const detail::MemoryNow now = read_clock();
   std::size_t done = 0;
   detail::MemoryGraveyard dead;
   detail::MemoryHints hints;

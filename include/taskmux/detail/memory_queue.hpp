@@ -24,12 +24,6 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// `instant` + `length`, or the end of time where that lies beyond.
-inline Time later(Time instant, Duration length) noexcept {
-  if (length > Duration{0} && instant > Time::max() - length) return Time::max();
-  return instant + length;
-}
-
 /// A run whose lease is over is taken from its worker this much later, so that a worker that is
 /// merely late comes first.
 inline constexpr Duration memory_recovery_delay = std::chrono::seconds{1};
@@ -96,22 +90,37 @@ class MemoryQueue {
     tell(Time::min());
   }
 
-  /// The earliest instant at which something may be ready since this was last asked; forgets it.
+  /// The earliest instant of the steady clock at which something may be ready since this was last
+  /// asked; forgets it.
   std::optional<Time> take_news() noexcept { return std::exchange(news_, std::nullopt); }
 
-  /// The earliest time in scheduled and retry; none while paused.
-  std::optional<Time> next_due() const {
+  /// The earliest time in scheduled and retry, by the wall clock; none while paused.
+  std::optional<Time> next_due(MemoryNow now) const {
     std::optional<Time> due;
     if (paused_) return due;
-    for (const MemoryTimeline* line : {&scheduled_, &retry_}) {
-      if (!line->empty() && (!due || line->begin()->first < *due)) due = line->begin()->first;
+    if (!scheduled_.empty()) due = scheduled_.begin()->first;
+    for (const MemoryTimeline* line : {&delayed_, &retry_}) {
+      if (line->empty()) continue;
+      const Time first = to_wall(line->begin()->first, now);
+      if (!due || first < *due) due = first;
     }
     return due;
   }
 
-  /// Takes in a task that may run at `due`, with a unique lock until `locked_until` if its message
-  /// has a key. Returns why not, if not; `task` is moved from only if it was taken in.
-  std::optional<Errc> add(std::shared_ptr<MemoryTask>& task, Time now, Time due,
+  /// When a task may run: an instant of the wall clock, or of the steady clock after a delay.
+  struct Due {
+    Time at{};
+    bool delayed = false;
+
+    bool has_come(MemoryNow now) const noexcept { return at <= (delayed ? now.steady : now.wall); }
+    Time steady(MemoryNow now) const noexcept { return delayed ? at : to_steady(at, now); }
+    Time wall(MemoryNow now) const noexcept { return delayed ? to_wall(at, now) : at; }
+  };
+
+  /// Takes in a task that may run at `due`, with a unique lock until `locked_until` of the steady
+  /// clock if its message has a key. Returns why not, if not; `task` is moved from only if it was
+  /// taken in.
+  std::optional<Errc> add(std::shared_ptr<MemoryTask>& task, MemoryNow now, Due due,
                           Time locked_until) {
     const TaskMessage& message = task->message;
     if (tasks_.find(message.id, task->id_hash)) return Errc::task_id_conflict;
@@ -119,7 +128,8 @@ class MemoryQueue {
     const bool lock = !message.unique_key.empty();
     if (lock && !take_lock(message, now, locked_until)) return Errc::duplicate_task;
     try {
-      due > now ? put(*task, TaskState::scheduled, due) : put(*task, TaskState::pending, now);
+      put(*task, due.has_come(now) ? pending(now) : Spot{TaskState::scheduled, due.at, due.delayed},
+          now);
     } catch (...) {
       if (lock) free_lock(message);
       throw;
@@ -132,7 +142,7 @@ class MemoryQueue {
 
   /// Ends a run. False if it is not the task's present one; nothing is changed then. `rewritten` is
   /// a copy of the run's task, for the actions that change the message; made here if null.
-  bool settle(const Settlement& settlement, std::shared_ptr<MemoryTask> rewritten, Time now,
+  bool settle(const Settlement& settlement, std::shared_ptr<MemoryTask> rewritten, MemoryNow now,
               MemoryGraveyard& dead) {
     MemoryTask* task = find_run(settlement.run);
     if (!task) return false;
@@ -167,29 +177,26 @@ class MemoryQueue {
   }
 
   /// Moves up to `limit` due tasks to pending; returns how many.
-  std::size_t forward(Time now, std::size_t limit) {
+  std::size_t forward(MemoryNow now, std::size_t limit) {
     std::size_t moved = 0;
-    for (MemoryTimeline* line : {&scheduled_, &retry_}) {
-      for (; moved < limit && !line->empty() && line->begin()->first <= now; ++moved) {
-        move(*line->begin()->second, TaskState::pending, now);
+    for (MemoryTimeline* line : {&scheduled_, &delayed_, &retry_}) {
+      for (; moved < limit && is_due(*line, now); ++moved) {
+        move(*line->begin()->second, pending(now), now);
       }
     }
     return moved;
   }
 
-  bool has_due(Time now) const {
-    for (const MemoryTimeline* line : {&scheduled_, &retry_}) {
-      if (!line->empty() && line->begin()->first <= now) return true;
-    }
-    return false;
+  bool has_due(MemoryNow now) const {
+    return is_due(scheduled_, now) || is_due(delayed_, now) || is_due(retry_, now);
   }
 
   /// Whether take() would give a task, once those that are due are pending.
-  bool ready(Time now) const { return !paused_ && (!pending_.empty() || has_due(now)); }
+  bool ready(MemoryNow now) const { return !paused_ && (!pending_.empty() || has_due(now)); }
 
   /// Takes up to `count` tasks as runs, of which `free_workers` may be tasks that must not wait.
   /// Numbers the runs on from `token`. Returns false if such a task ended it.
-  bool take(std::size_t count, std::size_t free_workers, Time now, Duration lease,
+  bool take(std::size_t count, std::size_t free_workers, MemoryNow now, Duration lease,
             std::uint64_t& token, std::vector<Run>& runs) {
     runs.reserve(runs.size() + std::min(count, pending_.size()));
     for (; count > 0 && !pending_.empty(); --count) {
@@ -199,13 +206,13 @@ class MemoryQueue {
       pending_.remove(task);
       active_.push_back(task);
       task.state = TaskState::active;
-      task.at = now;
+      task.at = now.wall;
       runs.push_back(start(task, now, lease, ++token));
     }
     return true;
   }
 
-  /// Extends the lease of a run to `lease_end`.
+  /// Extends the lease of a run to `lease_end` of the steady clock.
   ExtendReply extend(const Run& run, Time lease_end) noexcept {
     MemoryTask* task = find_run(run);
     if (!task) return {.status = LeaseStatus::lost};
@@ -216,10 +223,10 @@ class MemoryQueue {
   }
 
   /// Takes over up to `limit` runs whose workers are lost. Returns whether there are more.
-  bool recover(Time now, Duration lease, std::size_t limit, std::uint64_t& token,
+  bool recover(MemoryNow now, Duration lease, std::size_t limit, std::uint64_t& token,
                std::vector<Run>& lost) {
     for (MemoryTask* task = active_.front(); task; task = MemoryTaskList::after(*task)) {
-      if (later(task->lease_end, memory_recovery_delay) > now) continue;
+      if (later(task->lease_end, memory_recovery_delay) > now.steady) continue;
       if (limit-- == 0) return true;
       lost.emplace_back();
       lost.back() = start(*task, now, lease, ++token);
@@ -228,7 +235,7 @@ class MemoryQueue {
   }
 
   /// Deletes up to `limit` completed tasks whose retention is over; returns how many.
-  std::size_t expire(Time now, std::size_t limit, MemoryGraveyard& dead) {
+  std::size_t expire(MemoryNow now, std::size_t limit, MemoryGraveyard& dead) {
     std::size_t deleted = 0;
     for (; deleted < limit && has_expired(now); ++deleted) {
       erase(*completed_.begin()->second, dead);
@@ -236,11 +243,14 @@ class MemoryQueue {
     return deleted;
   }
 
-  bool has_expired(Time now) const {
-    return !completed_.empty() && completed_.begin()->first <= now;
-  }
+  bool has_expired(MemoryNow now) const { return is_due(completed_, now); }
 
   MemoryTask* find(std::string_view id) const noexcept { return tasks_.find(id); }
+
+  /// When a scheduled or retry task may run.
+  static Due due_of(const MemoryTask& task) noexcept {
+    return {task.at, task.delayed || task.state == TaskState::retry};
+  }
 
   /// Whether `action` is possible from `state`.
   static bool allows(TaskAction action, TaskState state) noexcept {
@@ -253,18 +263,18 @@ class MemoryQueue {
     return false;
   }
 
-  void act(TaskAction action, MemoryTask& task, Time now, MemoryGraveyard& dead) {
+  void act(TaskAction action, MemoryTask& task, MemoryNow now, MemoryGraveyard& dead) {
     switch (action) {
       case TaskAction::run:
         task.crashes = 0;
-        return move(task, TaskState::pending, now);
-      case TaskAction::archive: return move(task, TaskState::archived, now);
+        return move(task, pending(now), now);
+      case TaskAction::archive: return move(task, {TaskState::archived, now.wall}, now);
       case TaskAction::remove: return erase(task, dead);
     }
   }
 
   /// Acts on up to `limit` tasks of `state`, which must allow it; returns on how many.
-  std::size_t act_all(TaskAction action, TaskState state, std::size_t limit, Time now,
+  std::size_t act_all(TaskAction action, TaskState state, std::size_t limit, MemoryNow now,
                       MemoryGraveyard& dead) {
     std::size_t done = 0;
     for (; done < limit; ++done) {
@@ -291,22 +301,23 @@ class MemoryQueue {
     task.token = old.token;
     task.crashes = old.crashes;
     task.state = old.state;
+    task.delayed = old.delayed;
     dead.bury(old);
     task.self = std::move(fresh);
     return task;
   }
 
-  QueueInfo info(Time now) const {
-    const DailyStats today = statistics_.on(std::chrono::floor<std::chrono::days>(now));
+  QueueInfo info(MemoryNow now) const {
+    const DailyStats today = statistics_.on(std::chrono::floor<std::chrono::days>(now.wall));
     QueueInfo info;
     info.paused = paused_;
     info.pending = pending_.size();
     info.active = active_.size();
-    info.scheduled = scheduled_.size();
+    info.scheduled = scheduled_.size() + delayed_.size();
     info.retry = retry_.size();
     info.archived = archived_.size();
     info.completed = completed_.size();
-    if (!pending_.empty()) info.latency = std::max(Duration{0}, now - pending_.front()->at);
+    if (!pending_.empty()) info.latency = now.steady - pending_.front()->at;
     info.processed_today = today.processed;
     info.failed_today = today.failed;
     info.processed_total = statistics_.processed();
@@ -318,14 +329,16 @@ class MemoryQueue {
 
   /// Calls `function` with the tasks of a page of list().
   template <typename Function>
-  void for_page(TaskState state, Page page, Function function) const {
-    if (const MemoryTaskList* list = list_of(state)) {
+  void for_page(TaskState state, Page page, MemoryNow now, Function function) const {
+    if (state == TaskState::scheduled) {
+      for_scheduled(page, now, function);
+    } else if (const MemoryTaskList* list = list_of(state)) {
       MemoryTask* task = list->front();
       for (; task && page.offset > 0; --page.offset) task = MemoryTaskList::after(*task);
       for (; task && page.limit > 0; --page.limit, task = MemoryTaskList::after(*task)) {
         function(*task);
       }
-    } else if (const MemoryTimeline* line = timeline_of(state)) {
+    } else if (const MemoryTimeline* line = timeline_of(state, false)) {
       auto entry = line->begin();
       for (; entry != line->end() && page.offset > 0; --page.offset) ++entry;
       for (; entry != line->end() && page.limit > 0; --page.limit, ++entry) {
@@ -337,8 +350,17 @@ class MemoryQueue {
  private:
   struct Lock {
     std::string holder;  ///< A task id.
-    Time until;
+    Time until;          ///< By the steady clock.
   };
+
+  /// Where a task is to be linked; `at` and `delayed` as in MemoryTask.
+  struct Spot {
+    TaskState state;
+    Time at;
+    bool delayed = false;
+  };
+
+  static Spot pending(MemoryNow now) noexcept { return {TaskState::pending, now.steady}; }
 
   using Slot = std::optional<MemoryTimeline::iterator>;  // none in a list
 
@@ -351,9 +373,9 @@ class MemoryQueue {
     return const_cast<MemoryTaskList*>(std::as_const(*this).list_of(state));
   }
 
-  const MemoryTimeline* timeline_of(TaskState state) const noexcept {
+  const MemoryTimeline* timeline_of(TaskState state, bool delayed) const noexcept {
     switch (state) {
-      case TaskState::scheduled: return &scheduled_;
+      case TaskState::scheduled: return delayed ? &delayed_ : &scheduled_;
       case TaskState::retry: return &retry_;
       case TaskState::archived: return &archived_;
       case TaskState::completed: return &completed_;
@@ -363,14 +385,43 @@ class MemoryQueue {
     }
     return nullptr;
   }
-  MemoryTimeline* timeline_of(TaskState state) noexcept {
-    return const_cast<MemoryTimeline*>(std::as_const(*this).timeline_of(state));
+  MemoryTimeline* timeline_of(TaskState state, bool delayed) noexcept {
+    return const_cast<MemoryTimeline*>(std::as_const(*this).timeline_of(state, delayed));
+  }
+
+  /// Whether the first task of `line` has come by the clock that the line is kept by.
+  bool is_due(const MemoryTimeline& line, MemoryNow now) const noexcept {
+    return !line.empty() && line.begin()->first <= (&line == &scheduled_ ? now.wall : now.steady);
+  }
+
+  /// Calls `function` with the scheduled tasks of a page, in the order in which they will be due.
+  template <typename Function>
+  void for_scheduled(Page page, MemoryNow now, Function& function) const {
+    auto instant = scheduled_.begin();
+    auto delayed = delayed_.begin();
+    while (page.limit > 0) {
+      const bool instants_left = instant != scheduled_.end();
+      const bool delayed_left = delayed != delayed_.end();
+      if (!instants_left && !delayed_left) return;
+      const bool take_instant =
+          instants_left && (!delayed_left || instant->first <= to_wall(delayed->first, now));
+      const MemoryTask& task = *(take_instant ? instant++ : delayed++)->second;
+      if (page.offset > 0) {
+        --page.offset;
+      } else {
+        --page.limit;
+        function(task);
+      }
+    }
   }
 
   MemoryTask* first(TaskState state) noexcept {
     if (MemoryTaskList* list = list_of(state)) return list->front();
-    MemoryTimeline* line = timeline_of(state);
-    return line && !line->empty() ? line->begin()->second : nullptr;
+    for (const bool delayed : {false, true}) {
+      MemoryTimeline* line = timeline_of(state, delayed);
+      if (line && !line->empty()) return line->begin()->second;
+    }
+    return nullptr;
   }
 
   MemoryTask* find_run(const Run& run) const noexcept {
@@ -381,61 +432,65 @@ class MemoryQueue {
   }
 
   /// Makes `task` the run `token`.
-  static Run start(MemoryTask& task, Time now, Duration lease, std::uint64_t token) {
+  static Run start(MemoryTask& task, MemoryNow now, Duration lease, std::uint64_t token) {
     task.token = token;
-    task.lease_end = later(now, lease);
+    task.lease_end = later(now.steady, lease);
     return {.message = task.share(), .token = token, .crashes = task.crashes};
   }
 
-  /// Something may be ready at `instant`.
+  /// Something may be ready at `instant` of the steady clock.
   void tell(Time instant) noexcept {
     if (!paused_ && (!news_ || instant < *news_)) news_ = instant;
   }
 
-  /// Links a task that is linked nowhere yet, last among those of `state`.
-  void put(MemoryTask& task, TaskState state, Time at) {
-    const Slot slot = reserve(task, state, at);
-    link(task, slot, state, at);
+  /// Links a task that is linked nowhere yet, last among those of its state.
+  void put(MemoryTask& task, Spot spot, MemoryNow now) {
+    const Slot slot = reserve(task, spot);
+    link(task, slot, spot, now);
   }
 
-  void move(MemoryTask& task, TaskState to, Time at) {
-    const Slot slot = reserve(task, to, at);
+  void move(MemoryTask& task, Spot to, MemoryNow now) {
+    const Slot slot = reserve(task, to);
     unlink(task);
-    link(task, slot, to, at);
+    link(task, slot, to, now);
   }
 
   /// The part of a move that can fail, done before anything is changed.
-  Slot reserve(MemoryTask& task, TaskState state, Time at) {
-    MemoryTimeline* line = timeline_of(state);
+  Slot reserve(MemoryTask& task, Spot spot) {
+    MemoryTimeline* line = timeline_of(spot.state, spot.delayed);
     if (!line) return std::nullopt;
-    return line->emplace(at, &task);
+    return line->emplace(spot.at, &task);
   }
 
-  void link(MemoryTask& task, Slot slot, TaskState state, Time at) noexcept {
+  void link(MemoryTask& task, Slot slot, Spot spot, MemoryNow now) noexcept {
     if (slot) {
       std::construct_at(&task.place.entry, *slot);
     } else {
-      list_of(state)->push_back(task);
+      list_of(spot.state)->push_back(task);
     }
-    task.state = state;
-    task.at = at;
-    if (state == TaskState::pending) tell(Time::min());
-    if (state == TaskState::scheduled || state == TaskState::retry) tell(at);
+    task.state = spot.state;
+    task.at = spot.at;
+    task.delayed = spot.delayed;
+    if (spot.state == TaskState::pending) tell(Time::min());
+    if (spot.state == TaskState::scheduled || spot.state == TaskState::retry) {
+      tell(due_of(task).steady(now));
+    }
   }
 
   void unlink(MemoryTask& task) noexcept {
     if (MemoryTaskList* list = list_of(task.state)) {
       list->remove(task);
     } else {
-      timeline_of(task.state)->erase(task.place.entry);
+      timeline_of(task.state, task.delayed)->erase(task.place.entry);
     }
   }
 
-  void move_to_front(MemoryTask& task, Time now) noexcept {
+  void move_to_front(MemoryTask& task, MemoryNow now) noexcept {
     unlink(task);
     pending_.push_front(task);
     task.state = TaskState::pending;
-    task.at = now;
+    task.at = now.steady;
+    task.delayed = false;
     tell(Time::min());
   }
 
@@ -446,39 +501,39 @@ class MemoryQueue {
     dead.bury(task);
   }
 
-  void apply(const Settlement& settlement, MemoryTask& task, Time now, MemoryGraveyard& dead) {
+  void apply(const Settlement& settlement, MemoryTask& task, MemoryNow now, MemoryGraveyard& dead) {
     switch (settlement.action) {
       case SettleAction::complete:
-        statistics_.count(now, false);
+        statistics_.count(now.wall, false);
         return task.message.retention.count() > 0 ? complete(task, now) : erase(task, dead);
-      case SettleAction::drop: statistics_.count(now, false); return erase(task, dead);
+      case SettleAction::drop: statistics_.count(now.wall, false); return erase(task, dead);
       case SettleAction::retry: return fail(settlement, task, now);
       case SettleAction::archive:
-        statistics_.count(now, true);
-        note_failure(settlement, task.message, now);
-        return move(task, TaskState::archived, now);
+        statistics_.count(now.wall, true);
+        note_failure(settlement, task.message, now.wall);
+        return move(task, {TaskState::archived, now.wall}, now);
       case SettleAction::requeue: return move_to_front(task, now);
       case SettleAction::snooze:
-        return move(task, TaskState::scheduled, later(now, settlement.delay));
+        return move(task, {TaskState::scheduled, later(now.steady, settlement.delay), true}, now);
     }
   }
 
-  void complete(MemoryTask& task, Time now) {
-    task.message.completed_at = now;
+  void complete(MemoryTask& task, MemoryNow now) {
+    task.message.completed_at = now.wall;
     free_lock(task.message);
-    move(task, TaskState::completed, later(now, task.message.retention));
+    move(task, {TaskState::completed, later(now.steady, task.message.retention)}, now);
   }
 
-  void fail(const Settlement& settlement, MemoryTask& task, Time now) {
-    note_failure(settlement, task.message, now);
+  void fail(const Settlement& settlement, MemoryTask& task, MemoryNow now) {
+    note_failure(settlement, task.message, now.wall);
     if (settlement.failure) {
       ++task.message.retried;
-      statistics_.count(now, true);
+      statistics_.count(now.wall, true);
     }
     if (settlement.delay > Duration{0}) {
-      move(task, TaskState::retry, later(now, settlement.delay));
+      move(task, {TaskState::retry, later(now.steady, settlement.delay)}, now);
     } else {
-      move(task, TaskState::pending, now);
+      move(task, pending(now), now);
     }
   }
 
@@ -487,9 +542,9 @@ class MemoryQueue {
     message.last_failed_at = now;
   }
 
-  bool take_lock(const TaskMessage& message, Time now, Time until) {
+  bool take_lock(const TaskMessage& message, MemoryNow now, Time until) {
     Lock& lock = locks_[message.unique_key];
-    if (!lock.holder.empty() && lock.until > now) return false;
+    if (!lock.holder.empty() && lock.until > now.steady) return false;
     lock = {message.id, until};
     return true;
   }
@@ -503,10 +558,11 @@ class MemoryQueue {
   MemoryTaskTable tasks_;
   MemoryTaskList pending_;
   MemoryTaskList active_;
-  MemoryTimeline scheduled_;
-  MemoryTimeline retry_;
-  MemoryTimeline archived_;
-  MemoryTimeline completed_;  // by the end of retention
+  MemoryTimeline scheduled_;  // for an instant, by the wall clock
+  MemoryTimeline delayed_;    // scheduled after a delay, by the steady clock
+  MemoryTimeline retry_;      // by the steady clock
+  MemoryTimeline archived_;   // by the wall clock
+  MemoryTimeline completed_;  // by the end of retention, by the steady clock
   std::unordered_map<std::string, Lock> locks_;
   MemoryStatistics statistics_;
   std::optional<Time> news_;

@@ -19,6 +19,29 @@ namespace detail {
 
 struct MemoryTask;
 
+/// What time it is, by two clocks. `steady` agrees with the wall clock when the broker is made, and
+/// no step of the wall clock moves it: leases and delays go by it, so that they last as long as they
+/// should. Instants that an application gives go by `wall`.
+struct MemoryNow {
+  Time wall{};
+  Time steady{};
+};
+
+/// `instant` + `length`, or the end of time where that lies beyond.
+inline Time later(Time instant, Duration length) noexcept {
+  if (length > Duration{0} && instant > Time::max() - length) return Time::max();
+  return instant + length;
+}
+
+/// When the steady clock will show what the wall clock shows at `instant`, and the reverse, if nobody
+/// steps the wall clock meanwhile.
+inline Time to_steady(Time instant, MemoryNow now) noexcept {
+  return later(now.steady, instant - now.wall);
+}
+inline Time to_wall(Time instant, MemoryNow now) noexcept {
+  return later(now.wall, instant - now.steady);
+}
+
 /// Tasks in the order of an instant; those of the same instant in the order they came.
 using MemoryTimeline = std::multimap<Time, MemoryTask*>;
 
@@ -52,12 +75,15 @@ struct MemoryTask {
   std::unique_ptr<std::string> result{};  ///< Null: none.
   MemoryTask* next_in_bucket = nullptr;
   Place place{};
-  Time at{};  ///< Pending, active, archived: since when. Scheduled, retry: due. Completed: its end.
-  Time lease_end{};         ///< Active.
+  /// By the wall clock: active, archived: since when; scheduled for an instant: due. By the steady
+  /// clock: pending: since when; scheduled after a delay, retry: due; completed: its end.
+  Time at{};
+  Time lease_end{};         ///< Active. By the steady clock.
   std::uint64_t token = 0;  ///< Active: of the present run.
   std::uint32_t id_hash;
   std::uint16_t crashes = 0;
-  TaskState state : 8 = TaskState::pending;
+  TaskState state : 7 = TaskState::pending;
+  bool delayed : 1 = false;                        ///< Scheduled: after a delay.
   CancelMode cancel_mode : 7 = CancelMode::retry;  ///< Means something if `cancel_requested`.
   bool cancel_requested : 1 = false;               ///< Active.
 };

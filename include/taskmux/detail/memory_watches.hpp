@@ -43,7 +43,7 @@ class MemoryWatcher {
   }
 
   bool armed = false;
-  std::optional<Time> told{};  ///< The due time that arm() gave.
+  std::optional<Time> told{};  ///< The due time that arm() gave, by the steady clock.
 
  private:
   const std::vector<std::string> queues_;
@@ -82,8 +82,8 @@ class MemoryWatches {
     return false;
   }
 
-  /// Something in `queue` may be ready at `instant`: for those that are armed, and were not told
-  /// of an earlier time.
+  /// Something in `queue` may be ready at `instant` of the steady clock: for those that are armed,
+  /// and were not told of an earlier time.
   void ready(std::string_view queue, Time instant, MemoryHints& hints) {
     for (const auto& watcher : watchers_) {
       if (!watcher->armed || !watcher->watches(queue)) continue;

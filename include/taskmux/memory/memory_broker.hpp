@@ -42,6 +42,10 @@ struct MemoryBrokerOptions {
 /// A broker inside the process: nothing to install, and nothing outlives the process. The whole
 /// contract of Broker and QueueView, exact to the microsecond. A lost run is taken over 1 s after
 /// its lease ended. The archive never evicts by itself. Thread-safe.
+///
+/// Whoever steps the wall clock moves what goes by instants alone: `process_at`, deadlines and
+/// expiry. Lengths of time last as long as they were given, by the steady clock: leases,
+/// `process_in`, retry delays, snoozes, retentions, unique locks.
 // Virtual functions that are defined elsewhere say `inline` here: one that does not would be the key
 // function, and every file that includes this header would then compile the whole broker.
 class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
@@ -88,8 +92,8 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
   /// A task on its way in, made before the lock is taken.
   struct Arrival {
     std::shared_ptr<detail::MemoryTask> task;
-    Time due;
-    Time locked_until;
+    detail::MemoryQueue::Due due;
+    Time locked_until;  ///< By the steady clock.
   };
 
   /// What one quota of an exchange gave.
@@ -102,7 +106,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
 
   struct LiveServer {
     ServerInfo info;
-    Time until;
+    Time until;  ///< By the steady clock.
   };
 
   /// Remembers the queue that was looked up last: most batches are of one queue.
@@ -130,26 +134,36 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
     }
   }
 
+  detail::MemoryNow read_clock() const {
+    const Duration since_start =
+        std::chrono::floor<Duration>(clock_->steady_now() - made_at_steady_);
+    return {clock_->now(), made_at_ + since_start};
+  }
+
   detail::MemoryQueue& known(std::string_view queue) TASKMUX_REQUIRES(mutex_);
   detail::MemoryTask& known(std::string_view queue, std::string_view id) TASKMUX_REQUIRES(mutex_);
   std::size_t stored() const TASKMUX_REQUIRES(mutex_);
-  std::vector<Arrival> receive(std::vector<EnqueueRequest>& batch, Time now) const;
-  EnqueueReply admit(Arrival& arrival, Time now, QueueFinder& finder, std::size_t& room)
-      TASKMUX_REQUIRES(mutex_);
+  std::vector<Arrival> receive(std::vector<EnqueueRequest>& batch,
+                               detail::MemoryNow now) const;
+  EnqueueReply admit(Arrival& arrival, detail::MemoryNow now, QueueFinder& finder,
+                     std::size_t& room) TASKMUX_REQUIRES(mutex_);
   static Copies copy_rewritten(std::span<const Settlement> settlements);
   std::vector<SettleStatus> settle(std::span<const Settlement> settlements, Copies& copies,
-                                   Time now, detail::MemoryGraveyard& dead)
+                                   detail::MemoryNow now, detail::MemoryGraveyard& dead)
       TASKMUX_REQUIRES(mutex_);
-  void take(const ExchangeRequest& request, ExchangeReply& reply) TASKMUX_REQUIRES(mutex_);
+  void take(const ExchangeRequest& request, detail::MemoryNow now, ExchangeReply& reply)
+      TASKMUX_REQUIRES(mutex_);
   void tell_watches(detail::MemoryHints& hints) TASKMUX_REQUIRES(mutex_);
   Watch::State arm(detail::MemoryWatcher& watcher);
   void end(detail::MemoryWatcher& watcher);
-  static TaskInfo describe(const detail::MemoryTask& task, Time now);
+  static TaskInfo describe(const detail::MemoryTask& task, detail::MemoryNow now);
   static void add_message(TaskInfo& info, const TaskMessage& message);
   static std::string text(std::string_view kind, std::string_view name, std::string_view cause);
   static std::optional<Time> earlier(std::optional<Time> one, std::optional<Time> other);
 
   const std::shared_ptr<Clock> clock_;
+  const Time made_at_ = clock_->now();
+  const SteadyTime made_at_steady_ = clock_->steady_now();
   const std::size_t max_tasks_;
   const pid_t pid_ = ::getpid();
   const detail::MemoryUniqueKeys unique_keys_;
