@@ -989,6 +989,119 @@ TASKMUX_CONTRACT("removing and deleting frees locks, one by one and in bulk") {
   CHECK(accepted("t4"));
 }
 
+// Remembered ids
+
+TASKMUX_CONTRACT("an id is remembered from its acceptance, whatever becomes of the task") {
+  TestType t;
+  const auto repeated = [&](const std::string& id) {
+    const EnqueueReply reply = enqueue(t.broker, idempotent(message(id)));
+    CHECK_FALSE(reply.error);
+    return reply.accepted_before;
+  };
+  CHECK_FALSE(repeated("t1"));
+  CHECK(repeated("t1"));  // pending
+  const Run run = take_one(t.broker);
+  CHECK(repeated("t1"));
+  settle(t.broker, retried(run, 1s));
+  CHECK(repeated("t1"));
+  t.advance(2s);
+  settle(t.broker, completed(take_one(t.broker)));
+  CHECK_FALSE(t.view.find("default", "t1"));
+  CHECK(repeated("t1"));  // gone
+  CHECK(take(t.broker).empty());
+
+  CHECK_FALSE(repeated("t2"));
+  settle(t.broker, archived(take_one(t.broker)));
+  CHECK(repeated("t2"));
+  t.view.act("default", TaskAction::remove, Ids{"t2"}, {});
+  CHECK(repeated("t2"));
+  CHECK(t.view.queue_info("default").size() == 0);
+  CHECK_FALSE(enqueue(t.broker, idempotent(message("t2", "other"))).accepted_before);
+}
+
+TASKMUX_CONTRACT("an id is remembered for its time, and a repeat does not prolong that") {
+  TestType t;
+  enqueue(t.broker, idempotent(message("t1"), 10s));
+  enqueue(t.broker, idempotent(message("t2"), 20s));
+  t.broker.exchange({.settlements = std::vector{completed(take_one(t.broker)),
+                                                completed(take_one(t.broker))}});
+  t.advance(9s);
+  CHECK(enqueue(t.broker, idempotent(message("t1"), 1h)).accepted_before);
+  t.advance(2s);
+  const EnqueueReply anew = enqueue(t.broker, idempotent(message("t1"), 10s));
+  CHECK_FALSE(anew.error);
+  CHECK_FALSE(anew.accepted_before);
+  CHECK(enqueue(t.broker, idempotent(message("t2"), 10s)).accepted_before);
+  settle(t.broker, completed(take_one(t.broker)));
+  t.advance(9s);  // t2 is over, t1 is not.
+  upkeep(t.broker);
+  CHECK(enqueue(t.broker, idempotent(message("t1"), 10s)).accepted_before);
+  CHECK_FALSE(enqueue(t.broker, idempotent(message("t2"), 10s)).accepted_before);
+}
+
+TASKMUX_CONTRACT("an id is remembered only if that was asked for and the task was accepted") {
+  TestType t;
+  enqueue(t.broker, message("t1"));
+  CHECK(enqueue(t.broker, idempotent(message("t1"))).error == Errc::task_id_conflict);
+  settle(t.broker, completed(take_one(t.broker)));
+  CHECK_FALSE(enqueue(t.broker, idempotent(message("t1"))).accepted_before);
+  CHECK(enqueue(t.broker, message("t1")).error == Errc::task_id_conflict);
+  settle(t.broker, completed(take_one(t.broker)));
+  // Without the option, the call is no repeat of one with it.
+  const EnqueueReply plain = enqueue(t.broker, message("t1"));
+  CHECK_FALSE(plain.error);
+  CHECK_FALSE(plain.accepted_before);
+}
+
+TASKMUX_CONTRACT("a remembered id is answered before its lock, schedule and state are looked at") {
+  TestType t;
+  EnqueueRequest request = unique(message("t1"));
+  request.idempotent_for = 1h;
+  CHECK_FALSE(enqueue(t.broker, request).error);
+  CHECK(enqueue(t.broker, request).accepted_before);
+  EnqueueRequest other = request;
+  other.message.id = "t2";
+  CHECK(enqueue(t.broker, other).error == Errc::duplicate_task);
+  settle(t.broker, completed(take_one(t.broker)));
+  CHECK(enqueue(t.broker, request).accepted_before);  // The lock is free, and stays so.
+  CHECK_FALSE(enqueue(t.broker, other).error);
+
+  EnqueueRequest later = scheduled(message("t3"), 1h);
+  later.idempotent_for = 2h;
+  CHECK(enqueue(t.broker, later).state == TaskState::scheduled);
+  later.process_in = 2h;
+  CHECK(enqueue(t.broker, later).accepted_before);
+  CHECK(t.view.find("default", "t3")->next_process_at == t.clock.now() + 1h);
+}
+
+TASKMUX_CONTRACT("a remembered id may come twice in one batch, and fails no other item") {
+  TestType t;
+  const auto replies =
+      t.broker.enqueue({idempotent(message("t1")), pending(message("t2")), idempotent(message("t1")),
+                        pending(message("t2")), idempotent(message("t3"))});
+  REQUIRE(replies.size() == 5);
+  CHECK_FALSE(replies[0].error);
+  CHECK_FALSE(replies[0].accepted_before);
+  CHECK_FALSE(replies[1].error);
+  CHECK(replies[2].accepted_before);
+  CHECK_FALSE(replies[2].error);
+  CHECK(replies[3].error == Errc::task_id_conflict);
+  CHECK_FALSE(replies[4].accepted_before);
+  CHECK(ids(take(t.broker)) == Ids{"t1", "t2", "t3"});
+}
+
+TASKMUX_CONTRACT("many ids are remembered, and deleting their queue forgets them") {
+  TestType t;
+  std::vector<EnqueueRequest> batch = many("t", 2500);
+  for (EnqueueRequest& request : batch) request.idempotent_for = 1h;
+  t.broker.enqueue(batch);
+  for (const EnqueueReply& reply : t.broker.enqueue(batch)) CHECK(reply.accepted_before);
+  CHECK(t.view.queue_info("default").pending == 2500);
+  t.view.delete_queue("default", true);
+  for (const EnqueueReply& reply : t.broker.enqueue(batch)) CHECK_FALSE(reply.accepted_before);
+  CHECK(t.view.queue_info("default").pending == 2500);
+}
+
 // Cancelling
 
 TASKMUX_CONTRACT("extend tells that a run is to be cancelled, and how") {

@@ -30,6 +30,10 @@ struct EnqueueRequest {
   std::chrono::seconds unique_for{
       0};  ///< Above 0: take the unique lock, for this long after the task is due.
   bool unique_empty_payload = false;  ///< See EnqueueOptions.
+  /// Above 0: if the queue remembers this id, the answer is `accepted_before`, before anything else
+  /// is looked at, also in a full broker; else the id is remembered for this long if the task is
+  /// accepted now.
+  std::chrono::seconds idempotent_for{0};
 };
 
 /// What became of one EnqueueRequest.
@@ -43,6 +47,9 @@ struct EnqueueReply {
   TaskState state = TaskState::pending;  ///< If accepted: pending or scheduled.
   std::optional<Time> process_at{};      ///< If scheduled: when it is due.
   bool replicated = true;  ///< False: accepted, but not by as many replicas as were asked for.
+  /// An earlier request with this id was accepted (see EnqueueRequest::idempotent_for), and this one
+  /// changed nothing. `error` is unset; `state` and `process_at` mean nothing.
+  bool accepted_before = false;
 };
 
 /// One attempt at a task by one worker. `token` fences it: the broker refuses to settle or extend a

@@ -49,6 +49,9 @@ struct EnqueueResult {
   std::optional<Time> process_at{};      ///< Of a scheduled task.
   bool replicated =
       true;  ///< False: accepted, but by fewer replicas than the broker was told to wait for.
+  /// Not now, but by an earlier call with the same id (see EnqueueOptions::idempotent_for). `state`,
+  /// `process_at` and the options of this call then say nothing about the task.
+  bool accepted_before = false;
   std::optional<Error> error{};  ///< Why it was not accepted.
 
   bool accepted() const noexcept { return !error; }
@@ -65,9 +68,14 @@ class Client {
   /// Enqueues one task; once this returns, it will be run at least once. Throws Error, whose
   /// task_id() is the id that was sent: invalid_argument, payload_too_large (nothing was sent);
   /// duplicate_task, task_id_conflict, queue_full, unauthorized, protocol (refused by the broker);
-  /// unavailable (it may or may not have been accepted: repeating the call with the same task id is
-  /// safe, and a task_id_conflict then says that it had been); wrong_state after close(); forked in a
+  /// unavailable (it may or may not have been accepted); wrong_state after close(); forked in a
   /// child process.
+  ///
+  /// To repeat the call after `unavailable`, pass the same task id. With
+  /// EnqueueOptions::idempotent_for in both calls, the task is accepted once for as long as that
+  /// lasts. Without it, the broker knows the id only as long as it stores the task: a
+  /// task_id_conflict says that the first call was accepted, but a task that has ended and was
+  /// deleted meanwhile (without `retention`, as soon as it has succeeded) is accepted and run again.
   EnqueueResult enqueue(Task task, EnqueueOptions options = {});
 
   /// Enqueues a batch in as few round trips as the broker can; results are in its order. One item

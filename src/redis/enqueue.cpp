@@ -20,6 +20,7 @@ struct Chunk {
   std::vector<std::size_t> items{};
   std::size_t bytes = 0;
   Call call{};
+  std::size_t remembers = 0;  // Which argument says whether any id is to be remembered.
 };
 
 class Enqueuer {
@@ -63,7 +64,9 @@ class Enqueuer {
     args.push_back(std::move(bytes));
     std::string due = instant(request.process_at, request.process_in);
     std::string expiry = instant(if_set(message.expires_at), request.expires_in);
-    if (message.unique_key.empty() && due.empty() && expiry.empty() && message.max_retry > 0) {
+    const std::int64_t idempotent_for = request.idempotent_for.count();
+    if (message.unique_key.empty() && due.empty() && expiry.empty() && message.max_retry > 0 &&
+        idempotent_for == 0) {
       args.emplace_back();
       return;
     }
@@ -73,6 +76,8 @@ class Enqueuer {
     args.push_back(std::move(due));
     args.push_back(std::move(expiry));
     args.emplace_back(message.max_retry > 0 ? "1" : "0");
+    args.push_back(text(idempotent_for));
+    if (idempotent_for > 0) args[chunk.remembers] = "1";
   }
 
   // As the script takes it; the delay prevails.
@@ -88,8 +93,11 @@ class Enqueuer {
         open->bytes + more_bytes <= bound::bytes) {
       return *open;
     }
-    return chunks_.emplace_back(
+    Chunk& chunk = chunks_.emplace_back(
         Chunk{.queue = queue, .call = store_.call(scripts().enqueue, queue)});
+    chunk.remembers = chunk.call.args.size();
+    chunk.call.args.emplace_back();
+    return chunk;
   }
 
   void send() {
@@ -172,7 +180,12 @@ class Enqueuer {
     if (outcome == -2) {
       return refuse(item, Errc::task_id_conflict, "the queue holds a task of this id");
     }
+    if (outcome == -3) return refuse(item, Errc::queue_full, "Redis has reached its maxmemory");
     replies_[item].replicated = replicated;
+    if (outcome == -4) {
+      replies_[item].accepted_before = true;
+      return;
+    }
     if (outcome > 0) {
       replies_[item].state = TaskState::scheduled;
       replies_[item].process_at = time_of(outcome);

@@ -95,8 +95,8 @@ class GlobalKeys {
 };
 
 /// The keys of one queue. All of them carry the hash tag `{queue}`, so in a cluster one script may
-/// touch them all. (A queue name with braces would scatter them.) None but the locks and the
-/// counters of a day ever gets a TTL. A plain value.
+/// touch them all. (A queue name with braces would scatter them.) None but the locks, the
+/// counters of a day and ids() ever gets a TTL. A plain value.
 class Keys {
  public:
   explicit Keys(std::string_view queue, std::string_view prefix = default_prefix) {
@@ -172,6 +172,10 @@ class Keys {
   /// evicts tracked keys.
   std::string canary() const { return stem_ + std::string{canary_name}; }
   static constexpr std::string_view canary_name = "tmx:canary";
+
+  /// Ours. ZSET of the ids that are remembered for EnqueueRequest::idempotent_for; score: until when,
+  /// Unix µs. Expires with the last of them.
+  std::string ids() const { return stem_ + "tmx:ids"; }
 
  private:
   // The UTC date as YYYY-MM-DD.

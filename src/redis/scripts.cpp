@@ -367,16 +367,21 @@ local function holds(lock, id) return read('GET', lock) == id end
 )lua";
 
 // Takes in tasks of one queue.
-// KEYS: the queue's. ARGV: now, then for each task id, message, and '' if there is no more to say of
-// it, else 'x', lock key ('' = none), seconds of the lock beyond the due time, when it is due, when
-// it expires (each '' = none; an instant; or `+` and a delay), whether it may be retried (0 or 1).
-// Returns for each: 0 it is pending; -1 the lock is held; -2 the id is taken; else it is scheduled,
-// and this is when it is due. asynq takes the lock before it looks for the id, and so leaks it.
+// KEYS: the queue's. ARGV: now, whether any id is to be remembered ('' or 1), then for each task id,
+// message, and '' if there is no more to say of it, else 'x', lock key ('' = none), seconds of the
+// lock beyond the due time, when it is due, when it expires (each '' = none; an instant; or `+` and a
+// delay), whether it may be retried (0 or 1), for how many seconds its id is to be remembered (0 = not).
+// Returns for each: 0 it is pending; -1 the lock is held; -2 the id is taken; -3 Redis is full (told
+// so only where ids are remembered: else the whole call is refused); -4 the id is remembered; else it
+// is scheduled, and this is when it is due. asynq takes the lock before it looks for the id, and so
+// leaks it.
 constexpr std::string_view enqueue = R"lua(
 local call = redis.call
 call('LLEN', P .. 'pending')
 call('ZCARD', P .. 'scheduled')
 call('ZCARD', P .. 'tmx:due')
+local remembers = ARGV[3] ~= ''
+if remembers then call('ZCARD', P .. 'tmx:ids') end
 
 local function instant(argument)
   if argument == '' then return nil end
@@ -384,43 +389,78 @@ local function instant(argument)
   return tonumber(argument)
 end
 
-local replies, pending, at = {}, {}, 3
+-- store(key, ...) writes a task, unless Redis is full. It refuses the first write of a script alone:
+-- ids that are remembered must be answered for all the same.
+local full, stored = false, 0
+local function store(...)
+  if not remembers or stored > 0 then
+    call('HSET', ...)
+  else
+    local reply = not full and redis.pcall('HSET', ...)
+    full = full or type(reply) == 'table' and reply.err and string.find(reply.err, 'OOM', 1, true) == 1
+    if full then return false end
+    if type(reply) == 'table' and reply.err then error(reply.err, 0) end
+  end
+  stored = stored + 1
+  return true
+end
+
+local function is_remembered(id)
+  local over = call('ZSCORE', P .. 'tmx:ids', id)
+  return over and tonumber(over) > now
+end
+
+local replies, pending, at = {}, {}, 4
 while at <= #ARGV do
   local id, message, lock, ttl, due, facts = ARGV[at], ARGV[at + 1], '', nil, now, now_text
+  local idempotent_for, outcome = 0, nil
   if ARGV[at + 2] == '' then
     at = at + 3
   else
     lock, ttl, due = ARGV[at + 3], ARGV[at + 4], instant(ARGV[at + 5]) or now
     local expires = instant(ARGV[at + 6])
     if expires or ARGV[at + 7] == '0' then facts = string.format('%016.0f %.0f 0', now, expires or 0) end
-    at = at + 8
+    idempotent_for = tonumber(ARGV[at + 8])
+    at = at + 9
   end
   local key = T .. id
-  if call('EXISTS', key) == 1 then
-    replies[#replies + 1] = -2
+  if idempotent_for > 0 and is_remembered(id) then
+    outcome = -4
+  elseif call('EXISTS', key) == 1 then
+    outcome = -2
   elseif lock ~= '' and call('EXISTS', lock) == 1 then
-    replies[#replies + 1] = -1
-  else
-    if due > now then
+    outcome = -1
+  elseif due > now then
+    if store(key, 'msg', message, 'state', 'scheduled', 'tmx_facts', facts) then
       local score = seconds_up(due)
-      call('HSET', key, 'msg', message, 'state', 'scheduled', 'tmx_facts', facts)
       call('ZADD', P .. 'scheduled', score, id)
       if score * 1000000 ~= due then call('ZADD', P .. 'tmx:due', due, id) end
-      replies[#replies + 1] = due
-    else
-      call('HSET', key, 'msg', message, 'state', 'pending', 'pending_since', now_ns, 'tmx_facts', facts)
-      pending[#pending + 1] = id
-      replies[#replies + 1] = 0
+      outcome = due
     end
+  elseif store(key, 'msg', message, 'state', 'pending', 'pending_since', now_ns, 'tmx_facts', facts) then
+    pending[#pending + 1] = id
+    outcome = 0
+  end
+  replies[#replies + 1] = outcome or -3
+  if outcome and outcome >= 0 then
     if lock ~= '' then
       ttl = tonumber(ttl)
       if due > now then ttl = ttl + seconds_up(due - now) end
       call('SET', lock, id, 'EX', ttl)
       call('HSET', key, 'unique_key', lock)
     end
+    if idempotent_for > 0 then call('ZADD', P .. 'tmx:ids', text(now + idempotent_for * 1000000), id) end
   end
 end
 many('LPUSH', P .. 'pending', pending)
+-- More than came in, so that what is over does not pile up in a queue without upkeep. The expiry is
+-- always a write, so that WAIT after a repeat waits for what the first call wrote.
+if remembers then
+  local over = call('ZRANGEBYSCORE', P .. 'tmx:ids', '-inf', now_text, 'LIMIT', 0, 2 * #replies)
+  many('ZREM', P .. 'tmx:ids', over)
+  local last = call('ZRANGE', P .. 'tmx:ids', -1, -1, 'WITHSCORES')[2]
+  if last then call('PEXPIRE', P .. 'tmx:ids', math.ceil((tonumber(last) - now) / 1000)) end
+end
 return replies
 )lua";
 
@@ -832,6 +872,13 @@ local function expire_completed()
   if redis.call('ZCOUNT', P .. 'completed', '-inf', now_s) > 0 then more = true end
 end
 
+local function expire_ids()
+  local ids = redis.call('ZRANGEBYSCORE', P .. 'tmx:ids', '-inf', now_text, 'LIMIT', 0, limit)
+  effort = effort - #ids
+  many('ZREM', P .. 'tmx:ids', ids)
+  if #ids == limit then more = true end
+end
+
 -- Entries that no public score bears out: tasks that others have moved.
 local function check_due()
   local found = redis.call('ZRANGE', P .. 'tmx:due', due_rank, due_rank + limit - 1, 'WITHSCORES')
@@ -965,6 +1012,7 @@ local function step(n)
   lost, lost_count, errors = {}, 0, {}
   local paused = redis.call('EXISTS', P .. 'paused') == 1
   role(expire_completed)
+  role(expire_ids)
   role(check_due)
   if ARGV[5] == '1' and not late then
     role(recover)
@@ -1365,7 +1413,7 @@ if tasks > 0 then
   if tasks > #ids then return 1 end
 end
 local names = {'pending', 'active', 'lease', 'scheduled', 'retry', 'archived', 'completed', 'groups',
-    'aggregation_sets', 'tmx:due', 'paused', 'processed', 'failed'}
+    'aggregation_sets', 'tmx:due', 'tmx:ids', 'paused', 'processed', 'failed'}
 for _ = 0, 91 do
   names[#names + 1] = 'processed:' .. day()
   names[#names + 1] = 'failed:' .. day()

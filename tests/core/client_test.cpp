@@ -210,6 +210,34 @@ TEST_CASE("after a lost reply the id is known, and repeating with it tells what 
   CHECK(f.stored(id).state == TaskState::pending);
 }
 
+TEST_CASE("with idempotent_for, repeating after a lost reply runs the task once", "[client]") {
+  Fixture f;
+  f.broker.lose_reply(Operation::enqueue, 1);
+  std::string id;
+  try {
+    f.client.enqueue({.type = "t"}, {.idempotent_for = 1min});
+  } catch (const Error& error) {
+    id = error.task_id();
+  }
+  settle(f.memory, completed(take_one(f.memory)));  // It has ended, and is deleted.
+  const EnqueueResult repeat =
+      f.client.enqueue({.type = "t"}, {.task_id = id, .idempotent_for = 1min});
+  CHECK(repeat.accepted());
+  CHECK(repeat.accepted_before);
+  CHECK(repeat.id == id);
+  CHECK(take(f.memory).empty());
+  const auto batch = f.client.enqueue_all(
+      {{.task = {.type = "t"}, .options = {.task_id = id, .idempotent_for = 1min}},
+       {.task = {.type = "t"}, .options = {.idempotent_for = 1500ms}}});
+  CHECK(batch.at(0).accepted_before);
+  CHECK_FALSE(batch.at(1).accepted_before);
+  f.clock->advance(1900ms);  // Rounded up to two seconds.
+  CHECK(f.client
+            .enqueue({.type = "t"}, {.task_id = batch.at(1).id, .idempotent_for = 1500ms})
+            .accepted_before);
+  CHECK(Fixture{}.refused({.idempotent_for = 999ms}) == Errc::invalid_argument);
+}
+
 TEST_CASE("in a batch each item has its own outcome, in its order", "[client]") {
   Fixture f;
   std::vector<NewTask> batch;

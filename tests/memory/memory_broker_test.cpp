@@ -45,6 +45,17 @@ TEST_CASE("a full memory broker tells a known id from a new one, and keeps no lo
   CHECK_FALSE(enqueue(broker, unique(message("t3"))).error);
 }
 
+TEST_CASE("a full memory broker answers for ids that it remembers", "[memory]") {
+  MemoryBroker broker{{.max_tasks = 1}};
+  enqueue(broker, idempotent(message("t1")));
+  settle(broker, completed(take_one(broker)));
+  enqueue(broker, message("t2"));
+  CHECK(enqueue(broker, idempotent(message("t1"))).accepted_before);
+  CHECK(enqueue(broker, idempotent(message("t3"))).error == Errc::queue_full);
+  settle(broker, completed(take_one(broker)));
+  CHECK_FALSE(enqueue(broker, idempotent(message("t3"))).accepted_before);
+}
+
 TEST_CASE("refused items of a batch use up no room", "[memory]") {
   MemoryBroker broker{{.max_tasks = 2}};
   const auto replies =

@@ -1,9 +1,12 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdlib>
+#include <memory>
 #include <new>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -71,6 +74,28 @@ TEST_CASE("a pending task costs at most 500 bytes beside its payload", "[memory]
     CAPTURE(count, each);
     CHECK(each - static_cast<double>(payload_bytes) <= 500.0);
   }
+}
+
+TEST_CASE("a remembered id costs at most 100 bytes, and nothing once it is over", "[memory]") {
+  const auto clock = std::make_shared<ManualClock>();
+  MemoryBroker broker{{.clock = clock}};
+  constexpr std::size_t count = 65'537;
+  for (std::size_t i = 0; i < count; i += 1000) {
+    std::vector<EnqueueRequest> requests = batch(i, std::min(count, i + 1000));
+    for (EnqueueRequest& request : requests) request.idempotent_for = std::chrono::seconds{10};
+    broker.enqueue(std::move(requests));
+    broker.act_all("default", TaskAction::remove, TaskState::pending, 1000);
+  }
+  // What the table of tasks and the pool of free blocks keep is no part of it.
+  const std::size_t with_ids = allocated;
+  clock->advance(std::chrono::seconds{11});
+  const std::string queue = "default";
+  while (broker.upkeep({.queues = std::span{&queue, 1}, .limit = 100}).more) {
+  }
+  const double each = static_cast<double>(with_ids - allocated) / static_cast<double>(count);
+  CAPTURE(each);
+  CHECK(each >= 50.0);
+  CHECK(each <= 100.0);
 }
 
 TEST_CASE("a memory broker that goes gives everything back", "[memory]") {

@@ -62,6 +62,7 @@ TEST_CASE("the keys of a queue carry its name as hash tag", "[redis][keys]") {
   CHECK(keys.aggregation_set("tenant-9", "s1") == "asynq:{low}:g:tenant-9:s1");
   CHECK(keys.aggregation_sets() == "asynq:{low}:aggregation_sets");
   CHECK(keys.due() == "asynq:{low}:tmx:due");
+  CHECK(keys.ids() == "asynq:{low}:tmx:ids");
 }
 
 TEST_CASE("each state has its container", "[redis][keys]") {

@@ -191,6 +191,7 @@ class Model {
       if (request.process_in) request.process_at.reset();
       if (chance(20)) request.unique_for = std::chrono::seconds{1 + below(50)};
       if (chance(20)) request.expires_in = any_delay();
+      if (chance(20)) request.idempotent_for = std::chrono::seconds{1 + below(50)};
       batch.push_back(std::move(request));
     }
     both("enqueue", [&](Broker& broker, QueueView&) {
@@ -199,6 +200,7 @@ class Model {
         text += reply.error
                     ? std::string{to_string(*reply.error)}
                     : std::string{to_string(reply.state)} + test::describe(reply.process_at);
+        if (reply.accepted_before) text += " before";
         text += ' ';
       }
       return text;

@@ -803,6 +803,59 @@ TEST_CASE("a full Redis refuses enqueues, each with its own error", "[redis][ful
   CHECK_FALSE(state_of(t.view, "t2"));
 }
 
+TEST_CASE("a full Redis answers for ids that it remembers", "[redis][full]") {
+  RedisFixture t;
+  enqueue(t.broker, idempotent(message("t1")));
+  settle(t.broker, completed(take_one(t.broker)));
+  enqueue(t.broker, idempotent(message("over"), 1s));
+  t.advance(2s);
+  const Full full{t.redis};
+  const auto replies =
+      t.broker.enqueue({idempotent(message("t2")), idempotent(message("t1")), pending(message("t3")),
+                        idempotent(message("t1")), idempotent(message("over"))});
+  REQUIRE(replies.size() == 5);
+  CHECK(replies[0].error == Errc::queue_full);
+  CHECK(replies[1].accepted_before);
+  CHECK(replies[2].error == Errc::queue_full);
+  CHECK(replies[3].accepted_before);
+  CHECK(replies[4].error == Errc::task_id_conflict);
+  CHECK_FALSE(state_of(t.view, "t2"));
+  CHECK_FALSE(state_of(t.view, "t3"));
+}
+
+TEST_CASE("remembered ids leave Redis when their time is over", "[redis]") {
+  RedisFixture t;
+  const auto remembered = [&] {
+    return t.redis.command({"ZCARD", "asynq:{default}:tmx:ids"}).as_integer();
+  };
+  std::vector<EnqueueRequest> batch = many("t", 250);
+  for (EnqueueRequest& request : batch) request.idempotent_for = 10s;
+  t.broker.enqueue(batch);
+  enqueue(t.broker, idempotent(message("last"), 20s));
+  CHECK(remembered() == 251);
+  CHECK(t.redis.command({"PTTL", "asynq:{default}:tmx:ids"}).as_integer() > 19'000);
+  CHECK(t.redis.command({"PTTL", "asynq:{default}:tmx:ids"}).as_integer() <= 20'000);
+  t.advance(11s);
+  enqueue(t.broker, idempotent(message("t1"), 1s));  // A conflict; two that are over go.
+  CHECK(remembered() == 249);
+  CHECK(upkeep(t.broker, "default", 100).more);
+  CHECK(remembered() == 149);
+  while (upkeep(t.broker, "default", 100).more) {
+  }
+  CHECK(remembered() == 1);
+  t.advance(10s);
+  CHECK(t.redis.command({"EXISTS", "asynq:{default}:tmx:ids"}).as_integer() == 0);
+}
+
+TEST_CASE("a key of another type in the place of remembered ids changes nothing", "[redis][repair]") {
+  RedisFixture t;
+  t.redis.command({"SET", "asynq:{default}:tmx:ids", "x"});
+  CHECK_FALSE(enqueue(t.broker, message("t1")).error);
+  const auto replies = t.broker.enqueue({pending(message("t2")), idempotent(message("t3"))});
+  for (const EnqueueReply& reply : replies) CHECK(reply.error == Errc::protocol);
+  CHECK(ids(t.view, TaskState::pending) == std::vector<std::string>{"t1"});
+}
+
 TEST_CASE("on a full Redis, what is there is worked off, each task once", "[redis][full]") {
   RedisFixture t;
   t.broker.enqueue(many("t", 50));

@@ -45,6 +45,12 @@ inline EnqueueRequest unique(TaskMessage message,
   return {.message = std::move(message), .unique_for = lock};
 }
 
+/// Whose id is to be remembered.
+inline EnqueueRequest idempotent(TaskMessage message,
+                                 std::chrono::seconds how_long = std::chrono::hours{1}) {
+  return {.message = std::move(message), .idempotent_for = how_long};
+}
+
 inline EnqueueReply enqueue(Broker& broker, EnqueueRequest request) {
   std::vector<EnqueueRequest> batch;
   batch.push_back(std::move(request));

@@ -161,6 +161,10 @@ inline void Client::prepare(NewTask&& item, EnqueueRequest& request) const {
     request.unique_for = detail::whole_seconds(*options.unique_for);
     request.unique_empty_payload = options.unique_empty_payload;
   }
+  if (options.idempotent_for) {
+    detail::check_duration("idempotent_for", *options.idempotent_for, std::chrono::seconds{1});
+    request.idempotent_for = detail::whole_seconds(*options.idempotent_for);
+  }
   if (options.expires_at) {
     if (*options.expires_at <= now) detail::refuse("expires_at", "is in the past");
     detail::check_instant("expires_at", *options.expires_at, now);
@@ -199,6 +203,7 @@ inline void Client::note(const EnqueueReply& reply, EnqueueResult& result) {
     result.state = reply.state;
     result.process_at = reply.process_at;
     result.replicated = reply.replicated;
+    result.accepted_before = reply.accepted_before;
   }
 }
 

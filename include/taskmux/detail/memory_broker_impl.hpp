@@ -67,10 +67,15 @@ inline std::vector<MemoryBroker::Arrival> MemoryBroker::receive(std::vector<Enqu
     }
     detail::MemoryQueue::Due due{.at = request.process_at.value_or(now.wall)};
     if (request.process_in) due = {detail::later(now.steady, *request.process_in), true};
+    std::optional<Remembrance> remembrance;
+    if (request.idempotent_for.count() > 0) {
+      remembrance = Remembrance{unique_keys_.digest(message.id),
+                                detail::later(now.steady, request.idempotent_for)};
+    }
     arrivals.push_back(
         {std::allocate_shared<detail::MemoryTask>(
              detail::MemoryPoolAllocator<detail::MemoryTask>{*pool_}, std::move(message)),
-         due, detail::later(std::max(now.steady, due.steady(now)), request.unique_for)});
+         due, detail::later(std::max(now.steady, due.steady(now)), request.unique_for), remembrance});
   }
   return arrivals;
 }
@@ -78,6 +83,12 @@ inline std::vector<MemoryBroker::Arrival> MemoryBroker::receive(std::vector<Enqu
 inline EnqueueReply MemoryBroker::admit(Arrival& arrival, detail::MemoryNow now,
                                         QueueFinder& finder, std::size_t& room) {
   const TaskMessage& message = arrival.task->message;
+  if (arrival.remembrance) {
+    detail::MemoryQueue* known = finder.find(message.queue);
+    if (known && known->ids().holds(arrival.remembrance->id, now.steady)) {
+      return {.accepted_before = true};
+    }
+  }
   if (room == 0) {
     const detail::MemoryQueue* known = finder.find(message.queue);
     if (!known || !known->find(message.id)) {
@@ -86,6 +97,12 @@ inline EnqueueReply MemoryBroker::admit(Arrival& arrival, detail::MemoryNow now,
     }
   }
   detail::MemoryQueue& queue = finder.find_or_make(message.queue);
+  std::optional<detail::MemoryIds::Entry> entry;
+  if (arrival.remembrance) {
+    // More than one, so that what is over does not pile up in a queue without upkeep.
+    queue.ids().expire(now.steady, 2);
+    entry.emplace(queue.ids(), arrival.remembrance->id);
+  }
   const std::optional<Errc> refused =
       queue.add(arrival.task, now, arrival.due, arrival.locked_until);
   if (refused == Errc::duplicate_task) {
@@ -93,6 +110,7 @@ inline EnqueueReply MemoryBroker::admit(Arrival& arrival, detail::MemoryNow now,
             .detail = "a task of the same queue, type and payload holds the lock"};
   }
   if (refused) return {.error = refused, .detail = "the queue holds a task of this id"};
+  if (entry) entry->keep_until(arrival.remembrance->until);
   --room;
   if (arrival.due.has_come(now)) return {};
   return {.state = TaskState::scheduled, .process_at = arrival.due.wall(now)};
@@ -267,10 +285,12 @@ inline UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
       detail::MemoryQueue& queue = found->second;
       reply.forwarded += queue.forward(now, request.limit);
       reply.expired += queue.expire(now, request.limit, dead);
+      queue.ids().expire(now.steady, request.limit);
       if (request.recover) {
         reply.more |= queue.recover(now, request.lease, request.limit, token_, reply.lost);
       }
-      reply.more |= queue.has_due(now) || queue.has_expired(now);
+      reply.more |=
+          queue.has_due(now) || queue.has_expired(now) || queue.ids().has_expired(now.steady);
       reply.next_due = earlier(reply.next_due, queue.next_due(now));
     }
     tell_watches(hints);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "taskmux/broker.hpp"
+#include "taskmux/detail/memory_ids.hpp"
 #include "taskmux/detail/memory_task.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/queue_view.hpp"
@@ -83,6 +84,8 @@ class MemoryQueue {
   std::size_t size() const noexcept { return tasks_.size(); }
   bool paused() const noexcept { return paused_; }
   bool has_active() const noexcept { return !active_.empty(); }
+
+  MemoryIds& ids() noexcept { return ids_; }
 
   void pause() noexcept { paused_ = true; }
   void unpause() noexcept {
@@ -564,6 +567,7 @@ class MemoryQueue {
   MemoryTimeline archived_;   // by the wall clock
   MemoryTimeline completed_;  // by the end of retention, by the steady clock
   std::unordered_map<std::string, Lock> locks_;
+  MemoryIds ids_;
   MemoryStatistics statistics_;
   std::optional<Time> news_;
   bool paused_ = false;

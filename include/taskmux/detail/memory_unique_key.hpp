@@ -80,7 +80,7 @@ class SipHash128 {
 };
 
 /// Makes the keys of unique locks: type and a hash of the payload, since a key must not hold a
-/// second copy of a large payload. Thread-safe.
+/// second copy of a large payload. Makes digests of ids likewise. Thread-safe.
 class MemoryUniqueKeys {
  public:
   MemoryUniqueKeys() {
@@ -96,6 +96,10 @@ class MemoryUniqueKeys {
     if (task.payload.empty() && !empty_is_payload) return key;
     for (std::uint64_t word : SipHash128::of(secret_, task.payload)) append_hex(key, word);
     return key;
+  }
+
+  SipHash128::Digest digest(std::string_view id) const noexcept {
+    return SipHash128::of(secret_, id);
   }
 
  private:

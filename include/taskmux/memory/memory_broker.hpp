@@ -18,6 +18,7 @@
 
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
+#include "taskmux/detail/memory_ids.hpp"
 #include "taskmux/detail/memory_pool.hpp"
 #include "taskmux/detail/memory_queue.hpp"
 #include "taskmux/detail/memory_task.hpp"
@@ -89,11 +90,18 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
   using Copies = std::vector<std::shared_ptr<detail::MemoryTask>>;
   class WatchHandle;
 
+  /// How an id is to be remembered; see EnqueueRequest::idempotent_for.
+  struct Remembrance {
+    detail::MemoryIds::Digest id;
+    Time until;  ///< By the steady clock.
+  };
+
   /// A task on its way in, made before the lock is taken.
   struct Arrival {
     std::shared_ptr<detail::MemoryTask> task;
     detail::MemoryQueue::Due due;
     Time locked_until;  ///< By the steady clock.
+    std::optional<Remembrance> remembrance{};
   };
 
   /// What one quota of an exchange gave.
