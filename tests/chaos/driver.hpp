@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+#include "judge.hpp"
+#include "plan.hpp"
+
+namespace taskmux::chaos {
+
+/// Runs one trial: a Redis server, workers and producers as processes, and the faults of the plan that
+/// `seed` makes of `scenario`. Waits until no work is left, ends everything, and judges it by the
+/// ledger, which it writes to `directory`. Prints the plan and what became of it. Throws
+/// std::runtime_error if the work does not end in time.
+Verdict run_trial(const Scenario& scenario, std::uint64_t seed,
+                  const std::filesystem::path& directory);
+
+}  // namespace taskmux::chaos
