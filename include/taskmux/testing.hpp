@@ -106,8 +106,9 @@ inline TestServer::TestServer(Broker& broker, ServeMux mux, ServerConfig config)
 }
 
 inline bool TestServer::run_one() {
+  const SteadyTime sent_at = clock_->steady_now();
   UpkeepReply upkeep = broker_.upkeep({.queues = queues_, .lease = config_.lease});
-  for (const Run& lost : upkeep.lost) settler_.settle_lost(lost, 0.5);
+  for (const Run& lost : upkeep.lost) settler_.settle_lost(lost, 0.5, sent_at + config_.lease);
   settle();
   ExchangeReply reply = exchange({}, 1);
   if (reply.runs.empty()) return false;
@@ -154,8 +155,10 @@ inline ExchangeReply TestServer::exchange(std::span<const Settlement> settlement
 
 inline void TestServer::settle() {
   for (settler_.collect(); settler_.unsettled() > 0;) {
-    const ExchangeReply reply = exchange(settler_.batch(1000), 0);
-    if (settler_.report(reply.settled))
+    const std::span<const Settlement> batch = settler_.batch(1000);
+    settler_.sent(batch.size());
+    const ExchangeReply reply = exchange(batch, 0);
+    if (settler_.report(reply.settled, clock_->steady_now()))
       throw Error{Errc::unavailable, "settle: the broker does not know what became of it"};
   }
 }

@@ -84,6 +84,20 @@ TEST_CASE("leases are extended each quarter, and young ones not at all", "[lease
   CHECK(k.broker.calls(Operation::extend) <= 5);
 }
 
+TEST_CASE("a run knows until when its lease holds: from when its extension was sent", "[lease]") {
+  Keeping k;
+  enqueue(k.broker, message("t1"));
+  const auto runs = k.take_runs();
+  const SteadyTime taken = k.clock->steady_now();
+  CHECK(runs[0]->lease_until() == taken + 10s);
+  k.clock->advance(3s);
+  k.keeper.run_once();
+  CHECK(runs[0]->lease_until() == taken + 13s);
+  k.broker.lose_reply(Operation::extend);
+  k.pass(9s);
+  CHECK(runs[0]->lease_until() == taken + 13s);
+}
+
 TEST_CASE("a lost lease fires the run's stop token", "[lease]") {
   Keeping k;
   enqueue(k.broker, message("t1"));

@@ -47,7 +47,7 @@ TEST_CASE("what the broker does not know of is kept, and sent again when it is t
   e.settler.collect();
   REQUIRE(e.settler.batch(2).size() == 2);
   const SettleStatus unknown[] = {SettleStatus::unknown, SettleStatus::unknown};
-  CHECK(e.settler.report(unknown));
+  CHECK(e.settler.report(unknown, e.clock->steady_now()));
   CHECK(e.settler.unsettled() == 3);
   CHECK(e.registry.size() == 3);
 
@@ -93,7 +93,7 @@ TEST_CASE("a lost run is judged by its crashes, and needs no registered run", "[
   e.clock->advance(12s);
   UpkeepReply reply = upkeep(e.broker);
   REQUIRE(reply.lost.size() == 1);
-  e.settler.settle_lost(std::move(reply.lost[0]), 0.0);
+  e.settler.settle_lost(reply.lost[0], 0.0, e.clock->steady_now() + 10s);
   e.carry_out();
   CHECK(e.state("t1") == TaskState::pending);
   CHECK(e.memory.find("default", "t1")->retried == 1);
@@ -113,4 +113,81 @@ TEST_CASE("a result set during the run is written when it is settled", "[settler
   e.settler.finish(runs.at(0), Outcome::success(), 0.0);
   e.carry_out();
   CHECK(e.memory.find("default", "t1")->result == std::string("se\0cond", 7));
+}
+
+TEST_CASE("an outcome that was recorded though its reply was lost counts as recorded",
+          "[settler]") {
+  Engine e;
+  enqueue(e.broker, message("t1"));
+  enqueue(e.broker, message("t2"));
+  const auto runs = e.take_runs();
+  const bool unknown = GENERATE(false, true);  // By its status, or by an error of the whole call.
+  e.settler.finish(runs.at(0), Outcome::success(), 0.0);
+  e.settler.finish(runs.at(1), Outcome::skip_retry("no"), 0.0);
+  if (unknown) {
+    e.settler.collect();
+    e.settler.sent(2);
+    e.memory.exchange({.settlements = e.settler.batch(2)});
+    e.settler.report(std::vector(2, SettleStatus::unknown), e.clock->steady_now());
+  } else {
+    e.broker.lose_reply(Engine::Operation::exchange, 1);
+    CHECK_THROWS(e.carry_out());
+  }
+  CHECK(e.settler.unsettled() == 2);
+
+  e.clock->advance(9s);
+  CHECK(e.carry_out() == std::vector(2, SettleStatus::stale));
+  CHECK(e.settler.unsettled() == 0);
+  CHECK(e.registry.size() == 0);
+  CHECK(e.settler.counts().stale == 0);
+  CHECK(e.settler.counts().of(SettleAction::complete) == 1);
+  CHECK(e.settler.counts().of(SettleAction::archive) == 1);
+  CHECK(e.settled.size() == 2);
+  REQUIRE(e.log.size() == 1);
+  CHECK(e.log[0].find("archived: no") != std::string::npos);
+}
+
+TEST_CASE("a repeated outcome that comes after its lease ended may be another's", "[settler]") {
+  Engine e;
+  enqueue(e.broker, message("t1"));
+  const auto runs = e.take_runs();
+  e.settler.finish(runs.at(0), Outcome::success(), 0.0);
+  e.broker.lose_reply(Engine::Operation::exchange, 1);
+  CHECK_THROWS(e.carry_out());
+  e.clock->advance(10s);
+  CHECK(e.carry_out() == std::vector{SettleStatus::stale});
+  CHECK(e.settler.counts().stale == 1);
+  CHECK(e.settler.counts().of(SettleAction::complete) == 0);
+  CHECK(e.settled.empty());
+  REQUIRE(e.log.size() == 1);
+  CHECK(e.log[0].find("an earlier try may have recorded it") != std::string::npos);
+}
+
+TEST_CASE("a lost run whose settlement was recorded is counted once its repetition is refused",
+          "[settler]") {
+  Engine e;
+  enqueue(e.broker, message("t1"));
+  e.take_runs();
+  e.clock->advance(12s);
+  UpkeepReply reply = upkeep(e.broker);
+  REQUIRE(reply.lost.size() == 1);
+  e.settler.settle_lost(reply.lost[0], 0.0, e.clock->steady_now() + 10s);
+  e.broker.lose_reply(Engine::Operation::exchange, 1);
+  CHECK_THROWS(e.carry_out());
+  CHECK(e.carry_out() == std::vector{SettleStatus::stale});
+  CHECK(e.settler.counts().recovered == 1);
+  CHECK(e.settler.counts().stale == 0);
+}
+
+TEST_CASE("a run that can't be given back costs nothing and is no refused outcome", "[settler]") {
+  Engine e;
+  enqueue(e.broker, message("t1"));
+  const auto runs = e.take_runs();
+  e.clock->advance(12s);
+  upkeep(e.broker);  // Somebody else takes the run over.
+  e.settler.give_back(runs.at(0));
+  CHECK(e.carry_out() == std::vector{SettleStatus::stale});
+  CHECK(e.settler.counts().stale == 0);
+  CHECK(e.registry.size() == 0);
+  CHECK(e.state("t1") == TaskState::active);
 }

@@ -3,6 +3,7 @@
 #include <latch>
 
 #include "support/engine.hpp"
+#include "support/eventually.hpp"
 #include "support/test.hpp"
 #include "support/violations.hpp"
 
@@ -143,6 +144,27 @@ TEST_CASE("a worker that finds its run taken back says that it is free", "[watch
   while (w.skipped == 0) std::this_thread::yield();
   CHECK(w.pool->load().busy == 0);
   CHECK(w.handled.empty());
+}
+
+TEST_CASE("a run taken more than a lease ago is not begun, and goes back uncounted", "[watchdog]") {
+  Watching w{1};
+  const auto pause = GENERATE(9s, 10s);
+  w.mux->handle("pause:", [&](Context&, const Task&) { w.clock->advance(pause); });
+  TaskMessage first = message("t1");
+  first.task.type = "pause:";
+  enqueue(w.broker, first);
+  TaskMessage second = message("t2");
+  second.max_retry = 0;
+  enqueue(w.broker, second);
+  w.pool->ready().push(w.take_runs());
+  w.pool->start();
+  REQUIRE(eventually([&] { return w.settler.unsettled() == 2; }));
+  w.pool->join();
+  CHECK(w.handled.size() == (pause == 9s ? 1 : 0));
+  CHECK(w.lapsed == (pause == 9s ? 0 : 1));
+  w.carry_out();
+  CHECK(w.state("t2") == (pause == 9s ? std::nullopt : std::optional{TaskState::pending}));
+  CHECK(w.registry.size() == 0);
 }
 
 TEST_CASE("without patience for handlers that hang, it does not look at them without a pause",

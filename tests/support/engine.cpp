@@ -19,7 +19,11 @@ Engine::Engine(std::size_t concurrency, RetryPolicy policy) {
       [this](std::shared_ptr<detail::RunState> run, const Outcome& end, double random) {
         settler.finish(std::move(run), end, random);
       },
-      [this] { ++skipped; }});
+      [this] { ++skipped; },
+      [this](std::shared_ptr<detail::RunState> run) {
+        ++lapsed;
+        settler.give_back(std::move(run));
+      }});
 }
 
 Engine::~Engine() = default;
@@ -29,6 +33,7 @@ std::vector<std::shared_ptr<detail::RunState>> Engine::take_runs(std::size_t cou
   for (Run& run : take(broker, "default", count)) {
     runs.push_back(std::make_shared<detail::RunState>(std::move(run), environment,
                                                       clock->steady_now(), clock->now()));
+    runs.back()->hold_until(clock->steady_now() + std::chrono::seconds{10});
   }
   registry.add(runs);
   return runs;
@@ -40,9 +45,10 @@ void Engine::begin(detail::RunState& run, Duration limit) {
 
 std::vector<SettleStatus> Engine::carry_out() {
   settler.collect();
-  std::vector<SettleStatus> statuses =
-      broker.exchange({.settlements = settler.batch(1000)}).settled;
-  settler.report(statuses);
+  const std::span<const Settlement> batch = settler.batch(1000);
+  settler.sent(batch.size());
+  std::vector<SettleStatus> statuses = broker.exchange({.settlements = batch}).settled;
+  settler.report(statuses, clock->steady_now());
   return statuses;
 }
 

@@ -58,6 +58,7 @@ struct Engine {
   detail::RunRegistry registry;
   int arrivals = 0;
   std::atomic<int> skipped{0};
+  std::atomic<int> lapsed{0};
   std::vector<std::pair<std::string, SettleAction>> settled;
   detail::Settler settler{{FixedDelay{std::chrono::minutes{1}}, {}, 3, mux},
                           registry,

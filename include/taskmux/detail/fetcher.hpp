@@ -145,6 +145,7 @@ class Fetcher {
     std::vector<QueueQuota> quotas;
     const std::size_t wanted = std::min(room.total, most_runs);
     if (wanted > 0) quotas = picker_.share(wanted);
+    parts_.settler.sent(settlements.size());
     ExchangeReply reply = parts_.broker.exchange({settlements, quotas, room.workers, lease_});
     const SteadyTime arrived_at = clock().steady_now();
     exchanges_.fetch_add(1, std::memory_order_relaxed);
@@ -153,7 +154,7 @@ class Fetcher {
       throw Error{Errc::protocol, "exchange: the broker did not answer for each settlement"};
     }
     parts_.health.broker_answered(HealthMonitor::Role::exchange);
-    const bool unknown = parts_.settler.report(reply.settled);
+    const bool unknown = parts_.settler.report(reply.settled, arrived_at);
     if (wanted > 0) {
       note_due(arrived_at, reply.now, reply.next_due);
       const bool vain = maybe_ready_ && reply.runs.empty() && !reply.more;
@@ -214,6 +215,7 @@ class Fetcher {
     for (Run& run : reply.runs) {
       runs.push_back(std::make_shared<RunState>(std::move(run), parts_.environment, sent_at,
                                                 reply.now, arrived_at));
+      runs.back()->hold_until(sent_at + lease_);
     }
     taken_.fetch_add(runs.size(), std::memory_order_relaxed);
     parts_.registry.add(runs);

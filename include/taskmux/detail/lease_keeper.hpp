@@ -108,6 +108,7 @@ class LeaseKeeper {
       named.reserve(part.size());
       for (const RunPtr& run : part) named.push_back(run->run());
       std::vector<ExtendReply> replies;
+      const SteadyTime sent_at = parts_.clock->steady_now();
       try {
         replies = parts_.broker.extend(named, lease_);
       } catch (const std::exception& e) {
@@ -120,11 +121,14 @@ class LeaseKeeper {
         const ExtendReply& reply = replies[i];
         if (reply.status == LeaseStatus::unknown) {
           unanswered.push_back(part[i]);
-        } else if (reply.status == LeaseStatus::lost) {
-          lose(part[i], now);
-        } else if (reply.cancel || asked) {
-          stop(part[i], now, reply.cancel.value_or(CancelMode::retry));
+          continue;
         }
+        if (reply.status == LeaseStatus::lost) {
+          lose(part[i], now);
+          continue;
+        }
+        part[i]->hold_until(sent_at + lease_);
+        if (reply.cancel || asked) stop(part[i], now, reply.cancel.value_or(CancelMode::retry));
       }
     }
     tell_health(runs, unanswered);

@@ -89,6 +89,15 @@ class RunState {
   /// When it was there for a worker to begin.
   SteadyTime arrived_at() const noexcept { return arrived_at_; }
 
+  /// Until when nobody else can have taken the run over: a lease from when the request was sent that
+  /// took or last extended it. The end of time if nobody said.
+  SteadyTime lease_until() const noexcept {
+    return SteadyTime{SteadyTime::duration{lease_until_.load(std::memory_order_relaxed)}};
+  }
+  void hold_until(SteadyTime until) noexcept {
+    lease_until_.store(until.time_since_epoch().count(), std::memory_order_relaxed);
+  }
+
   Phase phase() const noexcept { return phase_.load(std::memory_order_acquire); }
   /// Moves from one phase to another; false if it was in neither the expected one nor stayed there.
   bool advance(Phase from, Phase to) noexcept {
@@ -228,6 +237,7 @@ class RunState {
   const Time taken_at_wall_;
   const SteadyTime arrived_at_;
 
+  std::atomic<SteadyTime::rep> lease_until_{SteadyTime::max().time_since_epoch().count()};
   std::atomic<Phase> phase_{Phase::ready};
   std::atomic<StopReason> stop_reason_{StopReason::none};
   std::atomic<CancelMode> cancel_mode_{CancelMode::retry};

@@ -339,6 +339,21 @@ class ServerEngine {
     if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
   }
 
+  /// Goes back if it is still ours; the broker refuses it if it is not.
+  void lapsed(RunPtr run) noexcept {
+    try {
+      if (config_.logger.enabled(LogLevel::info)) {
+        config_.logger(LogLevel::info, "task " + run->message().id +
+                                           ": not started, its lease was over before");
+      }
+      settler_.give_back(run);
+    } catch (const std::exception& e) {
+      registry_.remove(std::span{&run, 1});
+      config_.logger(LogLevel::error, std::string{"a run could not be given back: "} + e.what());
+    }
+    skipped();
+  }
+
   void started(const RunState& run) {
     if (!config_.hooks.on_state_change) return;
     post(event_of(TaskEvent::Change::started, run.run(), &run, run.started_at()));
@@ -448,7 +463,7 @@ class ServerEngine {
                     [this](RunPtr run, const Outcome& outcome, double random) {
                       finished(std::move(run), outcome, random);
                     },
-                    [this] { skipped(); }}};
+                    [this] { skipped(); }, [this](RunPtr run) { lapsed(std::move(run)); }}};
   Watchdog watchdog_{{registry_, pool_, settler_, health_, config_.logger, environment_->clock,
                       [this] { exchanging_.wake(); }},
                      config_.abandon_after,

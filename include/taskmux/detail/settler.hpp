@@ -38,6 +38,70 @@ struct SettlerCounts {
   }
 };
 
+/// Ended runs, each with its settlement, in the order in which they came. The settlements are
+/// contiguous, as an exchange takes them. A call that throws std::bad_alloc has changed nothing. Not
+/// thread-safe.
+class EndedRuns {
+ public:
+  using RunPtr = std::shared_ptr<RunState>;
+
+  struct Origin {
+    RunPtr run;              ///< Null if it was taken over from a lost worker.
+    SteadyTime lease_until;  ///< See RunState; for those that were taken over.
+    bool repeated = false;   ///< It was sent before, and what became of it is not known.
+
+    bool held_at(SteadyTime instant) const noexcept {
+      return instant < (run ? run->lease_until() : lease_until);
+    }
+  };
+
+  std::size_t size() const noexcept { return origins_.size(); }
+  std::span<const Settlement> settlements() const noexcept { return settlements_; }
+  Origin& origin(std::size_t i) noexcept { return origins_[i]; }
+
+  /// Makes room for `more`, so that the next calls to add() can't fail.
+  void reserve(std::size_t more) {
+    const std::size_t needed = origins_.size() + more;
+    const std::size_t wanted = std::max(needed, 2 * origins_.size());
+    if (settlements_.capacity() < needed) settlements_.reserve(wanted);
+    if (origins_.capacity() < needed) origins_.reserve(wanted);
+  }
+
+  void add(Settlement&& settlement, Origin&& origin) {
+    reserve(1);
+    settlements_.push_back(std::move(settlement));
+    origins_.push_back(std::move(origin));
+  }
+
+  /// Moves all of `other` to the end.
+  void append(EndedRuns& other) {
+    if (origins_.empty()) {
+      settlements_.swap(other.settlements_);
+      origins_.swap(other.origins_);
+      return;
+    }
+    reserve(other.size());
+    for (std::size_t i = 0; i < other.size(); ++i) other.move_to(*this, i);
+    other.settlements_.clear();
+    other.origins_.clear();
+  }
+
+  /// Moves the one at `i` to the end of `to`, and leaves an empty one.
+  void move_to(EndedRuns& to, std::size_t i) {
+    to.add(std::move(settlements_[i]), std::move(origins_[i]));
+  }
+
+  void erase_first(std::size_t count) {
+    const auto n = static_cast<std::ptrdiff_t>(count);
+    settlements_.erase(settlements_.begin(), settlements_.begin() + n);
+    origins_.erase(origins_.begin(), origins_.begin() + n);
+  }
+
+ private:
+  std::vector<Settlement> settlements_;
+  std::vector<Origin> origins_;
+};
+
 /// Where outcomes become settlements and wait for the next exchange. Any thread hands runs in; one
 /// thread, the exchanging one, collects them and reports back what the broker said.
 class Settler {
@@ -81,11 +145,12 @@ class Settler {
     }
   }
 
-  /// A lost run that was taken over: decides what becomes of its task.
-  void settle_lost(const Run& run, double random) {
+  /// A lost run that was taken over, and is held until `lease_until`: decides what becomes of its
+  /// task.
+  void settle_lost(const Run& run, double random, SteadyTime lease_until) {
     Verdict verdict = judge_lost(*run.message, run.crashes, rules_for(run.message.get(), random));
     complain(run.message->id, verdict);
-    push(settlement_of(run, std::move(verdict)), nullptr);
+    push(settlement_of(run, std::move(verdict)), {.run = nullptr, .lease_until = lease_until});
   }
 
   /// Runs handed in and not yet known to be settled. Thread-safe.
@@ -97,53 +162,52 @@ class Settler {
 
   /// Takes in what has been handed in since, and what is to be repeated if `repeat`.
   void collect(bool repeat = true) TASKMUX_EXCLUDES(mutex_) {
-    if (repeat) append(waiting_, waiting_runs_, unknown_, unknown_runs_);
+    if (repeat) waiting_.append(unknown_);
     MutexLock lock{mutex_};
-    append(waiting_, waiting_runs_, arrivals_, arrival_runs_);
+    waiting_.append(arrivals_);
   }
 
   /// What the next exchange is to settle: the oldest, `limit` at most. Valid until report().
   std::span<const Settlement> batch(std::size_t limit) const noexcept {
-    return std::span{waiting_}.first(std::min(limit, waiting_.size()));
+    const std::span<const Settlement> all = waiting_.settlements();
+    return all.first(std::min(limit, all.size()));
   }
 
-  /// What became of the batch, in its order. Keeps what is unknown, to be repeated; returns whether
-  /// there was such.
-  bool report(std::span<const SettleStatus> statuses) {
+  /// The first `count` of the batch are being sent. Until they are reported on, they may have been
+  /// carried out, whatever the call throws.
+  void sent(std::size_t count) noexcept {
+    count = std::min(count, waiting_.size());
+    const std::size_t again = std::min(in_flight_, count);
+    for (std::size_t i = 0; i < again; ++i) waiting_.origin(i).repeated = true;
+    in_flight_ = std::max(in_flight_, count);
+  }
+
+  /// What became of the batch, in its order, as a reply said that came at `arrived_at`. Keeps what is
+  /// unknown, to be repeated; returns whether there was such.
+  bool report(std::span<const SettleStatus> statuses, SteadyTime arrived_at) {
     const std::size_t count = std::min(statuses.size(), waiting_.size());
-    const std::size_t unknown_before = unknown_.size();
+    ended_.reserve(count);
+    unknown_.reserve(count);  // Nothing below fails: each is counted once, and leaves the registry.
     for (std::size_t i = 0; i < count; ++i) {
+      EndedRuns::Origin& origin = waiting_.origin(i);
       if (statuses[i] == SettleStatus::unknown) {
-        unknown_.push_back(std::move(waiting_[i]));
-        unknown_runs_.push_back(std::move(waiting_runs_[i]));
+        origin.repeated = true;
+        waiting_.move_to(unknown_, i);
       } else {
-        note(waiting_[i], waiting_runs_[i].get(), statuses[i]);
+        note(waiting_.settlements()[i], origin, statuses[i], arrived_at);
+        ended_.push_back(std::move(origin.run));
       }
     }
-    const std::size_t unknown = unknown_.size() - unknown_before;
-    registry_.remove(std::span{waiting_runs_}.first(count));
-    unsettled_.fetch_sub(count - unknown, std::memory_order_relaxed);
-    const auto n = static_cast<std::ptrdiff_t>(count);
-    waiting_.erase(waiting_.begin(), waiting_.begin() + n);
-    waiting_runs_.erase(waiting_runs_.begin(), waiting_runs_.begin() + n);
-    return unknown > 0;
+    registry_.remove(ended_);
+    const std::size_t known = ended_.size();
+    ended_.clear();
+    unsettled_.fetch_sub(known, std::memory_order_relaxed);
+    waiting_.erase_first(count);
+    in_flight_ -= std::min(in_flight_, count);
+    return known < count;
   }
 
  private:
-  /// Moves what is in the second pair of lists to the end of the first.
-  static void append(std::vector<Settlement>& settlements, std::vector<RunPtr>& runs,
-                     std::vector<Settlement>& more, std::vector<RunPtr>& more_runs) {
-    if (settlements.empty()) {
-      settlements.swap(more);
-      runs.swap(more_runs);
-      return;
-    }
-    std::move(more.begin(), more.end(), std::back_inserter(settlements));
-    std::move(more_runs.begin(), more_runs.end(), std::back_inserter(runs));
-    more.clear();
-    more_runs.clear();
-  }
-
   /// Those for a failure of `message`; null if its type can't matter.
   JudgeRules rules_for(const TaskMessage* message, double random) const {
     const HandleOptions* const options =
@@ -161,35 +225,51 @@ class Settler {
   void put(RunPtr&& run, Verdict&& verdict) {
     complain(run->message().id, verdict);
     Settlement settlement = settlement_of(run->run(), std::move(verdict), run->take_result());
-    push(std::move(settlement), std::move(run));
+    push(std::move(settlement), {.run = std::move(run), .lease_until = {}});
   }
 
-  void push(Settlement&& settlement, RunPtr&& run) TASKMUX_EXCLUDES(mutex_) {
-    unsettled_.fetch_add(1, std::memory_order_relaxed);
+  void push(Settlement&& settlement, EndedRuns::Origin&& origin) TASKMUX_EXCLUDES(mutex_) {
     {
       MutexLock lock{mutex_};
-      arrivals_.push_back(std::move(settlement));
-      arrival_runs_.push_back(std::move(run));
+      arrivals_.add(std::move(settlement), std::move(origin));
+      unsettled_.fetch_add(1, std::memory_order_relaxed);
     }
     arrived_();
   }
 
-  void note(const Settlement& settlement, const RunState* run, SettleStatus status) {
-    if (status == SettleStatus::stale) {
-      // Either an earlier try was applied and its reply got lost, or the run is somebody else's
-      // now. Neither is ours to mend.
+  /// Counts, logs and passes on what became of a run. What it can't say for want of memory is lost.
+  void note(const Settlement& settlement, const EndedRuns::Origin& origin, SettleStatus status,
+            SteadyTime arrived_at) noexcept {
+    const bool stale = status == SettleStatus::stale;
+    // While the lease of the run held, nobody else could have it: only an earlier try of this
+    // settlement, whose reply was lost, can have ended it.
+    const bool applied = !stale || (origin.repeated && origin.held_at(arrived_at));
+    if (applied) {
+      counts_.by_action[static_cast<std::size_t>(settlement.action)].fetch_add(
+          1, std::memory_order_relaxed);
+      if (settlement.crash) counts_.recovered.fetch_add(1, std::memory_order_relaxed);
+    } else if (settlement.action != SettleAction::requeue) {
       counts_.stale.fetch_add(1, std::memory_order_relaxed);
-      if (logger_.enabled(LogLevel::warning)) {
-        logger_(LogLevel::warning, "task " + settlement.run.message->id +
-                                       ": its outcome was refused, the run is not ours any more");
-      }
-      return;
     }
-    counts_.by_action[static_cast<std::size_t>(settlement.action)].fetch_add(
-        1, std::memory_order_relaxed);
-    if (settlement.crash) counts_.recovered.fetch_add(1, std::memory_order_relaxed);
-    tell(settlement);
-    if (settled_) settled_(settlement, run);
+    try {
+      if (!applied) return tell_stale(settlement, origin.repeated);
+      tell(settlement);
+      if (settled_) settled_(settlement, origin.run.get());
+    } catch (const std::exception& e) {
+      logger_(LogLevel::error, e.what());
+    }
+  }
+
+  /// Logs that an outcome was refused. That a run could not be given back costs nobody anything.
+  void tell_stale(const Settlement& settlement, bool repeated) const {
+    const bool given_back = settlement.action == SettleAction::requeue;
+    const LogLevel level = given_back ? LogLevel::debug : LogLevel::warning;
+    if (!logger_.enabled(level)) return;
+    logger_(level,
+            "task " + settlement.run.message->id +
+                (given_back ? ": not given back, " : ": its outcome was refused, ") +
+                "the run is not ours any more" +
+                (repeated ? "; an earlier try may have recorded it, whose reply was lost" : ""));
   }
 
   /// Logs a failure.
@@ -218,15 +298,14 @@ class Settler {
   SettlerCounts counts_;
   std::atomic<std::size_t> unsettled_{0};
 
-  // Of the exchanging thread. Two lists each run in parallel; a taken-over run has a null beside it.
-  std::vector<Settlement> waiting_;
-  std::vector<RunPtr> waiting_runs_;
-  std::vector<Settlement> unknown_;  ///< The broker does not know what became of it.
-  std::vector<RunPtr> unknown_runs_;
+  // Of the exchanging thread.
+  EndedRuns waiting_;
+  EndedRuns unknown_;          ///< The broker does not know what became of them.
+  std::vector<RunPtr> ended_;  ///< Of report(), so that it allocates nothing.
+  std::size_t in_flight_ = 0;  ///< The first of `waiting_`, which were sent and not reported on.
 
   Mutex mutex_;
-  std::vector<Settlement> arrivals_ TASKMUX_GUARDED_BY(mutex_);
-  std::vector<RunPtr> arrival_runs_ TASKMUX_GUARDED_BY(mutex_);
+  EndedRuns arrivals_ TASKMUX_GUARDED_BY(mutex_);
 };
 
 }  // namespace detail

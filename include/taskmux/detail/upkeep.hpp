@@ -66,8 +66,10 @@ class Upkeep {
   static constexpr Duration trim_interval = std::chrono::seconds{60};
 
   void step(SteadyTime now) {
+    const SteadyTime sent_at = parts_.clock->steady_now();
     UpkeepReply reply = parts_.broker.upkeep({.queues = queues_, .lease = times_.lease});
-    for (const Run& run : reply.lost) parts_.settler.settle_lost(run, random_.unit());
+    for (const Run& run : reply.lost)
+      parts_.settler.settle_lost(run, random_.unit(), sent_at + times_.lease);
     if (reply.more) next_upkeep_ = now;
   }
 

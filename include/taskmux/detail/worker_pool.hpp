@@ -85,6 +85,8 @@ class WorkerPool {
     std::function<void(RunPtr, const Outcome&, double random)> finished;
     /// Called when a run turns out not to be there for a worker any more: the worker is free again.
     std::function<void()> skipped;
+    /// Called with a run that was not begun since its lease was over; empty = such runs are begun.
+    std::function<void(RunPtr)> lapsed{};
   };
 
   /// What there is room for.
@@ -258,6 +260,13 @@ class WorkerPool {
     const SteadyTime begin = std::max(worker.free_since, run->taken_at());
     const Time wall =
         run->taken_at_wall() + std::chrono::duration_cast<Duration>(begin - run->taken_at());
+    if (config.lapsed && begin >= run->lease_until() &&
+        run->advance(RunState::Phase::ready, RunState::Phase::ended)) {
+      // This process was stopped for a while, perhaps: somebody else may have run the task since.
+      RunPtr next = shared.ready.done_and_pop();
+      config.lapsed(std::move(run));
+      return next;
+    }
     const AttemptLimits limits = attempt_limits(
         run->message(), config.mux->options_of(run->message().task.type), begin, wall);
     if (!run->start(begin, limits.steady, limits.wall, worker.slot)) {
