@@ -1733,6 +1733,7 @@ TASKMUX_CONTRACT("cancelling is told to every watch, armed or not, whatever its 
   t.view.cancel("default", "id with {odd} bytes\n", CancelMode::drop);
   CHECK(one.cancelled("id with {odd} bytes\n"));
   CHECK(two.cancelled("id with {odd} bytes\n"));
+  CHECK(one.queue_of("id with {odd} bytes\n") == "default");
 }
 
 TASKMUX_CONTRACT("no hint comes once the watch is gone") {
@@ -1826,6 +1827,15 @@ TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts"
   t.broker.retire(other);
   CHECK(t.view.servers().empty());
   CHECK_NOTHROW(t.broker.retire(other));
+}
+
+TASKMUX_CONTRACT("queues that are opened are told apart by whether they were ever used") {
+  TestType t;
+  enqueue(t.broker, message("t1", "used"));
+  const std::string queues[] = {"never", "used", "nor this"};
+  CHECK(t.broker.open(queues).never_used == std::vector<std::string>{"never", "nor this"});
+  CHECK(t.broker.open({}).never_used.empty());
+  CHECK(t.view.queues() == std::vector<std::string>{"used"});
 }
 
 TASKMUX_CONTRACT("a broker that is there answers a ping, and shows its view") {

@@ -231,6 +231,13 @@ struct ServerInfo {
   std::vector<WorkerInfo> workers{};  ///< What it runs at the moment.
 };
 
+/// What a broker says of queues that a server is about to serve.
+struct OpenReply {
+  /// Those to which nothing was ever enqueued, in the order asked for: perhaps a misspelt name.
+  /// Empty where that is not known.
+  std::vector<std::string> never_used{};
+};
+
 /// The port to a store of tasks. What an application needs of it are Client, Server and Inspector;
 /// it names an adapter only to make one. Whoever writes an adapter: the contract suite in
 /// tests/broker_contract.hpp is the reference reading.
@@ -290,6 +297,16 @@ class TASKMUX_API Broker {
 
   /// Throws Error unless the broker answers.
   virtual void ping() = 0;
+
+  /// Makes sure, without touching a task, that this process may take and settle tasks of `queues`.
+  /// Called when a server starts. Throws Error: `unauthorized` if the broker refuses what that takes,
+  /// `unsupported` if it can't do it, `invalid_argument` for a name that no queue here can have,
+  /// `unavailable`. A broker that has no rights need not override this.
+  virtual OpenReply open(std::span<const std::string> queues) {
+    static_cast<void>(queues);
+    ping();
+    return {};
+  }
 
   /// The least lease that makes sense here: one that a few slow calls in a row do not use up.
   virtual Duration shortest_lease() const { return std::chrono::seconds{5}; }

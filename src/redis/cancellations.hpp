@@ -1,11 +1,28 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "taskmux/clock.hpp"
 
 namespace taskmux::redis {
+
+/// A message of GlobalKeys::bound_cancel(): which task is cancelled. Unlike asynq's message, which is
+/// an id alone, it names database and queue, where another task of the same id may lie.
+struct BoundCancellation {
+  int database = 0;
+  /// The same cancellation follows as a message of asynq's, since a Go worker runs the task.
+  bool repeated = false;
+  std::string queue{};
+  std::string task_id{};
+
+  /// "<database> <0 or 1> <bytes of the queue's name> <queue><id>".
+  std::string encode() const;
+  /// Nullopt for what encode() does not make.
+  static std::optional<BoundCancellation> decode(std::string_view message);
+};
 
 /// Which cancellations to tell, where every node of a cluster tells each of them, some later than
 /// others. The first node to do so counts: a later one's could hit the next run of the task. So a

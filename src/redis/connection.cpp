@@ -333,8 +333,7 @@ void Connection::log_in(const Login& login, SteadyTime deadline) {
     const auto errc = errc_of(reply);
     // An ACL, or a hosting service, may forbid what is only nice to have.
     const bool optional = index >= optional_from;
-    if (optional && reply.error_code() == "NOPERM") return;
-    if (optional && index + 1 < commands.size() && errc == Errc::protocol) return;
+    if (optional && (reply.error_code() == "NOPERM" || errc == Errc::protocol)) return;
     broken_ = true;
     const auto where = "log in to Redis at " + endpoint_.to_string();
     // What has no code of its own may be a text that repeats the command, and the password with it.
@@ -356,11 +355,33 @@ void Connection::log_in(const Login& login, SteadyTime deadline) {
   for (std::size_t i = 0; i < replies.size(); ++i) check_reply(i, replies[i]);
   const auto& id = replies[replies.size() - 2];
   if (id.is_integer()) client_id_ = id.as_integer();
-  check_server(replies.back());
+  if (replies.back().is_error()) {
+    ask_kind_of_server(replies.back(), deadline);
+  } else {
+    check_server(replies.back());
+  }
+}
+
+/// For where INFO is refused: HELLO, which no ACL can, tells less.
+void Connection::ask_kind_of_server(ReplyView refusal, SteadyTime deadline) {
+  const auto hello = std::move(pipeline(Commands{}.add({"HELLO"}), deadline).front());
+  for (std::size_t i = 0; hello.is_array() && i + 1 < hello.size(); i += 2) {
+    if (!hello[i].is_string() || !hello[i + 1].is_string()) continue;
+    if (hello[i].as_string() == "version") server_.version = std::string{hello[i + 1].as_string()};
+    if (hello[i].as_string() == "mode") server_.mode = std::string{hello[i + 1].as_string()};
+  }
+  if (!server_.version.empty()) return check_version();
+  // One that knows neither, and not because of an ACL.
+  if (refusal.error_code() != "NOPERM") fail(Errc::protocol, "this is not a Redis server");
+}
+
+void Connection::check_version() {
+  if (!at_least_6_2(server_.version))
+    fail(Errc::unsupported,
+         "the server is Redis " + printable(server_.version) + "; 6.2 or newer is required");
 }
 
 void Connection::check_server(ReplyView info) {
-  if (info.is_error()) return;
   if (!info.is_string()) fail(Errc::protocol, "this is not a Redis server");
   const auto text = info.as_string();
   auto mode = info_field(text, "redis_mode");
@@ -369,9 +390,7 @@ void Connection::check_server(ReplyView info) {
              .run_id = std::string{info_field(text, "run_id")},
              .mode = std::string{mode}};
   if (server_.version.empty()) fail(Errc::protocol, "this is not a Redis server");
-  if (!at_least_6_2(server_.version))
-    fail(Errc::unsupported,
-         "the server is Redis " + printable(server_.version) + "; 6.2 or newer is required");
+  check_version();
 }
 
 void Connection::pipeline(const Commands& commands, std::vector<Reply>& replies,

@@ -165,6 +165,8 @@ class Connection {
   void connect_to(const sockaddr* address, socklen_t length, SteadyTime deadline);
   void log_in(const Login& login, SteadyTime deadline);
   void check_server(ReplyView info);
+  void ask_kind_of_server(ReplyView refusal, SteadyTime deadline);
+  void check_version();
   void require_usable() const;
   Readiness wait(bool for_write, bool for_wake, SteadyTime deadline) const;
   /// Writes what the socket takes now and removes it from `bytes`; false if the peer is gone.

@@ -76,8 +76,11 @@ class GlobalKeys {
     return prefix_ + "scheduler_history:" + std::string{entry_id};
   }
 
-  /// Pub/sub channel; a message is a task id and nothing else.
+  /// Pub/sub channel; a message is a task id and nothing else. All databases of a server share it.
   std::string cancel() const { return prefix_ + "cancel"; }
+
+  /// Ours. Pub/sub channel; see BoundCancellation.
+  std::string bound_cancel() const { return prefix_ + "tmx:cancel"; }
 
   /// ZSET of asynq's x/rate semaphore: task ids; score: the task's deadline, Unix s.
   std::string semaphore(std::string_view scope) const {
@@ -167,6 +170,9 @@ class Keys {
   /// Ours. ZSET of ids of scheduled and retry; score: due time, Unix µs. Times the last second
   /// only: an entry counts iff, rounded up to a second, it equals the public score.
   std::string due() const { return stem_ + "tmx:due"; }
+
+  /// Ours. STRING that exists while a script tries the rights of its user.
+  std::string rights() const { return stem_ + "tmx:rights"; }
 
   /// Ours. Never written: watched beside the others, so that a notice about it tells that Redis
   /// evicts tracked keys.

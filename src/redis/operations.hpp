@@ -23,6 +23,8 @@ ExchangeReply exchange(Store& store, const ExchangeRequest& request);
 
 std::vector<ExtendReply> extend(Store& store, std::span<const Run> runs, Duration lease);
 
+OpenReply open(Store& store, std::span<const std::string> queues);
+
 void heartbeat(Store& store, const ServerInfo& server, Duration lifetime);
 
 void retire(Store& store, const ServerInfo& server);

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "redis/cancellations.hpp"
 #include "redis/scripts.hpp"
 #include "taskmux/detail/thread.hpp"
 
@@ -48,7 +49,8 @@ Post::Post(Store& store, std::string node, Owner& owner)
     : store_{store},
       node_{std::move(node)},
       owner_{owner},
-      cancel_channel_{store.global().cancel()},
+      channels_{store.global().cancel(), store.global().bound_cancel(),
+                std::string{invalidation_channel}},
       thread_{detail::start_thread("tmx-listen", {}, [this] { run(); })} {}
 
 Post::~Post() {
@@ -180,23 +182,25 @@ void Post::connect() {
   std::shared_ptr<Connection> connection = store_.transport().dedicate(node_);
   const SteadyTime deadline = store_.transport().command_deadline();
   Commands subscribe;
-  subscribe.add({"SUBSCRIBE", cancel_channel_}).add({"SUBSCRIBE", invalidation_channel});
+  for (const std::string& channel : channels_) subscribe.add({"SUBSCRIBE", channel});
   connection->send(subscribe, deadline);
   bool notices = connection->client_id() != 0;
-  for (std::size_t answered = 0; answered < subscribe.size() && !stopping_;) {
+  if (!notices) report_refused(Channel::invalidation, "the server refuses CLIENT ID");
+  for (std::size_t answered = 0; answered < channels_.size() && !stopping_;) {
     const std::optional<Reply> reply = connection->receive(deadline);
     if (!reply) throw Error{Errc::unavailable, "redis: no answer to SUBSCRIBE in time"};
     if (reply->is_error()) {
-      const Error error = error_of("subscribe", *reply);
+      const Error error = error_of("SUBSCRIBE", *reply);
       if (error.errc() == Errc::unavailable) throw error;
-      store_.log()(LogLevel::warning, error.what());
-      notices = notices && answered == 0;
+      report_refused(answered, error.what());
+      notices = notices && answered != Channel::invalidation;
     } else if (reply->size() > 0 && (*reply)[0].as_string() != "subscribe") {
       handle(*reply);
       continue;
     }
     ++answered;
   }
+  repeated_.reset();
   heard_at_ = checked_at_ = steady_now();
   asked_ = false;
   {
@@ -205,6 +209,18 @@ void Post::connect() {
     listener_ = std::move(connection);
   }
   owner_.connected(*this);
+}
+
+/// Once: that a right is missing does not change from one connection to the next.
+void Post::report_refused(std::size_t channel, std::string_view reason) {
+  static constexpr std::array<std::string_view, 3> effects{
+      "a cancellation by asynq's tools does not reach this server",
+      "a run is cancelled only when its lease is extended the next time",
+      "queues are polled, and an idle server may find a task up to 1.5 s late"};
+  if (std::exchange(reported_[channel], true)) return;
+  store_.log()(LogLevel::warning, where() + "no messages of channel \"" + channels_[channel] +
+                                      "\", so " + std::string{effects[channel]} + ": " +
+                                      std::string{reason});
 }
 
 void Post::disconnect(const std::optional<Error>& reason) {
@@ -258,11 +274,28 @@ void Post::handle(ReplyView notice) {
     return;
   }
   const std::string_view channel = notice[1].as_string();
-  if (channel == cancel_channel_) {
-    owner_.cancelled(*this, std::string{notice[2].as_string()});
-  } else if (channel == invalidation_channel) {
+  if (channel == channels_[Channel::any_cancel]) {
+    handle_cancellation(notice[2].as_string());
+  } else if (channel == channels_[Channel::queue_cancel]) {
+    handle_bound_cancellation(notice[2].as_string());
+  } else if (channel == channels_[Channel::invalidation]) {
     handle_invalidation(notice[2]);
   }
+}
+
+void Post::handle_cancellation(std::string_view task_id) {
+  const std::optional<std::string> repeated = std::exchange(repeated_, std::nullopt);
+  if (repeated != task_id) owner_.cancelled(*this, {}, std::string{task_id});
+}
+
+void Post::handle_bound_cancellation(std::string_view message) {
+  repeated_.reset();
+  std::optional<BoundCancellation> bound = BoundCancellation::decode(message);
+  if (!bound) return;
+  // Both are published by one script, so the next message of asynq's channel is the same wish.
+  if (bound->repeated) repeated_ = bound->task_id;
+  if (bound->database != store_.options().database) return;
+  owner_.cancelled(*this, std::move(bound->queue), std::move(bound->task_id));
 }
 
 void Post::handle_invalidation(ReplyView keys) {

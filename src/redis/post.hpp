@@ -1,7 +1,9 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
+#include <cstddef>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -20,7 +22,8 @@ namespace taskmux::redis {
 /// A listening post at one server (at one node of a cluster): two connections and the thread
 /// "tmx-listen", which ends when this is destroyed or told to stop.
 ///
-/// One connection listens: it is subscribed to asynq:cancel and to the notices of invalidation. The
+/// One connection listens: it is subscribed to both channels of cancellations (see GlobalKeys) and to
+/// the notices of invalidation. The
 /// other tracks: what it reads, Redis remembers, and tells the listener once when it changes. So
 /// look(), which reads how queues stand through that one, both learns the state and asks for the
 /// notice. Both are given up when calls go to another server (a failover), or one of them does, and
@@ -39,7 +42,8 @@ class Post {
     virtual void disconnected(const Post& post, const std::optional<Error>& reason) = 0;
     /// Keys that were looked at have changed; all of them if `keys` is no array.
     virtual void changed(const Post& post, ReplyView keys) = 0;
-    virtual void cancelled(const Post& post, std::string task_id) = 0;
+    /// `queue` is empty for a cancellation that names none.
+    virtual void cancelled(const Post& post, std::string queue, std::string task_id) = 0;
     /// For what is to be done from time to time: called when the time that it returned last has
     /// come, or sooner; later while the post connects. Must not throw.
     virtual SteadyTime turn() = 0;
@@ -67,12 +71,17 @@ class Post {
   std::optional<std::vector<Reply>> look(std::span<const Call> looks);
 
  private:
+  enum Channel : std::size_t { any_cancel, queue_cancel, invalidation };
+
   void run();
   void connect();
+  void report_refused(std::size_t channel, std::string_view reason);
   void disconnect(const std::optional<Error>& reason);
   void read_notices();
   void keep_alive(Connection& listener);
   void handle(ReplyView notice);
+  void handle_cancellation(std::string_view task_id);
+  void handle_bound_cancellation(std::string_view message);
   void handle_invalidation(ReplyView keys);
   bool prepare_tracker(const std::shared_ptr<Connection>& listener);
   void note_look();
@@ -84,7 +93,7 @@ class Post {
   Store& store_;
   const std::string node_;
   Owner& owner_;
-  const std::string cancel_channel_;
+  const std::array<std::string, 3> channels_;  // by Channel
   std::atomic<bool> stopping_{false};
   std::atomic<bool> ended_{false};
   std::atomic<bool> tracker_lost_{false};  // and the owner has not been told
@@ -99,6 +108,8 @@ class Post {
   SteadyTime heard_at_{};
   SteadyTime checked_at_{};
   bool asked_ = false;  // a PING is out
+  std::optional<std::string> repeated_{};  // the task of the last message, if asynq's follows
+  std::array<bool, 3> reported_{};         // channels whose refusal was logged
 
   std::mutex tracker_mutex_;  // guards what follows; held over a round trip
   std::unique_ptr<Connection> tracker_;

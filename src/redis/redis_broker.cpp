@@ -76,6 +76,10 @@ void RedisBroker::retire(const ServerInfo& server) { redis::retire(impl_->store(
 
 void RedisBroker::ping() { impl_->store().run_one("ping", redis::Store::command({}, {"PING"})); }
 
+OpenReply RedisBroker::open(std::span<const std::string> queues) {
+  return redis::open(impl_->store(), queues);
+}
+
 Duration RedisBroker::shortest_lease() const {
   return std::max<Duration>(std::chrono::seconds{5}, 3 * impl_->options().command_timeout);
 }

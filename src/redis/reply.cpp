@@ -66,6 +66,8 @@ Errc errc_of_plain_error(std::string_view text) noexcept {
   constexpr auto npos = std::string_view::npos;
   if (text.find("max number of clients") != npos) return Errc::unavailable;
   if (text.find(moved_key_text) != npos) return Errc::unavailable;
+  // What a script is told before Redis 7.2: "The user executing the script can't run this command".
+  if (text.find("user executing the script can't") != npos) return Errc::unauthorized;
   if (text.find("without any password configured") != npos) return Errc::unauthorized;
   if (text.find("no password is set") != npos) return Errc::unauthorized;
   if (text.find("invalid password") != npos) return Errc::unauthorized;

@@ -1070,6 +1070,37 @@ end
 return {now, ready, next_due or false}
 )lua";
 
+// Tries whether the user may run the commands that serving a queue takes, on a string that exists
+// only while this runs: for most of them of the wrong type, which is found out after the rights.
+// KEYS: the queues'. Returns for each {command, error} of all that failed otherwise.
+constexpr std::string_view try_rights = R"lua(
+local commands = {
+  {'LLEN'}, {'LRANGE', 0, 0}, {'LREM', 0, 'x'}, {'LPUSH', 'x'}, {'RPUSH', 'x'}, {'RPOP'},
+  {'ZCARD'}, {'ZSCORE', 'x'}, {'ZMSCORE', 'x'}, {'ZRANGE', 0, 0}, {'ZRANGEBYSCORE', 0, 0}, {'ZCOUNT', 0, 0},
+  {'ZADD', 1, 'x'}, {'ZREM', 'x'}, {'HGET', 'x'}, {'HMGET', 'x'}, {'HEXISTS', 'x'}, {'HSET', 'x', 'x'},
+  {'HSETNX', 'x', 'x'}, {'HDEL', 'x'}, {'SCARD'}, {'SADD', 'x'}, {'EXISTS'}, {'GET'}, {'INCRBY', 1},
+  {'EXPIRE', 1}, {'UNLINK'},
+}
+
+local function try(failed, command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  local fault = type(reply) == 'table' and reply.err
+  if fault and not string.find(fault, 'WRONGTYPE', 1, true) then failed[#failed + 1] = {command, fault} end
+end
+
+local replies = {}
+for n = 1, #KEYS do
+  local key, failed = string.sub(KEYS[n], 1, -8) .. 'tmx:rights', {}
+  redis.pcall('UNLINK', key)
+  try(failed, 'SET', key, 1, 'EX', 1)
+  for _, command in ipairs(commands) do
+    try(failed, command[1], key, unpack(command, 2))
+  end
+  replies[n] = failed
+end
+return replies
+)lua";
+
 // Lists a server, or its table of workers, for so many seconds; and writes what it tells of itself:
 // its record and, from ARGV[at] on, task id and record of each of its workers.
 constexpr std::string_view server_record = R"lua(
@@ -1357,15 +1388,24 @@ redis.call('SET', P .. 'paused', now_s)
 return 1
 )lua";
 
-// KEYS: the queue's. ARGV: now, id, mode, channel.
+// Records the wish to cancel a run, and publishes it where its worker hears it: a run of ours as a
+// message that names its queue; a Go worker's also as an id alone, which it takes the whole message
+// for. Nothing is changed where publishing is refused.
+// KEYS: the queue's. ARGV: now, id, mode, asynq's channel, ours, the message for ours if the run is
+// ours, and if it is not.
 // Returns 0 done; 1 there is no such task; 2 it is not active.
 constexpr std::string_view cancel = R"lua(
-local state = read('HGET', T .. ARGV[3], 'state')
-if not state then return 1 end
-if state ~= 'active' then return 2 end
+local id = ARGV[3]
+local task = read('HMGET', T .. id, 'state', 'tmx_run') or {}
+if not task[1] then return 1 end
+if task[1] ~= 'active' then return 2 end
+local score = redis.call('ZSCORE', P .. 'lease', id)
+local ours = score and task[2] and holds_run(task[2], string.sub(task[2], 1, 16), score)
 redis.call('ZREM', P .. 'tmx:due', '')
-redis.call('HSET', T .. ARGV[3], 'tmx_cancel', ARGV[4])
-redis.call('PUBLISH', ARGV[5], ARGV[3])
+local told = redis.pcall('PUBLISH', ARGV[6], ours and ARGV[7] or ARGV[8])
+if not ours and type(told) == 'number' then told = redis.pcall('PUBLISH', ARGV[5], id) end
+if type(told) ~= 'number' then return told end
+redis.call('HSET', T .. id, 'tmx_cancel', ARGV[4])
 return 0
 )lua";
 
@@ -1442,6 +1482,7 @@ Scripts::Scripts()
       quarantine{"quarantine", join({one_queue, clock, read, fence, splice, redis::quarantine})},
       upkeep{"upkeep", join({clock, read, due_of, many, forward, redis::upkeep})},
       look{"look", join({clock, due_of, redis::look})},
+      try_rights{"try_rights", std::string{redis::try_rights}},
       heartbeat{"heartbeat", join({clock, server_record, redis::heartbeat})},
       register_server{"register_server", join({clock, server_record, redis::register_server})},
       write_server{"write_server", join({clock, server_record, redis::write_server})},
@@ -1454,7 +1495,7 @@ Scripts::Scripts()
               join({one_queue, clock, read, many, protobuf, locks, act_on, redis::act_all})},
       update_message{"update_message", join({one_queue, clock, read, redis::update_message})},
       pause{"pause", join({one_queue, clock, redis::pause})},
-      cancel{"cancel", join({one_queue, clock, read, redis::cancel})},
+      cancel{"cancel", join({one_queue, clock, read, fence, redis::cancel})},
       empty_queue{"empty_queue", join({one_queue, clock, read, statistics, many, protobuf, locks,
                                        act_on, redis::empty_queue})} {}
 

@@ -26,6 +26,7 @@ struct Scripts {
   Script quarantine;
   Script upkeep;
   Script look;
+  Script try_rights;
   Script heartbeat;
   Script register_server;
   Script write_server;

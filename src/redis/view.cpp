@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "redis/cancellations.hpp"
 #include "redis/operations.hpp"
 #include "redis/runs.hpp"
 #include "redis/wire.hpp"
@@ -364,9 +365,16 @@ void unpause(Store& store, std::string_view queue) {
 
 void cancel(Store& store, std::string_view queue, std::string_view id, CancelMode mode) {
   require_queue(store, "cancel in", queue);
-  const Reply reply = store.run_one(
-      subject("cancel", "task", id),
-      store.call(scripts().cancel, queue, {id, to_string(mode), store.global().cancel()}));
+  BoundCancellation message{.database = store.options().database,
+                            .queue = std::string{queue},
+                            .task_id = std::string{id}};
+  const std::string of_ours = message.encode();
+  message.repeated = true;
+  const Reply reply =
+      store.run_one(subject("cancel", "task", id),
+                    store.call(scripts().cancel, queue,
+                               {id, to_string(mode), store.global().cancel(),
+                                store.global().bound_cancel(), of_ours, message.encode()}));
   throw_outcome("cancel", id, reply.as_integer());
 }
 

@@ -373,17 +373,18 @@ void Listener::changed(const Post& post, ReplyView keys) {
   give_ready(concerned);
 }
 
-void Listener::cancelled(const Post& post, std::string task_id) {
-  if (!is_new(post, task_id)) return;
-  const Hint hint{.kind = Hint::Kind::cancel, .task_id = std::move(task_id)};
+void Listener::cancelled(const Post& post, std::string queue, std::string task_id) {
+  if (!is_new(post, queue + '\0' + task_id)) return;
+  const Hint hint{
+      .kind = Hint::Kind::cancel, .task_id = std::move(task_id), .queue = std::move(queue)};
   for (const WatcherPtr& watcher : watchers()) give(*watcher, hint);
 }
 
 /// In a cluster every post hears of every cancellation.
-bool Listener::is_new(const Post& post, const std::string& task_id) {
+bool Listener::is_new(const Post& post, const std::string& task) {
   if (!store_.cluster()) return true;
   detail::MutexLock lock{mutex_};
-  return cancellations_.hear(post.node(), task_id, steady_now());
+  return cancellations_.hear(post.node(), task, steady_now());
 }
 
 SteadyTime Listener::turn() {

@@ -76,10 +76,10 @@ class Listener final : private Post::Owner {
   void missed(const Post& post) override;
   void disconnected(const Post& post, const std::optional<Error>& reason) override;
   void changed(const Post& post, ReplyView keys) override;
-  void cancelled(const Post& post, std::string task_id) override;
+  void cancelled(const Post& post, std::string queue, std::string task_id) override;
   SteadyTime turn() override;
 
-  bool is_new(const Post& post, const std::string& task_id);
+  bool is_new(const Post& post, const std::string& task);
   void give(Watcher& watcher, const Hint& hint) const;
   void give_ready(const Watchers& all) const;
   void give_due_polls() const;

@@ -19,6 +19,23 @@ struct CancellationsFixture {
   SteadyTime now{1h};
 };
 
+TEST_CASE("a cancellation that names its queue is read as it was written", "[redis]") {
+  using redis::BoundCancellation;
+  const BoundCancellation bound{
+      .database = 12, .repeated = true, .queue = "q 1 2", .task_id = std::string{"i d\0\n", 5}};
+  const auto read = BoundCancellation::decode(bound.encode());
+  REQUIRE(read);
+  CHECK(read->database == 12);
+  CHECK(read->repeated);
+  CHECK(read->queue == bound.queue);
+  CHECK(read->task_id == bound.task_id);
+  for (const char* text : {"", "0", "0 0", "0 0 5 abc", "x 0 1 qi", "0 0 -1 qi", "0 0 1", "0  1 qi"}) {
+    CAPTURE(text);
+    CHECK_FALSE(BoundCancellation::decode(text));
+  }
+  CHECK(BoundCancellation::decode("0 0 1 q"));  // an empty id
+}
+
 TEST_CASE("a cancellation that every node tells of is new once", "[redis]") {
   CancellationsFixture t;
   CHECK(t.hear("a"));

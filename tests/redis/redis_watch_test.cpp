@@ -1,15 +1,13 @@
-#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
 #include "support/hint_box.hpp"
+#include "support/log_box.hpp"
 #include "support/test.hpp"
 
 namespace taskmux::test {
@@ -151,31 +149,6 @@ TEST_CASE("a watch does not spin where the table of tracked keys is too small", 
   enqueue(t.broker, message("t1", "q7"));
   CHECK(box.ready());
 }
-
-/// Log lines of a broker. Thread-safe; must outlive the broker.
-class LogBox {
- public:
-  Logger logger(LogLevel level = LogLevel::warning) {
-    return Logger{level, [this](LogLevel, std::string_view line) {
-                    std::lock_guard lock{mutex_};
-                    lines_.emplace_back(line);
-                  }};
-  }
-  std::vector<std::string> lines() {
-    std::lock_guard lock{mutex_};
-    return lines_;
-  }
-  std::size_t count(std::string_view part) {
-    const auto all = lines();
-    return static_cast<std::size_t>(std::count_if(
-        all.begin(), all.end(), [&](const std::string& line) { return line.find(part) != npos; }));
-  }
-
- private:
-  static constexpr auto npos = std::string::npos;
-  std::mutex mutex_;
-  std::vector<std::string> lines_;
-};
 
 TEST_CASE("a refusal to track is reported once it lasts, with its effect", "[redis][watch]") {
   RedisFixture t;

@@ -123,6 +123,12 @@ class FlakyBroker final : public Broker {
     pass(Operation::ping, [&] { broker_.ping(); });
   }
 
+  OpenReply open(std::span<const std::string> queues) override {
+    OpenReply reply;
+    pass(Operation::ping, [&] { reply = broker_.open(queues); });
+    return reply;
+  }
+
   QueueView& queue_view() override { return broker_.queue_view(); }
 
  private:

@@ -48,6 +48,15 @@ class HintBox {
     return hints_.size();
   }
 
+  /// The queue that the first cancellation of `task` named.
+  std::string queue_of(const std::string& task) {
+    std::lock_guard lock{mutex_};
+    for (const Hint& hint : hints_) {
+      if (hint.kind == Hint::Kind::cancel && hint.task_id == task) return hint.queue;
+    }
+    return "(none)";
+  }
+
   std::size_t cancellations(const std::string& task) {
     std::lock_guard lock{mutex_};
     return count_of(task);

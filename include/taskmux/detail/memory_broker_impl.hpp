@@ -354,6 +354,16 @@ inline std::string MemoryBroker::text(std::string_view kind, std::string_view na
   return text;
 }
 
+inline OpenReply MemoryBroker::open(std::span<const std::string> queues) {
+  check_process();
+  OpenReply reply;
+  detail::MutexLock lock{mutex_};
+  for (const std::string& queue : queues) {
+    if (!queues_.contains(queue)) reply.never_used.push_back(queue);
+  }
+  return reply;
+}
+
 inline std::vector<std::string> MemoryBroker::queues() {
   check_process();
   std::vector<std::string> names;

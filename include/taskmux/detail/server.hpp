@@ -113,7 +113,7 @@ class ServerEngine {
       phase_ = Phase::starting;
     }
     try {
-      broker_.ping();
+      broker_.open(queues_);
       fetcher_.set_watch(broker_.watch(queues_, [this](const Hint& hint) { heed(hint); }));
     } catch (...) {
       set_phase(Phase::made);

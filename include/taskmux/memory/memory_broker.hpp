@@ -64,6 +64,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
   inline void heartbeat(const ServerInfo& server, Duration lifetime) override;
   inline void retire(const ServerInfo& server) override;
   void ping() override { check_process(); }
+  OpenReply open(std::span<const std::string> queues) override;
   QueueView& queue_view() override { return *this; }
 
   Time now() override { return clock_->now(); }

@@ -69,6 +69,9 @@ class TASKMUX_API RedisBroker final : public Broker, public QueueView {
   void heartbeat(const ServerInfo& server, Duration lifetime) override;
   void retire(const ServerInfo& server) override;
   void ping() override;
+  /// Tries every command that serving a queue takes on a key of its own, asynq:{queue}:tmx:rights,
+  /// which is gone afterwards. The rights that are needed are listed in the README.
+  OpenReply open(std::span<const std::string> queues) override;
   /// 5 s, or three times RedisOptions::command_timeout if that is longer: an outage that breaks no
   /// call must not use up a lease.
   Duration shortest_lease() const override;

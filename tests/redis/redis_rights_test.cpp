@@ -1,0 +1,285 @@
+#include <chrono>
+#include <fstream>
+#include <memory>
+#include <set>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "redis/scripts.hpp"
+#include "redis_fixture.hpp"
+#include "support/builders.hpp"
+#include "support/hint_box.hpp"
+#include "support/log_box.hpp"
+#include "support/run.hpp"
+#include "support/test.hpp"
+#include "taskmux/taskmux.hpp"
+
+namespace taskmux::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// The words of the line of the README that grants the rights, "ACL" first.
+std::vector<std::string> readme_rights() {
+  std::ifstream readme{TASKMUX_README};
+  for (std::string line; std::getline(readme, line);) {
+    if (!line.starts_with("ACL SETUSER taskmux ")) continue;
+    std::istringstream words{line};
+    return {std::istream_iterator<std::string>{words}, {}};
+  }
+  return {};
+}
+
+/// A server with a user of the README's rights, and `changes` to them.
+struct RightsFixture {
+  explicit RightsFixture(const std::vector<std::string>& changes = {},
+                         const std::vector<std::string>& server_arguments = {})
+      : redis{{.arguments = server_arguments}} {
+    std::vector<std::string> words = readme_rights();
+    REQUIRE(words.size() > 10);
+    words.insert(words.end(), changes.begin(), changes.end());
+    redis.command(words);
+  }
+
+  RedisOptions options() {
+    RedisOptions options = options_for(redis);
+    options.user = "taskmux";
+    options.password = "secret";
+    options.logger = log.logger();
+    return options;
+  }
+
+  RedisServer redis;
+  LogBox log;
+};
+
+ServeMux some_mux() {
+  ServeMux mux;
+  mux.handle("test", [](Context&, const Task&) {});
+  return mux;
+}
+
+/// What start() throws with a user of the README's rights and `changes`.
+std::string start_error(const std::vector<std::string>& changes, Errc expected) {
+  RightsFixture t{changes};
+  RedisBroker broker{t.options()};
+  Server server{broker, some_mux(), {.concurrency = 1, .queues = {{"default", 1}}}};
+  try {
+    server.start();
+  } catch (const Error& error) {
+    CHECK(error.errc() == expected);
+    return error.what();
+  }
+  return "nothing";
+}
+
+/// Serves a queue for a while: every operation, and one wake-up.
+void use_all_of(RedisBroker& broker, RedisServer& redis) {
+  HintBox box;
+  const std::string queues[] = {"default"};
+  broker.open(queues);
+  const auto watch = broker.watch({"default"}, box.callback());
+  REQUIRE_FALSE(watch->arm().ready);
+  EnqueueRequest locked = pending(message("t1"));
+  locked.unique_for = 1h;
+  EnqueueRequest later = pending(message("later"));
+  later.process_in = 1500ms;
+  for (const EnqueueReply& reply : broker.enqueue({locked, later})) CHECK_FALSE(reply.error);
+  CHECK(box.ready());
+  for (const char* id : {"t2", "t3", "t4", "t5", "t6", "bad"}) enqueue(broker, message(id, "default"));
+  redis.command({"HSET", "asynq:{default}:t:bad", "msg", "\xff"});
+  const auto runs = take(broker, "default", 10);
+  REQUIRE(runs.size() == 6);
+  CHECK(extend(broker, runs[0]).status == LeaseStatus::ok);
+  broker.cancel("default", "t1", CancelMode::drop);
+  CHECK(box.cancelled("t1"));
+  Run kept = runs[1];
+  CHECK(settle(broker, completed(runs[0])) == SettleStatus::applied);
+  CHECK(settle(broker, completed(kept)) == SettleStatus::applied);
+  CHECK(settle(broker, retried(runs[2], 20s)) == SettleStatus::applied);
+  CHECK(settle(broker, archived(runs[3])) == SettleStatus::applied);
+  CHECK(settle(broker, {.run = runs[4], .action = SettleAction::snooze, .delay = 1500ms}) ==
+        SettleStatus::applied);
+  CHECK(settle(broker, {.run = runs[5], .action = SettleAction::requeue}) == SettleStatus::applied);
+  broker.upkeep({.queues = queues});
+  const ServerInfo server{.host = "h", .pid = 1, .id = "s", .status = "active"};
+  broker.heartbeat(server, 10s);
+  CHECK(broker.servers().size() == 1);
+  broker.retire(server);
+  CHECK(broker.queues().size() == 1);
+  broker.queue_info("default");
+  broker.history("default", 2);
+  for (const TaskState state : {TaskState::pending, TaskState::retry, TaskState::archived}) {
+    CHECK(broker.list("default", state, {}).size() >= 1);
+  }
+  CHECK(broker.find("default", "t4"));
+  broker.update_payload("default", "t4", "x");
+  broker.pause("default");
+  broker.unpause("default");
+  broker.act_all("default", TaskAction::run, TaskState::archived, 10);
+  broker.delete_queue("default", true);
+}
+
+TEST_CASE("the rights that the README grants are enough, and nothing is refused", "[redis][rights]") {
+  RightsFixture t;
+  RedisBroker broker{t.options()};
+  use_all_of(broker, t.redis);
+  const redis::Reply denied = t.redis.command({"ACL", "LOG"});
+  for (std::size_t i = 0; i < denied.size(); ++i) FAIL_CHECK(denied[i][7].as_string());
+  CHECK(denied.size() == 0);
+  CHECK(t.log.lines().size() == t.log.count("loses all tasks") + t.log.count("malformed"));
+}
+
+TEST_CASE("commands that a hosting service renames are not needed", "[redis][rights]") {
+  const std::vector<std::string> gone = GENERATE(
+      std::vector<std::string>{"INFO"}, std::vector<std::string>{"CONFIG"},
+      std::vector<std::string>{"CLIENT"}, std::vector<std::string>{"SORT_RO"},
+      std::vector<std::string>{"INFO", "CONFIG", "CLIENT", "SORT_RO"});
+  CAPTURE(gone);
+  std::vector<std::string> arguments;
+  std::vector<std::string> rights;
+  const bool by_acl = GENERATE(false, true);
+  for (const std::string& command : gone) {
+    if (by_acl) {
+      rights.push_back("-" + command);
+    } else {
+      arguments.insert(arguments.end(), {"--rename-command", command, ""});
+    }
+  }
+  RightsFixture t{rights, arguments};
+  RedisBroker broker{t.options()};
+  use_all_of(broker, t.redis);
+}
+
+TEST_CASE("a server whose user may not work does not start, and says why", "[redis][rights]") {
+  const std::string refused = GENERATE("evalsha", "rpop", "lpush", "zadd", "hset", "unlink", "zmscore");
+  CAPTURE(refused);
+  const std::string error = start_error({"-" + refused}, Errc::unauthorized);
+  CAPTURE(error);
+  CHECK(error.find("serve queue \"default\"") != std::string::npos);
+  CHECK(error.find("run") != std::string::npos);
+}
+
+TEST_CASE("a server whose user may do nothing does not start", "[redis][rights]") {
+  start_error({"-@all"}, Errc::unauthorized);
+  start_error({"resetkeys", "~other:*"}, Errc::unauthorized);
+}
+
+TEST_CASE("what a server tries when it starts is what its scripts run", "[redis][rights]") {
+  const redis::Scripts& scripts = redis::scripts();
+  const auto commands_of = [](std::string_view source) {
+    std::set<std::string> names;
+    for (std::size_t at = 0; (at = source.find('\'', at)) != std::string_view::npos; ++at) {
+      const std::size_t end = source.find('\'', at + 1);
+      const std::string name{source.substr(at + 1, end - at - 1)};
+      if (name.size() > 2 && name.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZ_") == name.npos)
+        names.insert(name);
+    }
+    return names;
+  };
+  std::set<std::string> needed;
+  for (const redis::Script* script :
+       {&scripts.acquire, &scripts.settle, &scripts.extend, &scripts.quarantine, &scripts.upkeep}) {
+    needed.merge(commands_of(script->source));
+  }
+  const std::set<std::string> tried = commands_of(scripts.try_rights.source);
+  // Words that are no commands, and commands that are optional or need no right to keys.
+  const std::set<std::string> others{"AGGREGATE", "BY",   "DESC", "GET",       "LIMIT", "MIN",
+                                     "SORT_RO",   "TIME", "DEL",  "WITHSCORES", "WRONGTYPE", "ZUNIONSTORE"};
+  for (const std::string& name : needed) {
+    CAPTURE(name);
+    CHECK((tried.contains(name) || others.contains(name)));
+  }
+}
+
+TEST_CASE("opening queues leaves nothing behind", "[redis][rights]") {
+  RedisFixture t;
+  const std::string queues[] = {"default", "other"};
+  enqueue(t.broker, message("t1"));
+  const auto before = t.keys();
+  CHECK(t.broker.open(queues).never_used == std::vector<std::string>{"other"});
+  CHECK(t.keys() == before);
+}
+
+TEST_CASE("a full server starts all the same", "[redis][rights]") {
+  RightsFixture t;
+  t.redis.command({"CONFIG", "SET", "maxmemory", "1"});
+  RedisBroker broker{t.options()};
+  const std::string queues[] = {"default"};
+  CHECK_NOTHROW(broker.open(queues));
+}
+
+TEST_CASE("who may not publish cancels nothing", "[redis][rights]") {
+  RightsFixture t{{"resetchannels", "&__redis__:invalidate"}};
+  RedisBroker broker{t.options()};
+  enqueue(broker, message("t1"));
+  const Run run = take_one(broker);
+  CHECK(error_of([&] { broker.cancel("default", "t1", CancelMode::drop); }) == Errc::unauthorized);
+  CHECK_FALSE(extend(broker, run).cancel);
+}
+
+TEST_CASE("a channel that is refused is named once, with the effect", "[redis][rights]") {
+  const auto [rights, channel, effect] = GENERATE(table<std::string, std::string, std::string>({
+      {"&asynq:*", "__redis__:invalidate", "up to 1.5 s late"},
+      {"&__redis__:invalidate &asynq:tmx:cancel", "asynq:cancel", "asynq's tools"},
+      {"&__redis__:invalidate &asynq:cancel", "asynq:tmx:cancel", "next time"},
+  }));
+  std::vector<std::string> changes{"resetchannels"};
+  std::istringstream words{rights};
+  for (std::string word; words >> word;) changes.push_back(word);
+  RightsFixture t{changes};
+  RedisBroker broker{t.options()};
+  HintBox box;
+  const auto watch = broker.watch({"default"}, box.callback());
+  watch->arm();
+  t.redis.command({"CLIENT", "KILL", "TYPE", "pubsub"});
+  REQUIRE(eventually([&] { return box.ready(); }));
+  enqueue(broker, message("t1"));
+  REQUIRE(eventually([&] { return !error_of([&] { watch->arm(); }); }));
+  CHECK(t.log.count("\"" + channel + "\"") == 1);
+  CHECK(t.log.count(effect) == 1);
+  CHECK(t.log.count("no messages of channel") == 1);
+}
+
+TEST_CASE("a cancellation names queue and database", "[redis][watch]") {
+  RedisFixture t;
+  HintBox here;
+  HintBox there;
+  RedisOptions options = options_for(t.redis);
+  options.database = 1;
+  RedisBroker elsewhere{options};
+  const auto watch = t.broker.watch({"default"}, here.callback());
+  const auto other = elsewhere.watch({"default"}, there.callback());
+  enqueue(t.broker, message("same", "default"));
+  enqueue(t.broker, message("same", "other"));
+  const Run run = take_one(t.broker);
+  take_one(t.broker, "other");
+  SECTION("of a run of ours") {
+    t.view.cancel("default", "same", CancelMode::drop);
+    CHECK(here.cancelled("same"));
+    CHECK(here.queue_of("same") == "default");
+  }
+  SECTION("of a run of a Go worker") {
+    t.redis.command({"HDEL", "asynq:{default}:t:same", "tmx_run"});
+    HintBox go;
+    redis::Connection worker{t.redis.endpoint(), {}, std::chrono::steady_clock::now() + 20s};
+    worker.command({"SUBSCRIBE", "asynq:cancel"}, std::chrono::steady_clock::now() + 20s);
+    t.view.cancel("default", "same", CancelMode::retry);
+    CHECK(here.cancelled("same"));
+    CHECK(here.queue_of("same") == "default");
+    const auto told = worker.receive(std::chrono::steady_clock::now() + 20s);
+    REQUIRE(told);
+    CHECK((*told)[2].as_string() == "same");
+  }
+  // What comes after it has arrived as well: neither watch was told of it twice or by mistake.
+  t.redis.command({"PUBLISH", "asynq:cancel", "last"});
+  REQUIRE(here.cancelled("last"));
+  REQUIRE(there.cancelled("last"));
+  CHECK(here.cancellations("same") == 1);
+  CHECK(there.cancellations("same") == 0);
+}
+
+}  // namespace
+}  // namespace taskmux::test
