@@ -411,6 +411,81 @@ TASKMUX_CONTRACT("no task that is never retried is taken beyond the free workers
   CHECK_FALSE(reply.more);
 }
 
+TASKMUX_CONTRACT("a call names the runs it takes") {
+  TestType t;
+  const std::uint64_t block = 0xabcd'1234'5678;
+  t.broker.enqueue(many("a", 3, "a"));
+  t.broker.enqueue(many("b", 3, "b"));
+  const QueueQuota quotas[] = {{"a", 5}, {"b", 1}};
+  const ExchangeReply reply = t.broker.exchange({.quotas = quotas, .token_block = block});
+  CHECK(reply.runs.size() == 6);
+  CHECK(reply.lost_takes.empty());
+  std::set<std::uint64_t> tokens;
+  for (const Run& run : reply.runs) {
+    CHECK(run.token >> 16 == block);
+    tokens.insert(run.token);
+  }
+  CHECK(tokens.size() == 6);
+}
+
+TASKMUX_CONTRACT("what a call took whose reply was lost goes back, as if it had not been taken") {
+  TestType t;
+  const std::uint64_t block = 0x1234'5678'9abc;
+  const QueueQuota quotas[] = {{"default", 3}, {"other", 1}};
+  t.broker.enqueue(many("before", 2));
+  const std::vector<Run> kept = take(t.broker);
+  t.broker.enqueue(many("t", 4));
+  enqueue(t.broker, message("o1", "other"));
+  t.broker.exchange({.quotas = quotas, .token_block = block});
+  const std::vector<Run> later = take(t.broker);
+  CHECK(ids(later) == Ids{"t4"});
+
+  t.advance(1s);
+  const LostTake lost[] = {{.token_block = block, .queues = {"default", "other"}, .age = 1s}};
+  ExchangeReply reply = t.broker.exchange({.lost_takes = lost});
+  CHECK(ids(t.view, TaskState::pending) == Ids{"t1", "t2", "t3"});
+  CHECK(ids(t.view, TaskState::pending, "other") == Ids{"o1"});
+  for (const LostTake& open : reply.lost_takes) {
+    CHECK(open.token_block == block);
+    CHECK(open.answered);
+  }
+  const QueueInfo info = t.view.queue_info("default");
+  CHECK(info.active == 3);
+  CHECK(info.processed_total + info.failed_total == 0);
+  const std::optional<TaskInfo> task = t.view.find("default", "t1");
+  REQUIRE(task);
+  CHECK(task->crashes == 0);
+  CHECK(task->retried == 0);
+
+  // It may be named again, and in the call that takes.
+  reply = t.broker.exchange({.quotas = quotas, .token_block = block + 1, .lost_takes = lost});
+  CHECK(ids(reply.runs) == Ids{"t1", "t2", "t3", "o1"});
+  t.broker.exchange({.lost_takes = lost});
+  for (const Run& run : reply.runs) CHECK(settle(t.broker, completed(run)) == SettleStatus::applied);
+  for (const Run& run : kept) CHECK(settle(t.broker, completed(run)) == SettleStatus::applied);
+  CHECK(settle(t.broker, completed(later.at(0))) == SettleStatus::applied);
+
+  // Late enough it is over.
+  t.advance(1h);
+  const LostTake old[] = {{.token_block = block, .queues = {"default", "nothing"}, .age = 1h}};
+  CHECK(t.broker.exchange({.lost_takes = old}).lost_takes.empty());
+}
+
+TASKMUX_CONTRACT("a run that was lost and taken over is not given back") {
+  TestType t;
+  const std::uint64_t block = 77;
+  const QueueQuota quotas[] = {{"default", 1}};
+  enqueue(t.broker, message("t1"));
+  t.broker.exchange({.quotas = quotas, .lease = 1s, .token_block = block});
+  t.advance(5s);
+  const std::vector<Run> found = upkeep(t.broker).lost;
+  REQUIRE(found.size() == 1);
+  const LostTake lost[] = {{.token_block = block, .queues = {"default"}, .age = 5s}};
+  t.broker.exchange({.lost_takes = lost});
+  CHECK(ids(t.view, TaskState::active) == Ids{"t1"});
+  CHECK(settle(t.broker, crashed(found.at(0))) == SettleStatus::applied);
+}
+
 TASKMUX_CONTRACT("a paused queue gives nothing and takes everything in") {
   TestType t;
   const Run run = started(t.broker, message("running"));

@@ -105,6 +105,16 @@ struct QueueQuota {
   std::size_t count = 0;
 };
 
+/// An exchange whose reply did not arrive: what it took is active under tokens that nobody knows.
+struct LostTake {
+  std::uint64_t token_block = 0;      ///< See ExchangeRequest.
+  std::vector<std::string> queues{};  ///< What it may have taken from.
+  Duration age{};                     ///< How long ago it was sent.
+  /// In a reply: these queues gave back what it had taken, but it may still be carried out, by a
+  /// server that was stuck. False: they did not answer.
+  bool answered = false;
+};
+
 /// A batch of settlements, and what to take after them. Spans must stay valid for the call.
 struct ExchangeRequest {
   std::span<const Settlement> settlements{};
@@ -119,6 +129,14 @@ struct ExchangeRequest {
   std::size_t free_workers = std::numeric_limits<std::size_t>::max();
   /// How long a run is its worker's unless extended. At least 1 s.
   Duration lease = std::chrono::seconds{10};
+  /// Names what this call takes, for the case that its reply is lost: every run gets a token of
+  /// `token_block << 16 | index`. 48 bits, never used before, from a random start, since other
+  /// processes name theirs too. 0: the broker chooses, and nothing can be given back.
+  std::uint64_t token_block = 0;
+  /// Earlier calls whose replies were lost. What they took and is still active under their tokens
+  /// goes back to pending before anything is taken: first in line, the oldest first, nothing
+  /// counted.
+  std::span<const LostTake> lost_takes{};
 };
 
 struct ExchangeReply {
@@ -129,6 +147,9 @@ struct ExchangeReply {
                                    ///< for that are not paused.
   bool more = false;  ///< The queues asked for may hold more that is ready (bounded scripts,
                       ///< `free_workers`).
+  /// What the next request must name as lost: those of the request that are not over yet, and this
+  /// call where a part of the store did not answer.
+  std::vector<LostTake> lost_takes{};
 };
 
 /// What an operator asked for when cancelling a running task.
@@ -269,8 +290,9 @@ class TASKMUX_API Broker {
   /// Settles what is done, moves what is due to pending, and takes pending tasks as runs under a
   /// lease: one round trip that never waits. A paused queue gives no runs. A run is settled iff its
   /// token is the task's present one, in the same atomic step, even if its lease is over, as long
-  /// as nobody has taken it over. Throws Error when nothing was done or nothing is known; the same
-  /// request may be repeated then.
+  /// as nobody has taken it over. Throws Error when nothing was done or nothing is known: the
+  /// settlements may be repeated then, and what was taken is given back by naming the call in
+  /// `lost_takes` of a later one.
   virtual ExchangeReply exchange(const ExchangeRequest& request) = 0;
 
   /// Extends the leases of `runs` to `lease` from now. One reply for each, in order: `lost` if it

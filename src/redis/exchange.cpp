@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -12,9 +14,11 @@
 namespace taskmux::redis {
 namespace {
 
-// Of one exchange: a token numbers the runs of a call with 16 bits, and Redis takes some 5 µs a
-// run.
+// Of one exchange: Redis takes some 5 µs a run.
 constexpr std::size_t most_runs = 2000;
+
+// Of one block: a token numbers the runs of a call with 16 bits.
+constexpr std::size_t block_size = 65'536;
 
 // Settlements of one script call.
 struct Chunk {
@@ -39,6 +43,13 @@ std::string_view lock_of(const TaskMessage& message, const Keys& keys) {
 
 std::string flag(bool set) { return set ? "1" : "0"; }
 
+// Whether a call of that age, whose reply was lost, may still be carried out. It takes nothing once
+// the server's time is past what that was thought to be when it was sent, and a command timeout; the
+// thought is ahead of the truth by no more than another call took.
+bool may_come_late(Duration age, const RedisOptions& options) {
+  return age < 2 * options.command_timeout + std::chrono::seconds{1};
+}
+
 // The facts of a task once its run is settled; empty if they stay what they are.
 std::string new_facts(const Settlement& settlement) {
   const Run& run = settlement.run;
@@ -51,7 +62,9 @@ std::string new_facts(const Settlement& settlement) {
 class Exchanger {
  public:
   Exchanger(Store& store, const ExchangeRequest& request)
-      : store_{store}, request_{request}, block_{store.token_block()} {}
+      : store_{store},
+        request_{request},
+        block_{request.token_block != 0 ? request.token_block : store.token_block()} {}
 
   ExchangeReply run() {
     reply_.settled.assign(request_.settlements.size(), SettleStatus::unknown);
@@ -60,11 +73,14 @@ class Exchanger {
 
     std::vector<Call> calls;
     for (Chunk& chunk : chunks_) calls.push_back(std::move(chunk.call));
+    const std::size_t first_recall = calls.size();
+    add_recalls(calls);
     const std::size_t first_take = calls.size();
     add_takes(calls);
     sent_at_ = store_.steady_now();
     const std::vector<Reply> replies = store_.run(calls);
     for (std::size_t i = 0; i < chunks_.size(); ++i) read_settled(chunks_[i], replies[i]);
+    read_recalls(std::span{replies}.subspan(first_recall, first_take - first_recall));
     read_takes(std::span{replies}.subspan(first_take));
     if (store_.cluster()) take_leftovers();
     finish();
@@ -81,6 +97,12 @@ class Exchanger {
     std::size_t free_workers = 0;  // in a cluster: those that it was told of
     bool empty = false;
     bool stopped = false;  // before its count, perhaps for want of free workers
+  };
+
+  // Lost takes are asked of several queues in one script; in a cluster of each in its own.
+  struct Recall {
+    std::vector<std::string> queues{};
+    std::vector<const LostTake*> calls{};
   };
 
   void add(std::size_t item) {
@@ -179,37 +201,118 @@ class Exchanger {
     shares_.front().count += of_resting;
   }
 
+  void add_recalls(std::vector<Call>& calls) {
+    for (const LostTake& lost : request_.lost_takes) {
+      for (const std::string& queue : lost.queues) add_recall(lost, queue);
+    }
+    for (const Recall& recall : recalls_) {
+      Call call{.slot_key = store_.keys(recall.queues.front()).pending(),
+                .script = &scripts().give_back};
+      call.args.push_back(text(static_cast<std::int64_t>(recall.queues.size())));
+      for (const std::string& queue : recall.queues)
+        call.args.push_back(store_.keys(queue).pending());
+      store_.add_now(call.args);
+      Duration age{};
+      for (const LostTake* lost : recall.calls) age = std::max(age, lost->age);
+      call.args.push_back(micros(age));
+      for (const LostTake* lost : recall.calls)
+        call.args.push_back(hex_of_block(lost->token_block));
+      calls.push_back(std::move(call));
+    }
+  }
+
+  void add_recall(const LostTake& lost, const std::string& queue) {
+    const auto names = [&](const Recall& recall) {
+      return !store_.cluster() || recall.queues.front() == queue;
+    };
+    auto recall = std::find_if(recalls_.begin(), recalls_.end(), names);
+    if (recall == recalls_.end()) recall = recalls_.insert(recall, Recall{});
+    const auto add_once = [](auto& list, const auto& item) {
+      if (std::find(list.begin(), list.end(), item) == list.end()) list.push_back(item);
+    };
+    add_once(recall->queues, queue);
+    add_once(recall->calls, &lost);
+  }
+
+  void read_recalls(std::span<const Reply> replies) {
+    std::map<std::string, bool> answered;
+    for (std::size_t i = 0; i < recalls_.size(); ++i) {
+      const std::vector<std::string>& queues = recalls_[i].queues;
+      try {
+        throw_if_error("give back tasks of lost calls", replies[i]);
+        replies[i].expect_array(queues.size());
+        for (std::size_t n = 0; n < queues.size(); ++n) read_recall(replies[i][n], queues[n]);
+        for (const std::string& queue : queues) answered[queue] = true;
+        any_answer_ = true;
+      } catch (const Error& error) {
+        note(Duty::take, queues.size() == 1 ? queues.front() : "", error);
+      }
+    }
+    for (const LostTake& lost : request_.lost_takes) {
+      LostTake silent{.token_block = lost.token_block, .age = lost.age};
+      LostTake late{.token_block = lost.token_block, .age = lost.age, .answered = true};
+      for (const std::string& queue : lost.queues)
+        (answered[queue] ? late : silent).queues.push_back(queue);
+      if (!silent.queues.empty()) reply_.lost_takes.push_back(std::move(silent));
+      if (!late.queues.empty() && may_come_late(lost.age, store_.options()))
+        reply_.lost_takes.push_back(std::move(late));
+    }
+  }
+
+  // A queue whose keys are broken gave nothing to the lost call either.
+  void read_recall(ReplyView reply, const std::string& queue) {
+    reply.expect_array(2);
+    const std::string_view fault = reply[0].as_string();
+    if (!fault.empty()) {
+      note(Duty::take, queue,
+           error_of("give back tasks of queue \"" + printable(queue) + "\"", fault));
+    } else if (const std::int64_t count = reply[1].as_integer(); count > 0) {
+      store_.log()(LogLevel::info, "queue \"" + printable(queue) + "\": gave back " +
+                                       std::to_string(count) +
+                                       " tasks that a call had taken whose reply was lost");
+    }
+  }
+
   // One script for all queues; in a cluster one for each, as they lie on different nodes.
   void add_takes(std::vector<Call>& calls) {
     if (shares_.empty()) return;
+    learn_time();
     if (!store_.cluster()) {
-      calls.push_back(take(std::span{shares_}, block_, request_.free_workers));
+      calls.push_back(take(std::span{shares_}, request_.free_workers));
       return;
     }
     std::size_t free = request_.free_workers;
     for (std::size_t i = 0; i < shares_.size(); ++i) {
       shares_[i].free_workers = free;
-      calls.push_back(take(std::span{shares_}.subspan(i, 1), block_, free));
-      block_ = store_.token_block();
+      calls.push_back(take(std::span{shares_}.subspan(i, 1), free));
       free -= std::min(free, shares_[i].count);
     }
   }
 
-  Call take(std::span<const Share> shares, std::uint64_t block, std::size_t free_workers) {
+  // A call that does not say until when it is wanted may be carried out at any time.
+  void learn_time() {
+    std::vector<std::string> queues;
+    for (const Share& share : shares_) queues.push_back(share.queue);
+    store_.learn_time(queues);
+  }
+
+  Call take(std::span<const Share> shares, std::size_t free_workers) {
     Call call{.slot_key = store_.keys(shares.front().queue).pending(),
               .script = &scripts().acquire};
     call.args.push_back(text(static_cast<std::int64_t>(shares.size())));
     for (const Share& share : shares) call.args.push_back(store_.keys(share.queue).pending());
     store_.add_now_or_never(call.args, shares.front().queue);
     call.args.push_back(micros(request_.lease));
-    call.args.push_back(hex_of_block(block));
+    call.args.push_back(hex_of_block(block_));
     call.args.push_back(text(static_cast<std::int64_t>(std::min(free_workers, most_runs))));
     call.args.push_back(text(bound::bytes));
     call.args.push_back(text(bound::forward));
     call.args.push_back(text(store_.longest_message()));
-    for (const Share& share : shares)
+    call.args.push_back(text(static_cast<std::int64_t>(next_number_)));
+    for (const Share& share : shares) {
       call.args.push_back(text(static_cast<std::int64_t>(share.count)));
-    blocks_.push_back(block);
+      next_number_ += share.count;
+    }
     return call;
   }
 
@@ -239,26 +342,40 @@ class Exchanger {
 
   void read_takes(std::span<const Reply> replies) {
     if (shares_.empty()) return;
-    if (!store_.cluster()) return read_take(replies.front(), std::span{shares_}, blocks_.front());
-    for (std::size_t i = 0; i < shares_.size(); ++i) {
-      read_take(replies[i], std::span{shares_}.subspan(i, 1), blocks_[i]);
+    const std::size_t of_one = store_.cluster() ? 1 : shares_.size();
+    for (std::size_t i = 0; i < replies.size(); ++i) {
+      const auto shares = std::span{shares_}.subspan(i * of_one, of_one);
+      if (!read_take(replies[i], shares)) lose(shares);
     }
   }
 
-  void read_take(const Reply& reply, std::span<Share> shares, std::uint64_t block) {
+  // False if it can't be told what was taken.
+  bool read_take(const Reply& reply, std::span<Share> shares) {
+    bool whole = false;
     try {
       throw_if_error("take tasks", reply);
       reply.expect_array(2 + shares.size());
       reply_.now = time_of(reply[0].as_integer());
       store_.note_time(shares.front().queue, reply_.now, sent_at_);
       store_.note_longest_message(reply[1 + shares.size()].as_integer());
-      RunReader reader{store_, block};
+      RunReader reader{store_, block_};
       for (std::size_t i = 0; i < shares.size(); ++i) read_share(reply[1 + i], shares[i], reader);
+      whole = true;
       reader.set_aside();
       if (shares.size() > 1) store_.faults().worked(Duty::take, {});
     } catch (const Error& error) {
       for (Share& share : shares) share.fault = error.what();
       note(Duty::take, shares.size() == 1 ? shares.front().queue : "", error);
+    }
+    return whole;
+  }
+
+  // What these queues gave is not known, and so is given back: also what was understood of it.
+  void lose(std::span<Share> shares) {
+    LostTake& lost = reply_.lost_takes.emplace_back(LostTake{.token_block = block_});
+    for (Share& share : shares) {
+      taken_ -= std::exchange(share.runs, {}).size();
+      lost.queues.push_back(share.queue);
     }
   }
 
@@ -311,12 +428,20 @@ class Exchanger {
       const std::size_t free = request_.free_workers - std::min(request_.free_workers, taken_);
       if (share.stopped && free + share.runs.size() <= share.free_workers) continue;
       Share more{.queue = share.queue, .count = wanted_ - taken_};
-      const std::uint64_t block = store_.token_block();
-      const std::vector<Call> calls{take(std::span{&more, 1}, block, free)};
+      if (next_number_ + more.count > block_size) {
+        reply_.more = true;
+        return;
+      }
+      const std::vector<Call> calls{take(std::span{&more, 1}, free)};
       sent_at_ = store_.steady_now();
       try {
-        read_take(store_.run(calls).front(), std::span{&more, 1}, block);
+        if (!read_take(store_.run(calls).front(), std::span{&more, 1})) {
+          lose(std::span{&share, 1});
+          continue;
+        }
       } catch (const Error& error) {
+        share.fault = error.what();
+        lose(std::span{&share, 1});
         note(Duty::take, share.queue, error);
         return;
       }
@@ -339,11 +464,12 @@ class Exchanger {
 
   Store& store_;
   const ExchangeRequest& request_;
-  std::uint64_t block_;
+  const std::uint64_t block_;
   ExchangeReply reply_;
   std::vector<Chunk> chunks_;
+  std::vector<Recall> recalls_;
   std::vector<Share> shares_;
-  std::vector<std::uint64_t> blocks_;
+  std::size_t next_number_ = 0;  // of the runs of this block
   SteadyTime sent_at_{};  // the last calls
   std::size_t wanted_ = 0;
   std::size_t taken_ = 0;

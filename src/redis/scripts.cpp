@@ -467,15 +467,15 @@ return replies
 // Moves what is due to pending, and takes pending tasks under a lease; of several queues unless in
 // a cluster; takes none if late. KEYS: the queues'. ARGV: now, length of the lease, first 12 of the
 // 16 hex digits of the tokens, number of free workers, bytes of messages at most, due tasks to move
-// at most in each queue, bytes of the longest message lately read, then for each queue how many to
-// take. Returns now; for each queue, {error or '', runs, next due time or nil, whether it may hold
-// more, ids that had no task}; and bytes of the longest message read. Runs are any number of pairs:
-// the number of a run, and a list of it and those that follow it, each as three values: id, message,
-// facts. A token ends in the number of the run, as 4 hex digits.
+// at most in each queue, bytes of the longest message lately read, the number of the first run, then
+// for each queue how many to take. Returns now; for each queue, {error or '', runs, next due time or nil,
+// whether it may hold more, ids that had no task}; and bytes of the longest message read. Runs are any
+// number of pairs: the number of a run, and a list of it and those that follow it, each as three
+// values: id, message, facts. A token ends in the number of the run, as 4 hex digits.
 constexpr std::string_view acquire = R"lua(
 local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
 local token, free, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local taken = 0
+local taken, first_number = 0, tonumber(ARGV[9])
 local call, format = redis.call, string.format
 
 -- Whether the task may not be taken ahead of a free worker: a crash would end it before its only attempt. Facts of
@@ -503,7 +503,7 @@ local function lease(P, ids)
   many('ZADD', P .. 'lease', leases)
   for n = 1, #ids do
     local key = T .. ids[n]
-    call('HSET', key, 'state', 'active', 'tmx_run', token .. format('%04x', taken) .. fence_end)
+    call('HSET', key, 'state', 'active', 'tmx_run', token .. format('%04x', first_number + taken) .. fence_end)
     -- A wish to cancel an earlier run, of a Go worker's perhaps, is not one to cancel this.
     call('HDEL', key, 'pending_since', 'tmx_cancel')
     taken = taken + 1
@@ -555,7 +555,7 @@ local function take(queue, count)
       call('RPOP', P .. 'pending', popped)
       lease(P, ids)
       -- Only now are they the caller's: a server that takes no writes stops this before.
-      queue.runs[last + 1], queue.runs[last + 2] = first, found
+      queue.runs[last + 1], queue.runs[last + 2] = first_number + first, found
       for _, id in ipairs(dangling) do queue.dangling[#queue.dangling + 1] = id end
     end
     count = count - number
@@ -575,7 +575,7 @@ local queues, wanted = {}, 0
 for n = 1, #KEYS do
   local P = string.sub(KEYS[n], 1, -8)
   local queue = {P = P, error = '', runs = {}, dangling = {}, seen = {}, more = false}
-  local count = late and 0 or tonumber(ARGV[8 + n])
+  local count = late and 0 or tonumber(ARGV[9 + n])
   queues[n] = queue
   local ok, problem = pcall(function()
     local due, _
@@ -606,6 +606,64 @@ for n, queue in ipairs(queues) do
   reply[n + 1] = {queue.error, queue.runs, queue.due or false, queue.more and 1 or 0, queue.dangling}
 end
 reply[#reply + 1] = longest
+return reply
+)lua";
+
+// Puts what lost calls took back to pending, first in line, as if it had not been taken; of several
+// queues unless in a cluster.
+// KEYS: the queues'. ARGV: now, the age of the oldest of the calls, then the first 12 hex digits of the
+// tokens of each. Returns {error or '', how many} for each queue.
+constexpr std::string_view give_back = R"lua(
+local call = redis.call
+local since = now - tonumber(ARGV[3]) - 1000000
+local blocks = {}
+for n = 4, #ARGV do blocks[ARGV[n]] = true end
+
+-- The runs in question, the newest first. The head of active holds what was taken last, so there is no
+-- need to look at more than what was taken since the first of the calls.
+local function runs_of(P)
+  local ids, chunk = {}, 200
+  for at = 0, 4999, chunk do
+    local found, older = call('LRANGE', P .. 'active', at, at + chunk - 1), false
+    if #found == 0 then return ids end
+    local scores = call('ZMSCORE', P .. 'lease', unpack(found))
+    for n, id in ipairs(found) do
+      local run = scores[n] and read('HGET', P .. 't:' .. id, 'tmx_run')
+      local token, score, taken = string.match(run or '', '^(%x+) (%d+) (%d+)')
+      if token and score == scores[n] then
+        if blocks[string.sub(token, 1, 12)] then
+          ids[#ids + 1] = id
+        elseif tonumber(taken) < since then
+          older = true
+        end
+      end
+    end
+    if older then return ids end
+  end
+  return ids
+end
+
+local function give_back(P)
+  call('LLEN', P .. 'pending')
+  local ids = runs_of(P)
+  call('ZREM', P .. 'lease', '')
+  for _, id in ipairs(ids) do
+    local key = P .. 't:' .. id
+    call('LREM', P .. 'active', 1, id)
+    call('HDEL', key, 'tmx_run')
+    call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
+  end
+  many('ZREM', P .. 'lease', ids)
+  many('RPUSH', P .. 'pending', ids)
+  return #ids
+end
+
+local reply = {}
+for n = 1, #KEYS do
+  local ok, result = pcall(give_back, string.sub(KEYS[n], 1, -8))
+  local problem = not ok and (type(result) == 'table' and result.err or tostring(result)) or ''
+  reply[n] = {problem, ok and result or 0}
+end
 return reply
 )lua";
 
@@ -1474,6 +1532,7 @@ std::string join(std::initializer_list<std::string_view> parts) {
 
 Scripts::Scripts()
     : enqueue{"enqueue", join({one_queue, clock, read, many, redis::enqueue})},
+      give_back{"give_back", join({clock, read, many, redis::give_back})},
       acquire{"acquire",
               join({clock, read, due_of, many, redis::tail, protobuf, forward, redis::acquire})},
       settle{"settle", join({one_queue, clock, read, fence, many, redis::tail, splice, statistics,

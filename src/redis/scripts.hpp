@@ -20,6 +20,7 @@ inline constexpr std::size_t queues = 256;      ///< Of one call, where it may h
 /// what they have in common at its top.
 struct Scripts {
   Script enqueue;
+  Script give_back;
   Script acquire;
   Script settle;
   Script extend;

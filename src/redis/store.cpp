@@ -23,6 +23,12 @@ std::uint64_t random_number() {
   return number;
 }
 
+// What TIME replied.
+Time time_in(const Reply& reply) {
+  reply.expect_array(2);
+  return time_of(reply[0].as_number() * 1'000'000 + reply[1].as_number());
+}
+
 std::string hex(std::uint64_t number, int digits) {
   std::string text(static_cast<std::size_t>(digits), '0');
   for (auto at = text.rbegin(); at != text.rend(); ++at, number >>= 4)
@@ -112,11 +118,27 @@ void Store::note_time(std::string_view queue, Time now, SteadyTime sent_at) {
   server_clock_.note(cluster() ? queue : "", now, sent_at);
 }
 
+void Store::learn_time(std::span<const std::string> queues) {
+  if (options().clock) return;
+  std::vector<std::string_view> unknown;
+  std::vector<Call> calls;
+  const SteadyTime sent_at = steady_now();
+  for (const std::string& queue : queues) {
+    if (server_clock_.at(cluster() ? queue : "", sent_at)) continue;
+    unknown.push_back(queue);
+    calls.push_back(command(keys(queue).pending(), {"TIME"}));
+    if (!cluster()) break;
+  }
+  if (calls.empty()) return;
+  const std::vector<Reply> replies = run(calls);
+  for (std::size_t i = 0; i < replies.size(); ++i) {
+    if (!replies[i].is_error()) note_time(unknown[i], time_in(replies[i]), sent_at);
+  }
+}
+
 Time Store::now() {
   if (options().clock) return options().clock->now();
-  const Reply reply = run_one("time", command({}, {"TIME"}));
-  reply.expect_array(2);
-  return time_of(reply[0].as_number() * 1'000'000 + reply[1].as_number());
+  return time_in(run_one("time", command({}, {"TIME"})));
 }
 
 std::vector<Reply> Store::run(std::span<const Call> calls) {

@@ -78,6 +78,10 @@ class Store {
   /// A call about `queue` that was sent at `sent_at` said that it was `now`.
   void note_time(std::string_view queue, Time now, SteadyTime sent_at);
 
+  /// Asks the servers of `queues` what time it is where that is not known yet. Unless a clock was
+  /// given. Throws Error as run() does; a server that does not answer stays unknown.
+  void learn_time(std::span<const std::string> queues);
+
   /// The broker's clock; asks Redis unless a clock was given.
   Time now();
 

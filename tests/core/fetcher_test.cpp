@@ -353,6 +353,123 @@ TEST_CASE("a lost reply is repeated; what had been applied comes back as stale a
   CHECK(f.registry.size() == 0);
 }
 
+TEST_CASE("what a call took whose reply was lost is given back and taken again, and nothing counts",
+          "[fetcher]") {
+  Fetching f{2};
+  std::vector<EnqueueRequest> batch = many("t", 3);
+  batch[0].message.max_retry = 0;
+  f.broker.enqueue(std::move(batch));
+  f.broker.lose_reply(Operation::exchange, 1);
+  const std::optional<SteadyTime> again = f.settle_down();
+  CHECK(ids(f.memory, TaskState::active) == std::vector<std::string>{"t1", "t2"});
+  CHECK(f.registry.size() == 0);
+  CHECK(f.fetcher.owes());
+  REQUIRE(again);
+  CHECK(*again - f.clock->steady_now() < 1s);
+
+  f.clock->advance(1s);
+  CHECK(f.settle_down() == std::nullopt);
+  CHECK_FALSE(f.fetcher.owes());
+  REQUIRE(f.ready() == 2);
+  for (const char* const id : {"t1", "t2"}) {
+    const auto run = f.pool->ready().pop();
+    CHECK(run->message().id == id);
+    CHECK(run->message().retried == 0);
+    CHECK(run->run().crashes == 0);
+  }
+  CHECK(ids(f.memory, TaskState::pending) == std::vector<std::string>{"t3"});
+}
+
+TEST_CASE("what is given back is not taken before the broker has answered", "[fetcher]") {
+  Fetching f{2};
+  f.broker.enqueue(many("t", 3));
+  f.broker.lose_reply(Operation::exchange, 3);
+  for (int i = 0; i < 3; ++i) {
+    f.settle_down();
+    f.clock->advance(10s);
+    CHECK(f.memory.queue_info("default").active <= 2);
+  }
+  f.settle_down();
+  CHECK(f.ready() == 2);
+  CHECK_FALSE(f.fetcher.owes());
+  CHECK(f.pool->ready().pop()->message().id == "t1");
+}
+
+TEST_CASE("a call that is carried out late is given back too", "[fetcher]") {
+  Fetching f{1};
+  f.broker.enqueue(many("t", 1));
+  f.broker.delay_exchange();
+  f.settle_down();
+  f.clock->advance(1s);
+  f.settle_down();  // Takes t1: the late call finds the next one.
+  CHECK(f.ready() == 1);
+  CHECK(f.fetcher.owes());
+  enqueue(f.broker, message("t2"));
+  f.broker.carry_out_late();
+  CHECK(f.state("t2") == TaskState::active);
+  f.clock->advance(1s);
+  f.settle_down();
+  CHECK(f.state("t2") == TaskState::pending);
+  CHECK_FALSE(f.fetcher.owes());
+}
+
+TEST_CASE("a queue that does not answer for a lost call costs the others nothing", "[fetcher]") {
+  // Of queue "a" nothing is known as long as it is away.
+  struct HalfAway final : test::PassOn {
+    using PassOn::PassOn;
+    ExchangeReply exchange(const ExchangeRequest& request) override {
+      ++exchanges;
+      std::vector<QueueQuota> there;
+      ExchangeReply reply;
+      LostTake silent{.token_block = request.token_block};
+      for (const QueueQuota& quota : request.quotas) {
+        if (away && quota.queue == "a") {
+          silent.queues.push_back("a");
+        } else {
+          there.push_back(quota);
+        }
+      }
+      ExchangeRequest rest = request;
+      rest.quotas = there;
+      if (away) rest.lost_takes = {};
+      reply = PassOn::exchange(rest);
+      if (!silent.queues.empty()) reply.lost_takes.push_back(silent);
+      if (away) reply.lost_takes.insert(reply.lost_takes.end(), request.lost_takes.begin(),
+                                        request.lost_takes.end());
+      most_named = std::max(most_named, reply.lost_takes.size());
+      return reply;
+    }
+    bool away = true;
+    int exchanges = 0;
+    std::size_t most_named = 0;
+  };
+  Engine e{4};
+  HalfAway broker{e.memory};
+  detail::Fetcher fetcher{{broker, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+                          detail::QueuePicker{{{"a", 1}, {"b", 1}}, false},
+                          10s};
+  fetcher.set_watch(broker.watch({"a", "b"}, [](const Hint&) {}));
+  enqueue(e.memory, message("a1", "a"));
+  const auto turns = [&] {
+    for (int i = 0; i < 20; ++i) fetcher.run_once();
+  };
+  turns();
+  enqueue(e.memory, message("b1", "b"));
+  for (int i = 0; i < 10; ++i) {
+    e.clock->advance(1s);
+    turns();
+  }
+  CHECK(e.pool->load().ready == 1);
+  CHECK(broker.most_named == 1);
+  CHECK(broker.exchanges < 100);
+  CHECK(fetcher.owes());
+  broker.away = false;
+  e.clock->advance(1s);
+  turns();
+  CHECK_FALSE(fetcher.owes());
+  CHECK(e.pool->load().ready == 2);
+}
+
 TEST_CASE("a task that is never retried is not taken ahead of a free worker", "[fetcher]") {
   Fetching f{1};
   f.learn_fast_pace();

@@ -57,7 +57,7 @@ TEST_CASE("a run that no worker came for goes back after 20 ms, the oldest first
   Watching w;
   w.broker.enqueue(many("t", 4));
   const auto runs = w.take_runs(3);
-  w.pool->ready().push(runs);
+  w.make_ready(runs);
   w.clock->advance(19ms);
   w.dog.run_once();
   CHECK(w.settler.unsettled() == 0);
@@ -93,7 +93,7 @@ TEST_CASE("a handler that hangs is given up, its run fails, and another worker t
   enqueue(w.broker, message("t2", "default", "second"));
   w.pool->start();
   const auto runs = w.take_runs();
-  w.pool->ready().push(runs);
+  w.make_ready(runs);
   entered->wait();
 
   w.clock->advance(3s);
@@ -139,7 +139,7 @@ TEST_CASE("a worker that finds its run taken back says that it is free", "[watch
   enqueue(w.broker, message("t1"));
   const auto runs = w.take_runs();
   runs[0]->advance(Phase::ready, Phase::ended);
-  w.pool->ready().push(runs);
+  w.make_ready(runs);
   w.pool->start();
   while (w.skipped == 0) std::this_thread::yield();
   CHECK(w.pool->load().busy == 0);
@@ -156,7 +156,7 @@ TEST_CASE("a run taken more than a lease ago is not begun, and goes back uncount
   TaskMessage second = message("t2");
   second.max_retry = 0;
   enqueue(w.broker, second);
-  w.pool->ready().push(w.take_runs());
+  w.make_ready(w.take_runs());
   w.pool->start();
   REQUIRE(eventually([&] { return w.settler.unsettled() == 2; }));
   w.pool->join();
@@ -182,7 +182,7 @@ TEST_CASE("without patience for handlers that hang, it does not look at them wit
   enqueue(w.broker, hanging);
   w.pool->start();
   const auto runs = w.take_runs();
-  w.pool->ready().push(runs);
+  w.make_ready(runs);
   entered->wait();
   runs[0]->request_stop(StopReason::cancelled, w.clock->steady_now());
   dog.run_once();

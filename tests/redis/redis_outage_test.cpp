@@ -7,7 +7,9 @@
 
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
+#include "support/cutting_proxy.hpp"
 #include "support/test.hpp"
+#include "taskmux/server.hpp"
 
 namespace taskmux::test {
 namespace {
@@ -125,6 +127,68 @@ TEST_CASE("a take that was given up takes nothing when it is carried out later",
     error_of([&] { runs = take(t.broker); });
     return runs.size() == 1;
   }));
+}
+
+TEST_CASE("tasks that a lost reply carried run all the same, and none counts as lost",
+          "[redis][outage]") {
+  RedisServer server{{.tcp = true}};
+  // Of the replies that carry runs, every third is lost.
+  int replies = 0;
+  CuttingProxy proxy{server.port(), [&](std::string_view bytes) {
+                       return bytes.find("email:welcome") != std::string_view::npos &&
+                              ++replies % 3 == 0;
+                     }};
+  RedisOptions options = parse_redis_url("redis://127.0.0.1:" + std::to_string(proxy.port()));
+  options.reconnect_min = 1ms;
+  options.reconnect_max = 10ms;
+  RedisBroker broker{options};
+  RedisBroker direct{options_for(server)};
+  constexpr std::size_t count = 300;
+  std::vector<EnqueueRequest> batch = many("t", count);
+  for (std::size_t i = 0; i < count; i += 2) batch[i].message.max_retry = 0;
+  for (const EnqueueReply& reply : direct.enqueue(std::move(batch))) CHECK_FALSE(reply.error);
+
+  std::atomic<std::size_t> calls{0};
+  std::atomic<int> retries{0};
+  ServeMux mux;
+  mux.handle("email:", [&](Context& context, const Task&) {
+    retries += context.retry_count();
+    ++calls;
+  });
+  Server worker{broker, std::move(mux), {.concurrency = 4}};
+  worker.start();
+  CHECK(eventually([&] { return direct.queue_info("default").processed_total == count; }, 60s));
+  worker.shutdown();
+  CHECK(proxy.cuts() > 10);
+  CHECK(calls == count);
+  CHECK(retries == 0);
+  const QueueInfo info = direct.queue_info("default");
+  CHECK(info.failed_total == 0);
+  CHECK(info.archived + info.retry + info.active + info.pending == 0);
+}
+
+TEST_CASE("a server that shuts down gives back what its last call took", "[redis][outage]") {
+  RedisServer server{{.tcp = true}};
+  std::atomic<bool> cuts{true};
+  CuttingProxy proxy{server.port(), [&](std::string_view bytes) {
+                       return cuts && bytes.find("email:welcome") != std::string_view::npos;
+                     }};
+  RedisOptions options = parse_redis_url("redis://127.0.0.1:" + std::to_string(proxy.port()));
+  // Until then it does not connect again.
+  options.reconnect_min = 300ms;
+  RedisBroker broker{options};
+  RedisBroker direct{options_for(server)};
+  direct.enqueue(many("t", 3));
+  ServeMux mux;
+  mux.handle("email:", [](Context&, const Task&) {});
+  Server worker{broker, std::move(mux), {.concurrency = 2}};
+  worker.start();
+  REQUIRE(eventually([&] { return proxy.cuts() > 0; }));
+  worker.shutdown();
+  const QueueInfo info = direct.queue_info("default");
+  CHECK(info.pending == 3);
+  CHECK(info.active == 0);
+  CHECK(ids(direct, TaskState::pending) == std::vector<std::string>{"t1", "t2", "t3"});
 }
 
 TEST_CASE("upkeep that was given up takes over no run when it is carried out later",

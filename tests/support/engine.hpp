@@ -32,6 +32,9 @@ struct Engine {
   /// Takes the next tasks as Fetcher would, without it, and registers them.
   std::vector<std::shared_ptr<detail::RunState>> take_runs(std::size_t count = 10);
 
+  /// Lets them wait for a worker.
+  void make_ready(std::vector<std::shared_ptr<detail::RunState>> runs) { pool->ready().push(runs); }
+
   /// Moves a run into its handler, which is never called.
   void begin(detail::RunState& run, Duration limit = std::chrono::minutes{30});
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -40,6 +41,25 @@ class FlakyBroker final : public Broker {
   void lose_reply(Operation operation, std::size_t calls = always) {
     const std::lock_guard lock{mutex_};
     plan(operation).lose = calls;
+  }
+
+  /// The next exchange fails with Errc::unavailable, and reaches the broker when carry_out_late() is
+  /// called: as with a server that is stuck.
+  void delay_exchange() {
+    const std::lock_guard lock{mutex_};
+    delay_ = true;
+  }
+  void carry_out_late() {
+    std::optional<LateExchange> late;
+    {
+      const std::lock_guard lock{mutex_};
+      late.swap(late_);
+    }
+    broker_.exchange({.settlements = late.value().settlements,
+                      .quotas = late->quotas,
+                      .free_workers = late->free_workers,
+                      .lease = late->lease,
+                      .token_block = late->token_block});
   }
 
   /// The next `calls` hang before they reach the broker, until release().
@@ -93,7 +113,19 @@ class FlakyBroker final : public Broker {
   }
 
   ExchangeReply exchange(const ExchangeRequest& request) override {
-    return pass(Operation::exchange, [&] { return broker_.exchange(request); });
+    if (delays(request)) {
+      begin(Operation::exchange);
+      throw Error{Errc::unavailable, "flaky broker: no answer in time"};
+    }
+    ExchangeReply reply =
+        pass(Operation::exchange, [&] { return broker_.exchange(request); });
+    const std::lock_guard lock{mutex_};
+    for (const LostTake& lost : request.lost_takes) {
+      if (!late_ || late_->token_block != lost.token_block) continue;
+      reply.lost_takes.push_back(lost);
+      reply.lost_takes.back().answered = true;
+    }
+    return reply;
   }
 
   std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) override {
@@ -142,6 +174,25 @@ class FlakyBroker final : public Broker {
     std::size_t releases = 0;  // so far
     std::size_t calls = 0;
   };
+
+  struct LateExchange {
+    std::vector<Settlement> settlements;
+    std::vector<QueueQuota> quotas;
+    std::size_t free_workers;
+    Duration lease;
+    std::uint64_t token_block;
+  };
+
+  bool delays(const ExchangeRequest& request) {
+    const std::lock_guard lock{mutex_};
+    if (!std::exchange(delay_, false)) return false;
+    late_ = LateExchange{{request.settlements.begin(), request.settlements.end()},
+                         {request.quotas.begin(), request.quotas.end()},
+                         request.free_workers,
+                         request.lease,
+                         request.token_block};
+    return true;
+  }
 
   class FlakyWatch final : public Watch {
    public:
@@ -199,6 +250,8 @@ class FlakyBroker final : public Broker {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::array<Plan, 9> plans_{};
+  bool delay_ = false;
+  std::optional<LateExchange> late_;
 };
 
 }  // namespace taskmux::test

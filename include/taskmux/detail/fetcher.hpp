@@ -48,7 +48,9 @@ class Backoff {
 /// The exchanging role: carries outcomes to the broker and runs back, in one call, whenever there
 /// is something to carry or room for more. While one call is under way, outcomes and free workers
 /// pile up; the next carries them all. Asks only when something may be ready, and otherwise sleeps
-/// on the watch's hint or until the next task is due.
+/// on the watch's hint or until the next task is due. If the reply of a call is lost, what it took is
+/// given back by the next one, before anything else is taken from those queues; and again for as
+/// long as a server that was stuck may still carry the call out.
 class Fetcher {
  public:
   using RunPtr = std::shared_ptr<RunState>;
@@ -81,6 +83,10 @@ class Fetcher {
     parts_.settler.give_back_unstarted(parts_.pool.ready().seal());
   }
 
+  /// Whether a call whose reply was lost may have taken tasks that were not given back. Of the
+  /// exchanging thread.
+  bool owes() const noexcept { return !lost_.empty(); }
+
   std::uint64_t taken() const noexcept { return taken_.load(std::memory_order_relaxed); }
   std::uint64_t exchanges() const noexcept { return exchanges_.load(std::memory_order_relaxed); }
 
@@ -110,6 +116,14 @@ class Fetcher {
  private:
   static constexpr std::size_t most_settlements = 1024;
   static constexpr std::size_t most_runs = 1024;
+  /// How often a call that may come late is named again.
+  static constexpr Duration recall_interval = std::chrono::milliseconds{500};
+
+  /// A call whose reply was lost.
+  struct Lost {
+    LostTake take;
+    SteadyTime sent_at;
+  };
 
   const Clock& clock() const noexcept { return *parts_.environment->clock; }
 
@@ -127,11 +141,15 @@ class Fetcher {
     if (room.workers > 0) blocked_ = false;
     const bool may_look = maybe_ready_ && now >= look_after_;
     const bool take = room.total > 0 && !blocked_ && (may_look || !settlements.empty());
-    if (take || !settlements.empty())
-      return exchange(now, settlements, take ? room : WorkerPool::Room{});
-    if (room.total == 0 || blocked_) return repeat_at_;  // Until a worker is free again.
-    if (now < look_after_) return sooner(look_after_, repeat_at_);
-    return armed_ ? sooner(due_, repeat_at_) : arm(now);
+    const bool recall = recall_at_ && now >= *recall_at_;
+    const std::vector<QueueQuota> quotas = take ? share(room.total) : std::vector<QueueQuota>{};
+    if (!quotas.empty() || recall || !settlements.empty())
+      return exchange(now, settlements, quotas, room.workers, recall);
+    const std::optional<SteadyTime> next = sooner(repeat_at_, recall_at_);
+    // Until a worker is free again, or a queue has given back what it owes.
+    if (room.total == 0 || blocked_ || take) return next;
+    if (now < look_after_) return sooner(look_after_, next);
+    return armed_ ? sooner(due_, next) : arm(now, next);
   }
 
   static std::optional<SteadyTime> sooner(std::optional<SteadyTime> a,
@@ -141,25 +159,40 @@ class Fetcher {
   }
 
   std::optional<SteadyTime> exchange(SteadyTime now, std::span<const Settlement> settlements,
-                                     WorkerPool::Room room) {
-    std::vector<QueueQuota> quotas;
-    const std::size_t wanted = std::min(room.total, most_runs);
-    if (wanted > 0) quotas = picker_.share(wanted);
+                                     std::span<const QueueQuota> quotas, std::size_t free_workers,
+                                     bool recall) {
+    std::vector<LostTake> recalled;
+    if (recall) recalled = calls_to_recall(now);
+    const std::uint64_t block = next_block();
     parts_.settler.sent(settlements.size());
-    ExchangeReply reply = parts_.broker.exchange({settlements, quotas, room.workers, lease_});
-    const SteadyTime arrived_at = clock().steady_now();
+    ExchangeReply reply;
+    SteadyTime arrived_at;
+    try {
+      reply = parts_.broker.exchange({.settlements = settlements,
+                                      .quotas = quotas,
+                                      .free_workers = free_workers,
+                                      .lease = lease_,
+                                      .token_block = block,
+                                      .lost_takes = recalled});
+      arrived_at = clock().steady_now();
+      accept(reply, now, arrived_at, free_workers);
+    } catch (...) {
+      lose(block, quotas, now);
+      throw;
+    }
     exchanges_.fetch_add(1, std::memory_order_relaxed);
-    accept(reply, now, arrived_at, room.workers);
+    if (recall || !reply.lost_takes.empty()) note_lost(reply.lost_takes, block, now, recall);
     if (reply.settled.size() != settlements.size()) {
       throw Error{Errc::protocol, "exchange: the broker did not answer for each settlement"};
     }
     parts_.health.broker_answered(HealthMonitor::Role::exchange);
     const bool unknown = parts_.settler.report(reply.settled, arrived_at);
-    if (wanted > 0) {
+    if (!quotas.empty()) {
       note_due(arrived_at, reply.now, reply.next_due);
-      const bool vain = maybe_ready_ && reply.runs.empty() && !reply.more;
-      maybe_ready_ = reply.more || reply.runs.size() >= wanted;
-      blocked_ = reply.more && reply.runs.empty() && room.workers == 0;
+      const std::size_t taken = reply.runs.size();
+      const bool vain = maybe_ready_ && taken == 0 && !reply.more;
+      maybe_ready_ = reply.more || taken >= wanted_of(quotas);
+      blocked_ = reply.more && taken == 0 && free_workers == 0;
       // Another server was faster. A fleet that is woken by one task must not rush back all at once.
       // But a hint may be of what this server did itself: no task that will be due waits for that.
       if (vain && woken_) {
@@ -178,7 +211,87 @@ class Fetcher {
     return now;  // Look again: more may have piled up.
   }
 
-  std::optional<SteadyTime> arm(SteadyTime now) {
+  static std::size_t wanted_of(std::span<const QueueQuota> quotas) noexcept {
+    std::size_t wanted = 0;
+    for (const QueueQuota& quota : quotas) wanted += quota.count;
+    return wanted;
+  }
+
+  /// How many to take of each queue: none of one that may owe tasks of a lost call, so that those
+  /// come first.
+  std::vector<QueueQuota> share(std::size_t room) {
+    std::vector<QueueQuota> quotas = picker_.share(std::min(room, most_runs));
+    if (lost_.empty()) return quotas;
+    std::size_t left_over = 0;
+    std::erase_if(quotas, [&](const QueueQuota& quota) {
+      const bool owing = std::any_of(lost_.begin(), lost_.end(), [&](const Lost& lost) {
+        const std::vector<std::string>& queues = lost.take.queues;
+        return !lost.take.answered &&
+               std::find(queues.begin(), queues.end(), quota.queue) != queues.end();
+      });
+      if (owing) left_over += quota.count;
+      return owing;
+    });
+    if (!quotas.empty()) quotas.front().count += left_over;
+    return quotas;
+  }
+
+  std::uint64_t next_block() noexcept {
+    do {
+      block_ = (block_ + 1) & 0xffff'ffff'ffff;
+    } while (block_ == 0);
+    return block_;
+  }
+
+  std::vector<LostTake> calls_to_recall(SteadyTime now) const {
+    std::vector<LostTake> calls;
+    for (const Lost& lost : lost_) {
+      calls.push_back(lost.take);
+      calls.back().age = std::chrono::duration_cast<Duration>(now - lost.sent_at);
+    }
+    return calls;
+  }
+
+  /// The reply of a call that was sent at `sent_at` did not come, or could not be kept.
+  void lose(std::uint64_t block, std::span<const QueueQuota> quotas, SteadyTime sent_at) {
+    if (quotas.empty()) return;
+    Lost& lost = lost_.emplace_back(Lost{{.token_block = block}, sent_at});
+    for (const QueueQuota& quota : quotas) lost.take.queues.push_back(quota.queue);
+    recall_at_ = sent_at;
+  }
+
+  /// What a reply says of lost calls: of this one, `block`, and, if `recalled`, of the earlier ones.
+  void note_lost(std::span<const LostTake> takes, std::uint64_t block, SteadyTime now,
+                 bool recalled) {
+    std::vector<Lost> open;
+    if (!recalled) open = lost_;
+    bool own = false;
+    for (const LostTake& take : takes) {
+      if (take.token_block == block) {
+        open.push_back({take, now});
+        own = true;
+      } else {
+        for (const Lost& lost : lost_) {
+          if (lost.take.token_block != take.token_block) continue;
+          open.push_back({take, lost.sent_at});
+          break;
+        }
+      }
+    }
+    lost_ = std::move(open);
+    if (lost_.empty()) {
+      recall_at_.reset();
+    } else if (own) {
+      recall_at_ = now;
+    } else if (recalled) {
+      recall_at_ = now + recall_interval;
+    }
+    if (!recalled) return;
+    maybe_ready_ = true;
+    armed_ = false;
+  }
+
+  std::optional<SteadyTime> arm(SteadyTime now, std::optional<SteadyTime> next) {
     const Watch::State state = watch_->arm();
     parts_.health.broker_answered(HealthMonitor::Role::exchange);
     if (!repeat_at_) backoff_.reset();
@@ -186,7 +299,7 @@ class Fetcher {
     armed_ = !state.ready;
     if (!state.ready) {
       woken_ = true;  // What ends this sleep is a hint or the time.
-      return sooner(due_, repeat_at_);
+      return sooner(due_, next);
     }
     maybe_ready_ = true;
     woken_ = true;
@@ -217,9 +330,15 @@ class Fetcher {
                                                 reply.now, arrived_at));
       runs.back()->hold_until(sent_at + lease_);
     }
-    taken_.fetch_add(runs.size(), std::memory_order_relaxed);
     parts_.registry.add(runs);
-    parts_.settler.give_back_unstarted(parts_.pool.ready().push(std::move(runs)));
+    try {
+      if (!parts_.pool.ready().push(runs)) parts_.settler.give_back_unstarted(runs);
+    } catch (...) {
+      // Out of memory: they are nobody's again, and must not be extended for ever.
+      parts_.registry.remove(runs);
+      throw;
+    }
+    taken_.fetch_add(runs.size(), std::memory_order_relaxed);
     parts_.runs_arrived();
   }
 
@@ -249,6 +368,9 @@ class Fetcher {
   SteadyTime look_after_{
       SteadyTime::min()};                ///< After a vain wake: outcomes go, nothing is looked for.
   std::optional<SteadyTime> repeat_at_;  ///< When to repeat what the broker does not know of.
+  std::uint64_t block_ = random_.bits();  ///< Of the tokens of the last call.
+  std::vector<Lost> lost_;
+  std::optional<SteadyTime> recall_at_;  ///< When to name them next.
 };
 
 }  // namespace detail

@@ -126,6 +126,7 @@ inline ExchangeReply MemoryBroker::exchange(const ExchangeRequest& request) {
   {
     detail::MutexLock lock{mutex_};
     reply.settled = settle(request.settlements, copies, now, dead);
+    give_back(request.lost_takes, now);
     take(request, now, reply);
     tell_watches(hints);
   }
@@ -165,11 +166,24 @@ inline std::vector<SettleStatus> MemoryBroker::settle(std::span<const Settlement
   return statuses;
 }
 
+inline void MemoryBroker::give_back(std::span<const LostTake> lost, detail::MemoryNow now) {
+  for (const LostTake& call : lost) {
+    for (const std::string& name : call.queues) {
+      const auto found = queues_.find(name);
+      if (found != queues_.end()) found->second.give_back(call.token_block, now);
+    }
+  }
+}
+
 inline void MemoryBroker::take(const ExchangeRequest& request, detail::MemoryNow now,
                                ExchangeReply& reply) {
   constexpr std::size_t forward_at_least = 1000;
+  constexpr std::size_t most_of_block = 65'536;
   std::size_t wanted = 0;
   for (const QueueQuota& quota : request.quotas) wanted += quota.count;
+  std::uint64_t named = (request.token_block << 16) - 1;
+  std::uint64_t& token = request.token_block != 0 ? named : token_;
+  if (request.token_block != 0) wanted = std::min(wanted, most_of_block);
 
   std::vector<Share> shares;
   shares.reserve(request.quotas.size());
@@ -186,12 +200,12 @@ inline void MemoryBroker::take(const ExchangeRequest& request, detail::MemoryNow
     if (share.blocked || share.queue->paused()) return;
     const std::size_t before = share.runs.size();
     share.blocked =
-        !share.queue->take(count, free_workers, now, request.lease, token_, share.runs);
+        !share.queue->take(count, free_workers, now, request.lease, token, share.runs);
     const std::size_t taken = share.runs.size() - before;
     left -= taken;
     free_workers -= std::min(free_workers, taken);
   };
-  for (Share& share : shares) give(share, share.quota);
+  for (Share& share : shares) give(share, std::min(share.quota, left));
   for (Share& share : shares) give(share, left);
 
   for (Share& share : shares) {

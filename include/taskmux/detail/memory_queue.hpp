@@ -215,6 +215,15 @@ class MemoryQueue {
     return true;
   }
 
+  /// Puts runs whose tokens are of `token_block` back to pending, first in line and the oldest first.
+  void give_back(std::uint64_t token_block, MemoryNow now) noexcept {
+    for (MemoryTask* task = active_.back(); task != nullptr;) {
+      MemoryTask* const older = MemoryTaskList::before(*task);
+      if (task->token >> 16 == token_block) move_to_front(*task, now);
+      task = older;
+    }
+  }
+
   /// Extends the lease of a run to `lease_end` of the steady clock.
   ExtendReply extend(const Run& run, Time lease_end) noexcept {
     MemoryTask* task = find_run(run);

@@ -106,7 +106,9 @@ class MemoryTaskList {
   bool empty() const noexcept { return size_ == 0; }
   std::size_t size() const noexcept { return size_; }
   MemoryTask* front() const noexcept { return front_; }
+  MemoryTask* back() const noexcept { return back_; }
   static MemoryTask* after(const MemoryTask& task) noexcept { return task.place.links.next; }
+  static MemoryTask* before(const MemoryTask& task) noexcept { return task.place.links.previous; }
 
   void push_back(MemoryTask& task) noexcept { link(task, back_, nullptr); }
   void push_front(MemoryTask& task) noexcept { link(task, nullptr, front_); }

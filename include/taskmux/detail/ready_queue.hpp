@@ -5,6 +5,7 @@
 #include <deque>
 #include <iterator>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -26,20 +27,20 @@ class ReadyQueue {
     std::size_t busy = 0;   ///< Workers that have something to deal with.
   };
 
-  /// Adds runs at the back, and returns none; once sealed, adds none and returns them all. Wakes one
-  /// worker; each worker that finds more than it takes wakes the next.
-  std::vector<RunPtr> push(std::vector<RunPtr> runs) TASKMUX_EXCLUDES(mutex_) {
-    if (runs.empty()) return {};
+  /// Adds runs at the back, or returns false once sealed. Wakes one worker; each worker that finds
+  /// more than it takes wakes the next. Moves from `runs` only what it adds; throws std::bad_alloc, and
+  /// has added none then.
+  bool push(std::span<RunPtr> runs) TASKMUX_EXCLUDES(mutex_) {
     bool wake = false;
     {
       MutexLock lock{mutex_};
-      if (sealed_) return runs;
+      if (sealed_) return false;
       runs_.insert(runs_.end(), std::make_move_iterator(runs.begin()),
                    std::make_move_iterator(runs.end()));
       wake = idle_ > 0;
     }
     if (wake) available_.notify_one();
-    return {};
+    return true;
   }
 
   /// Takes out what waits, oldest first. No worker gets a run after this.

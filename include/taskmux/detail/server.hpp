@@ -294,11 +294,18 @@ class ServerEngine {
     notifying_.stop();
   }
 
-  /// Plays the exchanging role on this thread until the last outcomes are recorded. Gives the broker
-  /// as long as a lease lasts, since later it would be too late anyway.
+  /// Plays the exchanging role on this thread until the last outcomes are recorded, and what lost
+  /// calls took is given back. Gives the broker as long as a lease lasts, since later it would be too
+  /// late anyway; but a second for a call that most likely took nothing.
   void flush() {
-    const SteadyTime until = environment_->clock->steady_now() + config_.lease;
-    while (settler_.unsettled() > 0 && environment_->clock->steady_now() < until) {
+    const SteadyTime begin = environment_->clock->steady_now();
+    const SteadyTime until = begin + config_.lease;
+    const auto unfinished = [&] {
+      const SteadyTime now = environment_->clock->steady_now();
+      return (settler_.unsettled() > 0 && now < until) ||
+             (fetcher_.owes() && now < begin + std::chrono::seconds{1});
+    };
+    while (unfinished()) {
       const std::optional<SteadyTime> next = fetcher_.run_once();
       if (next && *next > environment_->clock->steady_now()) {
         environment_->clock->wait(idle_, std::min(until, *next));

@@ -138,10 +138,9 @@ class Settler {
 
   /// The same for runs, oldest first, that no worker has begun meanwhile; the oldest ends up first in
   /// line.
-  void give_back_unstarted(std::vector<RunPtr> runs) {
+  void give_back_unstarted(std::span<const RunPtr> runs) {
     for (auto run = runs.rbegin(); run != runs.rend(); ++run) {
-      if ((*run)->advance(RunState::Phase::ready, RunState::Phase::ended))
-        give_back(std::move(*run));
+      if ((*run)->advance(RunState::Phase::ready, RunState::Phase::ended)) give_back(*run);
     }
   }
 

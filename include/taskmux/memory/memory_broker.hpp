@@ -162,6 +162,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
       TASKMUX_REQUIRES(mutex_);
   void take(const ExchangeRequest& request, detail::MemoryNow now, ExchangeReply& reply)
       TASKMUX_REQUIRES(mutex_);
+  void give_back(std::span<const LostTake> lost, detail::MemoryNow now) TASKMUX_REQUIRES(mutex_);
   void tell_watches(detail::MemoryHints& hints) TASKMUX_REQUIRES(mutex_);
   Watch::State arm(detail::MemoryWatcher& watcher);
   void end(detail::MemoryWatcher& watcher);
