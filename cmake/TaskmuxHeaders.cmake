@@ -7,6 +7,7 @@ set(taskmux_headers
     include/taskmux/detail/archive_trimmer.hpp
     include/taskmux/detail/client.hpp
     include/taskmux/detail/config.hpp
+    include/taskmux/detail/contact.hpp
     include/taskmux/detail/error_text.hpp
     include/taskmux/detail/fetcher.hpp
     include/taskmux/detail/health_monitor.hpp

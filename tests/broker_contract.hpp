@@ -863,6 +863,25 @@ TASKMUX_CONTRACT("upkeep takes over so many lost runs at a time, of the queues a
   CHECK(ids(upkeep(t.broker, "other").lost) == Ids{"x1"});
 }
 
+TASKMUX_CONTRACT("upkeep never takes over a run that its caller names as its own") {
+  TestType t;
+  t.broker.enqueue(many("t", 3));
+  const std::vector<Run> runs = take(t.broker);
+  t.advance(1h);
+  const Run elsewhere = started(t.broker, message("t1", "other"));
+  const Run own[] = {runs[0], runs[2], elsewhere};
+  const std::string queues[] = {"default", "other"};
+  CHECK(ids(t.broker.upkeep({.queues = queues, .own = own}).lost) == Ids{"t2"});
+  CHECK(extend(t.broker, runs[0]).status == LeaseStatus::ok);
+  CHECK(settle(t.broker, completed(runs[2])) == SettleStatus::applied);
+
+  // The run counts, not the task: t1 was another's meanwhile.
+  settle(t.broker, requeued(runs[0]));
+  take_one(t.broker);
+  t.advance(1h);
+  CHECK(t.broker.upkeep({.queues = queues, .own = own}).lost.size() == 2);
+}
+
 TASKMUX_CONTRACT("upkeep looks for lost runs only when asked to") {
   TestType t;
   started(t.broker, message("t1"));

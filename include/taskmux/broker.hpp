@@ -214,6 +214,9 @@ struct UpkeepRequest {
   std::size_t limit = 100;  ///< At most so many tasks are moved in each role of each queue.
   Duration lease = std::chrono::seconds{10};  ///< Of the lost runs that are taken over.
   bool recover = true;                        ///< Look for lost runs at all.
+  /// Runs of the caller whose leases may be over, since it could not extend them in time. They are
+  /// never taken over by this step: their worker is alive.
+  std::span<const Run> own{};
 };
 
 struct UpkeepReply {

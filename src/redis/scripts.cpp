@@ -908,13 +908,15 @@ return replies
 // lease of lost runs that are taken over, whether to look for them (0 or 1), bytes of their
 // messages at most, how much to do at most in the call (a queue that was begun is finished), then
 // for each queue the first 12 hex digits of its tokens and the ranks at which to go on checking
-// tmx:due and active. Returns now and, for each queue as far as the call came, at least one,
+// tmx:due and active, then the tokens of runs that are the caller's own. Returns now and, for each queue as far as the call came, at least one,
 // {forwarded, expired, repaired, next due time or nil, whether there is more to do, a list of
 // lost runs as acquire's, numbered from 0, next rank in tmx:due, in active, errors of roles}.
 constexpr std::string_view upkeep = R"lua(
 local limit, bytes, effort = tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local lease_end = text(seconds_up(now + tonumber(ARGV[4])))
 local any_lost = false
+local own = {}
+for n = 8 + 3 * #KEYS, #ARGV do own[ARGV[n]] = true end
 local P, T, block, due_rank, active_rank
 local forwarded, expired, repaired, more, due
 local lost, lost_count, errors
@@ -980,6 +982,13 @@ local function task_of(id)
   return read('HMGET', T .. id, 'msg', 'tmx_facts', 'state') or {}
 end
 
+-- Whether the caller runs it: its worker lives, and will extend the lease if nobody else takes it.
+local function is_own(id, score)
+  if next(own) == nil then return false end
+  local run = read('HGET', T .. id, 'tmx_run') or ''
+  return own[string.sub(run, 1, 16)] and string.find(run, ' ' .. score .. ' ', 17, true) == 17
+end
+
 -- Ours a second after the lease has ended, others' after 30, as asynq does.
 local function recover()
   local found = redis.call('ZRANGEBYSCORE', P .. 'lease', '-inf', now_s - 1, 'WITHSCORES', 'LIMIT', 0, 1000)
@@ -996,6 +1005,8 @@ local function recover()
         redis.call('LREM', P .. 'active', -1, id)
         redis.call('ZREM', P .. 'lease', id)
         repaired = repaired + 1
+      elseif is_own(id, score) then
+        -- Nothing is to be done.
       elseif room_for(task[1]) then
         take_over(id, task, ours and taken)
       else

@@ -98,6 +98,12 @@ Call Upkeep::call_on(Store& store, const UpkeepRequest& request, Part& part) {
     call.args.insert(call.args.end(),
                      {hex_of_block(part.blocks.back()), text(ranks.due), text(ranks.active)});
   }
+  if (!recover) return call;
+  for (const Run& run : request.own) {
+    const bool here = run.message && std::ranges::find(part.queues, run.message->queue) !=
+                                         part.queues.end();
+    if (here) call.args.push_back(hex_of_token(run.token));
+  }
   return call;
 }
 

@@ -871,3 +871,44 @@ TEST_CASE("a server is listed as stopped, then as closed, until what it runs has
   ends.join();
   CHECK(f.memory.servers().empty());
 }
+
+TEST_CASE("neither a pause of the process nor a step of the clock takes a run from its worker",
+          "[server][clock]") {
+  Fixture f;
+  constexpr std::size_t tasks = 3;
+  std::atomic<std::size_t> entered{0};
+  std::atomic<std::size_t> stopped{0};
+  std::latch go{1};
+  Server server{f.broker, mux_of([&](Context& context, const Task&) {
+                  ++entered;
+                  go.wait();
+                  if (context.stop_requested()) ++stopped;
+                  return Outcome::success();
+                }),
+                f.config(tasks)};
+  server.start();
+  const SteadyTime started = f.clock->steady_now();
+  REQUIRE(f.pass_time_until([&] { return f.clock->steady_now() - started > 15s; }));
+  for (std::size_t i = 0; i < tasks; ++i) f.client.enqueue({.type = "t"}, {.max_retry = 0});
+  REQUIRE(eventually([&] { return entered == tasks; }));
+
+  for (int i = 0; i < 20; ++i) {
+    CAPTURE(i);
+    const std::size_t calls = f.broker.calls(Operation::upkeep);
+    if (i % 2 == 0) {
+      f.clock->advance(16s);
+    } else {
+      f.clock->step_wall(i % 4 == 1 ? Duration{1h} : Duration{-1h});
+      f.clock->advance(2s);
+    }
+    f.broker.wait_calls(Operation::upkeep, calls + 1);
+    REQUIRE(eventually([&] { return f.clock->sleepers() >= 5; }));
+    CHECK(server.stats().running == tasks);
+  }
+  go.count_down();
+  REQUIRE(f.pass_time_until([&] { return server.stats().succeeded == tasks; }));
+  CHECK(stopped == 0);
+  CHECK(entered == tasks);
+  CHECK(server.stats().recovered == 0);
+  f.shut_down(server);
+}

@@ -1,6 +1,11 @@
 #include "taskmux/detail/upkeep.hpp"
 
+#include <memory>
+#include <string>
+#include <utility>
+
 #include "support/engine.hpp"
+#include "support/pass_on.hpp"
 #include "support/test.hpp"
 
 using namespace taskmux;
@@ -13,13 +18,28 @@ namespace {
 struct Keeping : Engine {
   int trims = 0;
   detail::Upkeep upkeep{
-      {broker, settler, health, clock,
+      {broker, settler, registry, health, clock,
        [] {
          return ServerInfo{.host = "h", .pid = 1, .id = "s1", .concurrency = 2, .status = "active"};
        },
        [this] { ++trims; }},
       {"default"},
       {2s, 5s, 10s}};
+
+  /// Lets `length` pass as the upkeep's thread would see it.
+  void pass(Duration length) {
+    const SteadyTime end = clock->steady_now() + length;
+    for (SteadyTime next = *upkeep.run_once(); next <= end; next = *upkeep.run_once()) {
+      clock->advance(std::chrono::duration_cast<Duration>(next - clock->steady_now()));
+    }
+    clock->advance(std::chrono::duration_cast<Duration>(end - clock->steady_now()));
+  }
+
+  /// Has a task taken by a worker of another server, which will not be heard of again.
+  void lose(const std::string& id) {
+    enqueue(broker, message(id));
+    take_one(broker);
+  }
 };
 
 }  // namespace
@@ -41,8 +61,7 @@ TEST_CASE("upkeep forwards, recovers and expires, every two seconds", "[upkeep]"
   CHECK(k.state("kept") == std::nullopt);
   CHECK(k.state("lost") == TaskState::active);
 
-  k.clock->advance(10s);
-  k.upkeep.run_once();
+  k.pass(12s);
   k.carry_out();
   CHECK(k.state("lost") == TaskState::pending);
   CHECK(k.memory.find("default", "lost")->last_error == "worker lost");
@@ -114,4 +133,148 @@ TEST_CASE("a role that keeps failing beside others that work is told of once", "
   k.upkeep.run_once();
   CHECK(k.health.health().healthy);
   CHECK(k.health_changes.size() == 2);
+}
+
+TEST_CASE("lost runs are looked for after a whole lease of steps on time", "[upkeep][clock]") {
+  Keeping k;
+  k.lose("lost");
+  k.clock->advance(12s);
+  k.pass(9s);
+  CHECK(k.settler.unsettled() == 0);
+  k.pass(3s);
+  CHECK(k.settler.unsettled() == 1);
+}
+
+TEST_CASE("after a pause of all servers the owners of runs come first", "[upkeep][clock]") {
+  Keeping k;
+  k.pass(20s);
+  enqueue(k.broker, message("t1"));
+  const Run run = take_one(k.broker);  // Of another server, which pauses too.
+  k.clock->advance(1h);
+  SECTION("an owner that extends in time keeps its run") {
+    for (int i = 0; i < 10; ++i) {
+      k.pass(2s);
+      CHECK(extend(k.broker, run).status == LeaseStatus::ok);
+    }
+    CHECK(k.settler.unsettled() == 0);
+  }
+  SECTION("one that does not come back loses it") {
+    k.pass(12s);
+    CHECK(k.settler.unsettled() == 1);
+  }
+}
+
+TEST_CASE("a pause within a turn breaks contact as well", "[upkeep][clock]") {
+  // The process is stopped while the heartbeat is on its way.
+  struct Pausing : PassOn {
+    using PassOn::PassOn;
+    void heartbeat(const ServerInfo& server, Duration lifetime) override {
+      PassOn::heartbeat(server, lifetime);
+      clock->advance(std::exchange(pause, Duration{0}));
+    }
+    std::shared_ptr<ManualClock> clock{};
+    Duration pause{};
+  };
+  Engine e;
+  Pausing pausing{e.memory};
+  pausing.clock = e.clock;
+  detail::Upkeep upkeep{{pausing, e.settler, e.registry, e.health, e.clock,
+                         [] { return ServerInfo{.id = "s1"}; }, [] {}},
+                        {"default"},
+                        {2s, 5s, 10s}};
+  for (int i = 0; i < 20; ++i) {
+    upkeep.run_once();
+    e.clock->advance(1s);
+  }
+  enqueue(e.broker, message("t1"));
+  take_one(e.broker);
+  pausing.pause = 1min;
+  for (int i = 0; i < 9; ++i) {
+    upkeep.run_once();
+    e.clock->advance(1s);
+  }
+  CHECK(pausing.pause == 0s);
+  CHECK(e.settler.unsettled() == 0);
+}
+
+TEST_CASE("a step of the wall clock is no pause, and loses no run", "[upkeep][clock]") {
+  Keeping k;
+  k.pass(20s);
+  enqueue(k.broker, message("held"));
+  const Run run = take_one(k.broker);
+  k.lose("lost");
+  k.clock->step_wall(GENERATE(Duration{1h}, Duration{-1h}));
+  for (int i = 0; i < 6; ++i) {
+    k.pass(2s);
+    CHECK(extend(k.broker, run).status == LeaseStatus::ok);
+  }
+  k.carry_out();
+  CHECK(k.state("lost") == TaskState::pending);
+  CHECK(k.state("held") == TaskState::active);
+}
+
+TEST_CASE("an outage of the broker breaks contact, a short failure does not", "[upkeep]") {
+  Keeping k;
+  k.pass(20s);
+  k.lose("lost");
+  k.pass(4s);
+  k.broker.fail(Operation::upkeep);
+  k.broker.fail(Operation::heartbeat);
+  const bool outage = GENERATE(false, true);
+  k.pass(outage ? 6s : 2s);
+  k.broker.recover();
+  k.pass(outage ? 9s : 7s);
+  CHECK(k.settler.unsettled() == (outage ? 0 : 1));
+  k.pass(3s);
+  CHECK(k.settler.unsettled() == 1);
+}
+
+TEST_CASE("a failed step is repeated soon", "[upkeep]") {
+  Keeping k;
+  k.broker.fail(Operation::upkeep, 1);
+  CHECK(*k.upkeep.run_once() - k.clock->steady_now() == 625ms);
+  k.clock->advance(625ms);
+  CHECK(*k.upkeep.run_once() - k.clock->steady_now() == 2s);
+}
+
+TEST_CASE("a server's own run is not taken over, however late its lease is extended",
+          "[upkeep][clock]") {
+  Keeping k;
+  k.pass(20s);
+  enqueue(k.broker, message("own"));
+  const auto runs = k.take_runs();  // Its keeper is stuck: nothing extends it.
+  k.begin(*runs.at(0));
+  k.lose("lost");
+  k.pass(14s);
+  CHECK(k.settler.unsettled() == 1);
+  k.carry_out();
+  CHECK(k.state("lost") == TaskState::pending);
+  CHECK(settle(k.broker, completed(runs[0]->run())) == SettleStatus::applied);
+}
+
+TEST_CASE("where upkeep is rare, the broker is asked in between whether it is there", "[upkeep]") {
+  Keeping k;
+  detail::Upkeep rare{{k.broker, k.settler, k.registry, k.health, k.clock,
+                       [] { return ServerInfo{.id = "s1"}; }, [] {}},
+                      {"default"},
+                      {1min, 1min, 10s}};
+  const auto pass = [&](Duration length) {
+    const SteadyTime end = k.clock->steady_now() + length;
+    while (k.clock->steady_now() < end) {
+      k.clock->advance(
+          std::chrono::duration_cast<Duration>(*rare.run_once() - k.clock->steady_now()));
+    }
+  };
+  pass(30s);
+  k.lose("lost");
+  pass(32s);
+  CHECK(k.broker.calls(Operation::ping) >= 20);
+  CHECK(k.broker.calls(Operation::upkeep) == 2);
+  CHECK(k.settler.unsettled() == 1);
+}
+
+TEST_CASE("where upkeep is frequent, no further call is made", "[upkeep]") {
+  Keeping k;
+  k.pass(1min);
+  CHECK(k.broker.calls(Operation::ping) == 0);
 }

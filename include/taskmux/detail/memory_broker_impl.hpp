@@ -301,7 +301,8 @@ inline UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
       reply.expired += queue.expire(now, request.limit, dead);
       queue.ids().expire(now.steady, request.limit);
       if (request.recover) {
-        reply.more |= queue.recover(now, request.lease, request.limit, token_, reply.lost);
+        reply.more |= queue.recover(now, request.lease, request.limit, request.own, token_,
+                                    reply.lost);
       }
       reply.more |=
           queue.has_due(now) || queue.has_expired(now) || queue.ids().has_expired(now.steady);

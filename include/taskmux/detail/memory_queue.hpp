@@ -234,11 +234,13 @@ class MemoryQueue {
     return reply;
   }
 
-  /// Takes over up to `limit` runs whose workers are lost. Returns whether there are more.
-  bool recover(MemoryNow now, Duration lease, std::size_t limit, std::uint64_t& token,
-               std::vector<Run>& lost) {
+  /// Takes over up to `limit` runs whose workers are lost, none of `own`. Returns whether there are
+  /// more.
+  bool recover(MemoryNow now, Duration lease, std::size_t limit, std::span<const Run> own,
+               std::uint64_t& token, std::vector<Run>& lost) {
     for (MemoryTask* task = active_.front(); task; task = MemoryTaskList::after(*task)) {
       if (later(task->lease_end, memory_recovery_delay) > now.steady) continue;
+      if (std::ranges::find(own, task->token, &Run::token) != own.end()) continue;
       if (limit-- == 0) return true;
       lost.emplace_back();
       lost.back() = start(*task, now, lease, ++token);

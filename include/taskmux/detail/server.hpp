@@ -486,8 +486,8 @@ class ServerEngine {
                    config_.lease};
   ArchiveTrimmer trimmer_{broker_, config_.archive, config_.hooks.before_evict, config_.logger,
                           [this] { return stopped_.load(std::memory_order_relaxed); }};
-  Upkeep upkeep_{{broker_, settler_, health_, environment_->clock, [this] { return describe(); },
-                  [this] { ask_for_trimming(); }},
+  Upkeep upkeep_{{broker_, settler_, registry_, health_, environment_->clock,
+                  [this] { return describe(); }, [this] { ask_for_trimming(); }},
                  queues_,
                  {config_.upkeep_interval, config_.heartbeat_interval, config_.lease}};
 
