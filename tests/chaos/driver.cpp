@@ -47,6 +47,7 @@ class Place {
 
   void start() {
     name_ = role_ + "." + std::to_string(++incarnations_);
+    stops_ = 0;
     std::vector<std::string> arguments = arguments_of_(name_);
     arguments.insert(arguments.begin(), "/proc/self/exe");
     process_ = std::make_unique<test::ChildProcess>(arguments, directory_ / (name_ + ".log"));
@@ -64,12 +65,21 @@ class Place {
   std::string name() { return running() ? name_ : std::string{}; }
   void signal(int number) { process_->signal(number); }
 
+  /// Stops overlap: the process goes on when the last of them ends.
+  void stop() {
+    if (++stops_ == 1) signal(SIGSTOP);
+  }
+  void resume() {
+    if (--stops_ == 0) signal(SIGCONT);
+  }
+
  private:
   const std::string role_;
   const std::function<std::vector<std::string>(const std::string&)> arguments_of_;
   const std::filesystem::path directory_;
   LedgerWriter& ledger_;
   int incarnations_ = 0;
+  int stops_ = 0;
   std::string name_;
   std::unique_ptr<test::ChildProcess> process_;
 };
@@ -217,7 +227,7 @@ class Trial {
     for (Place* place : places) {
       const std::string name = place->name();
       if (name.empty()) continue;
-      place->signal(SIGSTOP);
+      place->stop();
       stopped.emplace_back(place, name);
     }
     later(began + fault.length, [this, stopped, began, fault] {
@@ -225,7 +235,7 @@ class Trial {
       for (const auto& [place, name] : stopped) {
         ledger_.write_at(began, EventKind::fault, name, (ended - began).count(),
                          to_string(fault.kind));
-        if (place->name() == name) place->signal(SIGCONT);
+        if (place->name() == name) place->resume();
       }
     });
   }

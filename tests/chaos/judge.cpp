@@ -9,6 +9,7 @@
 #include <set>
 #include <utility>
 
+#include "plan.hpp"
 #include "work.hpp"
 
 namespace taskmux::chaos {
@@ -59,9 +60,10 @@ struct FaultRecord {
   std::string target{};
   Instant from{};
   Instant to{};
+  bool of_all = false;  ///< Everybody stopped at once: no reason to take a run for lost.
 
   bool concerns(const std::string& process) const {
-    return target == process || target == "redis" || target == "line" || target == "all";
+    return target == process || target == "redis" || target == "line";
   }
   bool overlaps(Instant begin, Instant end) const { return from <= end && to >= begin; }
 };
@@ -69,17 +71,18 @@ struct FaultRecord {
 class Faults {
  public:
   void add(const Event& event) {
-    records_.push_back({event.id, event.at, event.at + Instant{event.number}});
+    records_.push_back({event.id, event.at, event.at + Instant{event.number},
+                        event.detail == to_string(FaultKind::stop_everybody)});
   }
   void add_end(const Event& event) { ends_.push_back({event.id, event.at, event.at}); }
 
   const std::vector<FaultRecord>& all() const { return records_; }
   const std::vector<FaultRecord>& ends() const { return ends_; }
 
-  /// Whether something can have kept `process` from going on between two instants.
+  /// Whether something between two instants is a reason to take a run of `process` for lost.
   bool hit(const std::string& process, Instant begin, Instant end) const {
     const auto hits = [&](const FaultRecord& fault) {
-      return fault.concerns(process) && fault.overlaps(begin, end);
+      return !fault.of_all && fault.concerns(process) && fault.overlaps(begin, end);
     };
     return std::ranges::any_of(records_, hits) || std::ranges::any_of(ends_, hits);
   }
@@ -93,8 +96,7 @@ class Faults {
   /// The fault whose end let `process` go on shortly before `at`.
   const FaultRecord* resumed(const std::string& process, Instant at) const {
     for (const FaultRecord& fault : records_) {
-      const bool of_process = fault.target == process || fault.target == "all";
-      if (of_process && fault.to <= at && at - fault.to <= shortly) return &fault;
+      if (fault.target == process && fault.to <= at && at - fault.to <= shortly) return &fault;
     }
     return nullptr;
   }

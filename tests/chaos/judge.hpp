@@ -24,7 +24,7 @@ enum class Rule {
   counters,
   /// A task starts again only after an attempt that failed, snoozed or was stopped; or if a fault hit
   /// the process of its last run, Redis or the line, between the two starts. After a success that its
-  /// worker saw recorded, it never does. One start is excused for each thread of a process that was
+  /// worker saw recorded, it never does; nor because everybody was stopped, which loses no run. One start is excused for each thread of a process that was
   /// stopped, within 50 ms of its going on: it may have been about to begin when it was stopped.
   no_second_run,
   /// Nothing is archived that never started.

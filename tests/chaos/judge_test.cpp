@@ -29,8 +29,8 @@ class Book {
               const std::string& detail = {}, const std::string& process = "worker-0.1") {
     add(process, kind, id, number, detail);
   }
-  void fault(const std::string& target) {
-    add("driver", EventKind::fault, target, 0, "kill worker");
+  void fault(const std::string& target, FaultKind kind = FaultKind::kill_worker) {
+    add("driver", EventKind::fault, target, 0, std::string{to_string(kind)});
   }
   void pass(Instant time) { at_ += time; }
 
@@ -222,6 +222,8 @@ TEST_CASE("the judge finds each kind of wrong run", "[chaos]") {
       return event.id == "done" && event.kind == EventKind::settled;
     });
     book.fault("worker-1.1");
+    book.fault("worker-0.1", FaultKind::stop_everybody);
+    book.pass(1s);
     book.worker(EventKind::start, "done", 4);
     expected = {Rule::no_second_run};
   }

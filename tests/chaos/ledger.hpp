@@ -27,7 +27,7 @@ enum class EventKind {
   later,    ///< The handler is about to snooze.
   stopped,  ///< The handler ends unfinished, since it was asked to stop. Detail: the reason.
   settled,  ///< The broker has recorded the end of a run. Detail: the change, as TaskEvent names it.
-  // The driver's; `id` is the name of the process that was hit, or "redis", "line" or "all":
+  // The driver's; `id` is the name of the process that was hit, or "redis" or "line":
   fault,  ///< `number`: microseconds for which it lasted. Detail: what was done.
   gone,   ///< The process has ended. Detail: how.
 };

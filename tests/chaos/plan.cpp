@@ -42,6 +42,63 @@ const std::vector<Scenario>& scenarios() {
                   {FaultKind::kill_producer, 2},
                   {FaultKind::end_worker, 2}},
        .mix = everyday},
+      {.name = "redis",
+       .purpose = "Redis is killed, stopped, loses its scripts and its connections",
+       .faults = {{FaultKind::kill_redis, 2, 50ms, 1s},
+                  {FaultKind::stop_redis, 2, 500ms, 2500ms},
+                  {FaultKind::flush_scripts, 2},
+                  {FaultKind::kill_clients, 2, 200ms, 1s}},
+       .mix = everyday},
+      {.name = "line",
+       .purpose = "the line to Redis cuts replies, is slow, and carries little",
+       .proxy = true,
+       .faults = {{FaultKind::cut_replies, 3, 300ms, 1500ms},
+                  {FaultKind::delay_line, 1, 1s, 2s},
+                  {FaultKind::slow_line, 1, 1s, 3s},
+                  {FaultKind::kill_worker, 1}},
+       .mix = everyday},
+      {.name = "pause",
+       .purpose = "workers are stopped past their leases",
+       .length = 10s,
+       .faults = {{FaultKind::stop_worker, 3, 6s, 9s}},
+       .mix = everyday},
+      {.name = "suspend",
+       .purpose = "everybody is stopped past all leases, and no run is lost by that",
+       .workers = 2,
+       .per_second = 15,
+       // A server looks for lost runs after a whole lease of contact.
+       .calm = 7s,
+       .faults = {{FaultKind::stop_everybody, 1, 7s, 9s}},
+       .mix = {{WorkKind::quick, 10},
+               {WorkKind::medium, 10},
+               {WorkKind::once, 20},
+               {WorkKind::slow, 15}}},
+      {.name = "poison",
+       .purpose = "tasks kill their workers, and take no innocent ones along",
+       .per_second = 60,
+       .length = 3s,
+       .faults = {{FaultKind::kill_worker, 1}},
+       .mix = {{WorkKind::quick, 120},
+               {WorkKind::medium, 120},
+               {WorkKind::once, 5},
+               {WorkKind::slow, 2},
+               {WorkKind::poison, 1}}},
+      {.name = "mixed",
+       .purpose = "everything at once",
+       .proxy = true,
+       .length = 15s,
+       .faults = {{FaultKind::kill_worker, 4},
+                  {FaultKind::kill_producer, 2},
+                  {FaultKind::end_worker, 2},
+                  {FaultKind::stop_worker, 2, 100ms, 9s},
+                  {FaultKind::kill_redis, 2, 50ms, 2s},
+                  {FaultKind::stop_redis, 1, 500ms, 4s},
+                  {FaultKind::kill_clients, 2, 200ms, 1s},
+                  {FaultKind::flush_scripts, 1},
+                  {FaultKind::cut_replies, 2, 300ms, 1500ms},
+                  {FaultKind::delay_line, 1, 1s, 2s},
+                  {FaultKind::slow_line, 1, 1s, 2s}},
+       .mix = everyday},
   };
   return all;
 }
@@ -59,8 +116,7 @@ std::vector<Fault> make_plan(const Scenario& scenario, std::uint64_t seed) {
   for (const FaultShare& share : scenario.faults) {
     for (unsigned i = 0; i < share.count; ++i) {
       Fault fault{.kind = share.kind};
-      // The first moments are for work to come into being.
-      fault.at = dice.between(500ms, scenario.length);
+      fault.at = dice.between(scenario.calm, scenario.length);
       fault.length = dice.between(share.least, share.most);
       const bool of_producer = share.kind == FaultKind::kill_producer;
       fault.target = dice.below(of_producer ? scenario.producers : scenario.workers);

@@ -54,7 +54,9 @@ struct Scenario {
   int per_second = 150;  ///< Tasks of each producer.
   int max_crashes = 3;
   bool proxy = false;  ///< Whether workers and producers reach Redis through the proxy.
-  std::chrono::milliseconds length = std::chrono::seconds{8};  ///< How long faults come.
+  /// How long no fault comes at first, so that there is work.
+  std::chrono::milliseconds calm{500};
+  std::chrono::milliseconds length = std::chrono::seconds{8};  ///< No fault begins later.
   std::vector<FaultShare> faults{};
   Mix mix{};
 };

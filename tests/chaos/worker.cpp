@@ -73,6 +73,16 @@ Duration length_of(WorkKind kind, std::string_view id) {
   }
 }
 
+/// Works for `length`, in steps, so that a pause of the process makes it end later. False if it was
+/// asked to stop.
+bool work(const Context& context, Duration length) {
+  constexpr Duration step = 20ms;
+  for (; length > step; length -= step) {
+    if (!context.wait_for(step)) return false;
+  }
+  return context.wait_for(length);
+}
+
 class Handlers {
  public:
   explicit Handlers(LedgerWriter& ledger) : ledger_{ledger} {}
@@ -82,7 +92,7 @@ class Handlers {
     const WorkKind kind = work_kind(task.type);
     if (kind == WorkKind::poison) std::abort();
     const Duration length = length_of(kind, context.task_id());
-    if (length > 0ms && !context.wait_for(length)) return attempt.stop(context.stop_reason());
+    if (length > 0ms && !work(context, length)) return attempt.stop(context.stop_reason());
     switch (kind) {
       case WorkKind::flaky:
         return context.retry_count() < flaky_failures ? attempt.fail() : attempt.succeed();
