@@ -30,6 +30,7 @@ set(taskmux_headers
     include/taskmux/detail/run_state.hpp
     include/taskmux/detail/serve_mux.hpp
     include/taskmux/detail/server.hpp
+    include/taskmux/detail/settlement.hpp
     include/taskmux/detail/settler.hpp
     include/taskmux/detail/task_events.hpp
     include/taskmux/detail/thread.hpp

@@ -97,6 +97,11 @@ enum class SettleStatus {
             ///< it.
   unknown,  ///< It may or may not have been applied: repeat it. One that was applied then comes
             ///< back as stale.
+  later,  ///< It was not tried, since the exchange carried no more: hand it in again with the next
+          ///< one.
+  /// It does not get through to the broker, however often it is tried, because of the size of its
+  /// result: settle the run without that. It may have been applied, as for `unknown`.
+  too_large,
 };
 
 /// How many tasks to take of a queue.
@@ -140,7 +145,8 @@ struct ExchangeRequest {
 };
 
 struct ExchangeReply {
-  std::vector<SettleStatus> settled{};  ///< One for each settlement, in their order.
+  /// One for each settlement, in their order. Not all of them are `later`.
+  std::vector<SettleStatus> settled{};
   std::vector<Run> runs{};  ///< By queue in the order of the quotas; oldest first within a queue.
   Time now{};               ///< The broker's clock at this exchange.
   std::optional<Time> next_due{};  ///< The earliest time in scheduled or retry of the queues asked

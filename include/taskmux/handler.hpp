@@ -149,7 +149,8 @@ class Context {
 
   /// Sets what is kept with the task (see EnqueueOptions::retention); the last call counts. Written
   /// when the run is settled. Throws Error{payload_too_large} for more than
-  /// ServerConfig::max_result_bytes; what was set before then stays.
+  /// ServerConfig::max_result_bytes; what was set before then stays. If the connection to the broker is too
+  /// slow for it, the task is archived with that reason although its handler succeeded.
   void set_result(std::string result);
 
   /// Keeps a value for the handlers and middleware further in; replaces one of the same name.

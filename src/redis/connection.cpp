@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -394,11 +395,12 @@ void Connection::check_server(ReplyView info) {
 }
 
 void Connection::pipeline(const Commands& commands, std::vector<Reply>& replies,
-                          SteadyTime deadline) {
+                          Patience& patience) {
   require_usable();
   const auto before = replies.size();
   const auto wanted = before + commands.size();
   auto unsent = commands.bytes();
+  auto moved_before = moved_;
   for (bool writable = true, open = true;;) {
     if (writable && !unsent.empty()) writable = write_some(unsent);
     while (replies.size() < wanted) {
@@ -409,8 +411,15 @@ void Connection::pipeline(const Commands& commands, std::vector<Reply>& replies,
     if (replies.size() == wanted && unsent.empty()) return;
     if (!open || replies.size() == wanted)
       fail_closed(unsent.size() == commands.bytes().size() && replies.size() == before);
-    if (wait(writable && !unsent.empty(), false, deadline) == Readiness::timed_out)
-      fail(Errc::unavailable, "no answer in time");
+    if (moved_ != moved_before) patience.progressed(steady_clock::now());
+    moved_before = moved_;
+    if (!wait_patiently(writable && !unsent.empty(), patience)) {
+      broken_ = true;
+      throw TimedOut{failure(patience.was_moving()
+                                 ? "no full answer in time: the line is too slow for the call"
+                                 : "no answer in time"),
+                     patience.was_moving()};
+    }
     open = read_some();
   }
 }
@@ -473,7 +482,27 @@ void Connection::require_usable() const {
   if (broken_) throw Error{Errc::unavailable, failure("the connection was lost before")};
 }
 
-Connection::Readiness Connection::wait(bool for_write, bool for_wake, SteadyTime deadline) const {
+bool Connection::wait_patiently(bool for_write, Patience& patience) {
+  // What was written lies in the kernel for as long as a slow line takes to carry it: that it becomes
+  // less is progress too.
+  std::optional<std::size_t> before;
+  for (;;) {
+    const auto look = patience.next_look(steady_clock::now());
+    if (wait(for_write, false, look) == Readiness::ready) return true;
+    const auto left = bytes_in_kernel();
+    const auto now = steady_clock::now();
+    if (before && left < *before) patience.progressed(now);
+    before = left;
+    if (now >= patience.deadline()) return false;
+  }
+}
+
+std::size_t Connection::bytes_in_kernel() const noexcept {
+  int bytes = 0;
+  return ioctl(socket_.get(), TIOCOUTQ, &bytes) == 0 ? static_cast<std::size_t>(bytes) : 0;
+}
+
+Connection::Readiness Connection::wait(bool for_write, bool for_wake, SteadyTime deadline) {
   std::array<pollfd, 2> watched{};
   watched[0].fd = socket_.get();
   watched[0].events = static_cast<short>(for_write ? POLLIN | POLLOUT : POLLIN);
@@ -482,7 +511,7 @@ Connection::Readiness Connection::wait(bool for_write, bool for_wake, SteadyTime
   for (;;) {
     const auto left = time_until(deadline);
     const int ready = ppoll(watched.data(), for_wake ? 2 : 1, &left, nullptr);
-    if (ready < 0 && errno != EINTR) throw Error{Errc::unavailable, failure(cause_of(errno))};
+    if (ready < 0 && errno != EINTR) fail(Errc::unavailable, cause_of(errno));
     if (ready > 0) return watched[1].revents != 0 ? Readiness::woken : Readiness::ready;
     if (steady_clock::now() >= deadline) return Readiness::timed_out;
   }
@@ -494,6 +523,7 @@ bool Connection::write_some(std::string_view& bytes) {
         ::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (count >= 0) {
       bytes.remove_prefix(static_cast<std::size_t>(count));
+      moved_ += static_cast<std::uint64_t>(count);
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
       return true;
     } else if (errno == EPIPE || errno == ECONNRESET) {
@@ -517,6 +547,7 @@ bool Connection::read_some() {
       fail(Errc::unavailable, cause_of(errno));
     }
     const auto size = static_cast<std::size_t>(count);
+    moved_ += size;
     if (redisReaderFeed(reader_.get(), buffer.data(), size) != REDIS_OK)
       fail(Errc::protocol, std::string{"can't read the answer: "} + reader_->errstr);
     if (reader_->len - reader_->pos > longest_unparsed)

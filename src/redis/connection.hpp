@@ -3,6 +3,8 @@
 #include <hiredis/hiredis.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -89,8 +91,58 @@ class NothingSent : public Error {
   using Error::Error;
 };
 
+/// A call was given up: its time was over before all replies had come.
+class TimedOut : public Error {
+ public:
+  TimedOut(const std::string& text, bool was_moving)
+      : Error{Errc::unavailable, text}, was_moving_{was_moving} {}
+
+  /// Whether bytes still moved: the line is too slow for the call, rather than silent.
+  bool was_moving() const noexcept { return was_moving_; }
+
+ private:
+  bool was_moving_;
+};
+
+/// How long a call waits. It ends at `deadline()`, which each byte that moves, in either direction, puts
+/// off to `after_progress` later, but never beyond `last`. A plain value of one call.
+class Patience {
+ public:
+  using Span = SteadyTime::duration;
+
+  /// Nothing puts the deadline off.
+  Patience(SteadyTime deadline) : Patience{deadline, Span{0}, deadline} {}
+  Patience(SteadyTime deadline, Span after_progress, SteadyTime last)
+      : deadline_{std::min(deadline, last)}, after_progress_{after_progress}, last_{last} {}
+
+  SteadyTime deadline() const noexcept { return deadline_; }
+  /// Whether the call ran into its last limit, although bytes moved.
+  bool was_moving() const noexcept {
+    return moved_ && after_progress_ > Span{0} && deadline_ == last_;
+  }
+
+  void progressed(SteadyTime now) {
+    moved_ = true;
+    deadline_ = std::max(deadline_, std::min(now + after_progress_, last_));
+  }
+
+  /// When to look next whether bytes have moved that the kernel holds.
+  SteadyTime next_look(SteadyTime now) const {
+    constexpr Span longest = std::chrono::milliseconds{100};
+    const Span step = after_progress_ > Span{0} ? after_progress_ / 8 : longest;
+    return std::min(deadline_, now + std::min(step, longest));
+  }
+
+ private:
+  SteadyTime deadline_;
+  Span after_progress_;
+  SteadyTime last_;
+  bool moved_ = false;
+};
+
 /// One connection to one server, made by its constructor: resolved, connected, logged in, the
-/// version checked. RESP2. Deadlines are of the machine's steady clock and bind a call as a whole.
+/// version checked. RESP2. Deadlines are of the machine's steady clock and bind a call as a whole;
+/// pipeline() can also take a Patience, whose deadline bytes that move put off.
 ///
 /// A call that fails leaves it broken: what the server still sends can't be told apart any more, so
 /// that every later call throws Error{unavailable}. Writes never raise SIGPIPE.
@@ -108,10 +160,13 @@ class Connection {
 
   /// Sends `commands` and appends one reply for each to `replies`, in order; error replies are
   /// replies too. Reads while it writes, so that a pipeline of any length can't block itself.
-  /// Throws Error{unavailable} when the peer is gone or `deadline` passes, with the replies that
-  /// came until then appended; whether the others were executed is not known, except for
-  /// NothingSent. Throws Error{protocol} for bytes that are not RESP, or nest too deep.
-  void pipeline(const Commands& commands, std::vector<Reply>& replies, SteadyTime deadline);
+  /// Throws Error{unavailable} when the peer is gone, and TimedOut when `patience` ends, with the
+  /// replies that came until then appended; whether the others were executed is not known, except
+  /// for NothingSent. Throws Error{protocol} for bytes that are not RESP, or nest too deep.
+  void pipeline(const Commands& commands, std::vector<Reply>& replies, Patience& patience);
+  void pipeline(const Commands& commands, std::vector<Reply>& replies, Patience&& patience) {
+    pipeline(commands, replies, patience);
+  }
 
   /// As above, with all replies or none.
   std::vector<Reply> pipeline(const Commands& commands, SteadyTime deadline);
@@ -133,6 +188,9 @@ class Connection {
   /// Whether it can take another request: nothing has failed, the peer has not closed, and nothing
   /// unasked for has arrived. One system call, no round trip.
   bool healthy() const noexcept;
+
+  /// Bytes that were written and read since it was made.
+  std::uint64_t moved() const noexcept { return moved_; }
 
   /// The id for CLIENT TRACKING ... REDIRECT, as of login.
   std::int64_t client_id() const noexcept { return client_id_; }
@@ -168,7 +226,11 @@ class Connection {
   void ask_kind_of_server(ReplyView refusal, SteadyTime deadline);
   void check_version();
   void require_usable() const;
-  Readiness wait(bool for_write, bool for_wake, SteadyTime deadline) const;
+  Readiness wait(bool for_write, bool for_wake, SteadyTime deadline);
+  /// As wait(), for a call; false at the end of `patience`.
+  bool wait_patiently(bool for_write, Patience& patience);
+  /// Bytes that were written and that the peer has not taken yet.
+  std::size_t bytes_in_kernel() const noexcept;
   /// Writes what the socket takes now and removes it from `bytes`; false if the peer is gone.
   bool write_some(std::string_view& bytes);
   /// Reads what is there now; false if the peer has closed.
@@ -182,6 +244,7 @@ class Connection {
   ServerFacts server_;
   std::int64_t client_id_ = 0;
   std::uint64_t contact_ = 0;
+  std::uint64_t moved_ = 0;
   bool broken_ = false;
   std::string_view operation_ = "connect to";
   std::unique_ptr<redisReader, FreeReader> reader_;

@@ -10,6 +10,7 @@
 #include "redis/operations.hpp"
 #include "redis/runs.hpp"
 #include "redis/wire.hpp"
+#include "taskmux/detail/settlement.hpp"
 
 namespace taskmux::redis {
 namespace {
@@ -68,7 +69,11 @@ class Exchanger {
 
   ExchangeReply run() {
     reply_.settled.assign(request_.settlements.size(), SettleStatus::unknown);
-    for (std::size_t i = 0; i < request_.settlements.size(); ++i) add(i);
+    choose();
+    if (lone_) {
+      run_lone();
+      return std::move(reply_);
+    }
     bound_quotas();
 
     std::vector<Call> calls;
@@ -104,6 +109,42 @@ class Exchanger {
     std::vector<std::string> queues{};
     std::vector<const LostTake*> calls{};
   };
+
+  /// Adds the settlements that this exchange carries: as many as the line carries in a fraction of the
+  /// time that a call may take. One that is larger by itself goes alone, so that nothing shares its fate.
+  void choose() {
+    std::size_t left = store_.transport().line().budget();
+    bool any = false;
+    for (std::size_t i = 0; i < request_.settlements.size(); ++i) {
+      const std::size_t bytes = detail::bytes_of(request_.settlements[i]);
+      if (lone_ || (any && bytes > left)) {
+        reply_.settled[i] = SettleStatus::later;
+        continue;
+      }
+      if (bytes > left) lone_ = i;
+      left -= std::min(left, bytes);
+      any = true;
+      add(i);
+    }
+  }
+
+  /// Settles the one that is too large to go with others, and takes nothing.
+  void run_lone() {
+    reply_.more = !request_.quotas.empty();
+    reply_.lost_takes.assign(request_.lost_takes.begin(), request_.lost_takes.end());
+    if (chunks_.empty()) return finish();  // stale without asking
+    Chunk& chunk = chunks_.front();
+    const std::vector<Call> calls{std::move(chunk.call)};
+    try {
+      read_settled(chunk, store_.run(calls).front());
+    } catch (const TimedOut& late) {
+      if (!late.was_moving() || !request_.settlements[*lone_].result) throw;
+      store_.faults().failed(Duty::settle, chunk.queue, late);
+      reply_.settled[*lone_] = SettleStatus::too_large;
+      return;
+    }
+    finish();
+  }
 
   void add(std::size_t item) {
     const Settlement& settlement = request_.settlements[item];
@@ -143,7 +184,7 @@ class Exchanger {
       const std::string_view lock = lock_of(message, store_.keys(message.queue));
       if (!lock.empty()) add({"!", lock});
     };
-    if (settlement.result) add({"=", *settlement.result});
+    if (settlement.result && detail::keeps_task(settlement)) add({"=", *settlement.result});
     switch (settlement.action) {
       case SettleAction::complete:
         if (message.retention.count() > 0) {
@@ -305,7 +346,7 @@ class Exchanger {
     call.args.push_back(micros(request_.lease));
     call.args.push_back(hex_of_block(block_));
     call.args.push_back(text(static_cast<std::int64_t>(std::min(free_workers, most_runs))));
-    call.args.push_back(text(bound::bytes));
+    call.args.push_back(text(static_cast<std::int64_t>(store_.transport().line().budget())));
     call.args.push_back(text(bound::forward));
     call.args.push_back(text(store_.longest_message()));
     call.args.push_back(text(static_cast<std::int64_t>(next_number_)));
@@ -470,7 +511,8 @@ class Exchanger {
   std::vector<Recall> recalls_;
   std::vector<Share> shares_;
   std::size_t next_number_ = 0;  // of the runs of this block
-  SteadyTime sent_at_{};  // the last calls
+  std::optional<std::size_t> lone_;  // the settlement that goes alone
+  SteadyTime sent_at_{};             // the last calls
   std::size_t wanted_ = 0;
   std::size_t taken_ = 0;
   std::optional<Error> first_error_;

@@ -53,10 +53,16 @@ struct Target {
 /// One run of calls on its way: to the servers, once more where that is safe, and its replies.
 class Batch {
  public:
-  Batch(Router& router, const RedisOptions& options, std::span<const Call> calls, Wait wait)
-      : router_{router}, options_{options}, calls_{calls}, wait_{wait} {
-    deadline_ = steady_clock::now() + options.connect_timeout + options.command_timeout;
-    if (wait.wanted()) deadline_ += wait.timeout;
+  Batch(Router& router, LineRate& line, const RedisOptions& options, std::span<const Call> calls,
+        Wait wait)
+      : router_{router},
+        line_{line},
+        options_{options},
+        calls_{calls},
+        wait_{wait},
+        silence_{options.command_timeout + (wait.wanted() ? wait.timeout : Duration{0})},
+        deadline_{steady_clock::now() + options.connect_timeout + silence_},
+        last_{deadline_ + (Transport::longest_call - 1) * options.command_timeout} {
     result_.replies.resize(calls.size());
     result_.replicas.resize(calls.size());
   }
@@ -80,10 +86,8 @@ class Batch {
     return std::min(deadline_, steady_clock::now() + options_.connect_timeout);
   }
 
-  SteadyTime command_deadline() const {
-    auto deadline = steady_clock::now() + options_.command_timeout;
-    if (wait_.wanted()) deadline += wait_.timeout;
-    return std::min(deadline_, deadline);
+  Patience patience() const {
+    return {std::min(deadline_, steady_clock::now() + silence_), silence_, last_};
   }
 
   /// Null if there is none; then the call has its reply, or `failure_` says why it has not.
@@ -163,7 +167,10 @@ class Batch {
         forgot_scripts = true;
       }
     } catch (const Error& error) {
-      if (!failure_) failure_.emplace(error);
+      if (!failure_) {
+        failure_.emplace(error);
+        if (const auto* late = dynamic_cast<const TimedOut*>(&error)) timed_out_.emplace(*late);
+      }
       router_.doubt();
       // A pool that could not even connect knows that itself; and a connection of an earlier contact
       // tells nothing of the present one.
@@ -198,12 +205,28 @@ class Batch {
     std::vector<Reply> raw;
     raw.reserve(commands.size());
     try {
-      connection.connection->pipeline(commands, raw, command_deadline());
+      pipeline(*connection.connection, commands, raw);
     } catch (const Error&) {
       take_replies(connection, scripts, left, asking, raw);
       throw;
     }
     take_replies(connection, scripts, left, asking, raw);
+  }
+
+  /// Notes how much the line carried, and how fast.
+  void pipeline(Connection& connection, const Commands& commands, std::vector<Reply>& raw) {
+    const auto start = steady_clock::now();
+    const auto moved_before = connection.moved();
+    Patience patience = this->patience();
+    try {
+      connection.pipeline(commands, raw, patience);
+    } catch (const TimedOut&) {
+      line_.timed_out();
+      throw;
+    }
+    deadline_ = std::max(deadline_, patience.deadline());
+    const auto bytes = static_cast<std::size_t>(connection.moved() - moved_before);
+    line_.moved(bytes, steady_clock::now() - start);
   }
 
   std::vector<const Script*> missing_scripts(const PooledConnection& connection,
@@ -272,6 +295,7 @@ class Batch {
 
   WaitedReplies finish() {
     if (!failure_) return std::move(result_);
+    if (!any_answer_ && timed_out_) throw *timed_out_;
     if (!any_answer_) throw *failure_;
     for (auto& reply : result_.replies)
       if (reply.is_nothing()) reply = make_error_reply(lost_code, failure_->what());
@@ -279,13 +303,17 @@ class Batch {
   }
 
   Router& router_;
+  LineRate& line_;
   const RedisOptions& options_;
   const std::span<const Call> calls_;
   const Wait wait_;
-  SteadyTime deadline_;
+  const Duration silence_;  ///< How long nothing may move.
+  SteadyTime deadline_;     ///< Of what has still to begin.
+  const SteadyTime last_;
   WaitedReplies result_;
   bool any_answer_ = false;
   std::optional<Error> failure_;
+  std::optional<TimedOut> timed_out_;  ///< The failure, if it is one.
 };
 
 constexpr std::array<std::uint16_t, 256> crc16_table() {
@@ -333,7 +361,7 @@ Transport::~Transport() = default;
 
 std::vector<Reply> Transport::run(std::span<const Call> calls) {
   require_same_process();
-  return Batch{*router_, options_, calls, {}}.run().replies;
+  return Batch{*router_, line_, options_, calls, {}}.run().replies;
 }
 
 WaitedReplies Transport::run_and_wait(std::span<const Call> calls, int replicas,
@@ -341,7 +369,7 @@ WaitedReplies Transport::run_and_wait(std::span<const Call> calls, int replicas,
   require_same_process();
   // Redis takes a timeout of 0 for none at all.
   timeout = std::max(timeout, std::chrono::milliseconds{1});
-  return Batch{*router_, options_, calls, {replicas, timeout}}.run();
+  return Batch{*router_, line_, options_, calls, {replicas, timeout}}.run();
 }
 
 Reply Transport::run_one(std::string_view operation, const Call& call) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "redis/connection.hpp"
+#include "redis/line_rate.hpp"
 #include "redis/reply.hpp"
 #include "redis/script.hpp"
 #include "taskmux/error.hpp"
@@ -55,8 +56,13 @@ struct WaitedReplies {
 /// among those that are not repeated.
 ///
 /// *While the server is away* one caller at a time tries to connect, at growing intervals with
-/// jitter (RedisOptions::reconnect_min); all others fail at once. The time of any call is bounded
-/// by connect_timeout + command_timeout (+ the time of a WAIT).
+/// jitter (RedisOptions::reconnect_min); all others fail at once.
+///
+/// *How long a call takes.* It is given up when for command_timeout (+ the time of a WAIT) no byte has
+/// moved in either direction, and in any case connect_timeout + `longest_call` times command_timeout
+/// (+ the time of a WAIT) after it began. Before a byte has moved, all its attempts together have
+/// connect_timeout + command_timeout. line() tells how much a call should carry to need a fraction of
+/// that.
 ///
 /// Thread-safe. After fork(), calls in the child throw Error{forked}; destroying it there is
 /// allowed.
@@ -72,7 +78,8 @@ class Transport {
   /// One reply for each, in their order. Error replies are replies, for errc_of() to judge; where
   /// some replies had come before the connection was lost, or other nodes answered, the calls whose
   /// fate is not known get an error reply of code `lost_code`. Throws Error (unavailable,
-  /// unauthorized, protocol, unsupported) only if no reply came at all. No calls: no replies.
+  /// unauthorized, protocol, unsupported) only if no reply came at all; TimedOut if that was for the
+  /// time that it took. No calls: no replies.
   std::vector<Reply> run(std::span<const Call> calls);
 
   /// As run(), then waits on the same connections until `replicas` replicas have acknowledged what
@@ -114,6 +121,12 @@ class Transport {
 
   const RedisOptions& options() const noexcept { return options_; }
 
+  /// What calls learn about the line.
+  const LineRate& line() const noexcept { return line_; }
+
+  /// In command timeouts: a call whose bytes move all the time is given up after this.
+  static constexpr int longest_call = 4;
+
   /// A deadline for one command from now: for use with dedicate().
   SteadyTime command_deadline() const;
 
@@ -123,6 +136,7 @@ class Transport {
   const RedisOptions options_;
   const int process_;
   std::atomic<std::uint64_t> epoch_{1};
+  LineRate line_{options_.command_timeout};
   std::unique_ptr<Router> router_;
 };
 

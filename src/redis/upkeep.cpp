@@ -90,8 +90,10 @@ Call Upkeep::call_on(Store& store, const UpkeepRequest& request, Part& part) {
   // either.
   const bool recover = request.recover && store.in_contact_for(request.lease, call.slot_key);
   const auto limit = std::clamp<std::size_t>(request.limit, 1, bound::upkeep);
-  call.args.insert(call.args.end(), {text(static_cast<std::int64_t>(limit)), micros(request.lease),
-                                     recover ? "1" : "0", text(bound::bytes), text(bound::effort)});
+  call.args.insert(
+      call.args.end(),
+      {text(static_cast<std::int64_t>(limit)), micros(request.lease), recover ? "1" : "0",
+       text(static_cast<std::int64_t>(store.transport().line().budget())), text(bound::effort)});
   for (const std::string& queue : part.queues) {
     const Ranks ranks = ranks_of(queue);
     part.blocks.push_back(store.token_block());

@@ -250,10 +250,11 @@ std::vector<TaskInfo> list(Store& store, std::string_view queue, TaskState state
   if (page.limit == 0) require_queue(store, "list tasks of", queue);
   while (infos.size() < page.limit) {
     const std::size_t wanted = std::min(rows_at_once, page.limit - infos.size());
-    const Reply reply = read_of(store, "list tasks of", queue,
-                                store.call(scripts().list, queue,
-                                           {to_string(state), number(page.offset + infos.size()),
-                                            number(wanted), number(bound::bytes)}));
+    const Reply reply =
+        read_of(store, "list tasks of", queue,
+                store.call(scripts().list, queue,
+                           {to_string(state), number(page.offset + infos.size()), number(wanted),
+                            number(store.transport().line().budget())}));
     reply.expect_array(2);
     const Time now = time_of(reply[0].as_integer());
     for (std::size_t i = 2; i < reply.size(); ++i) {

@@ -191,3 +191,61 @@ TEST_CASE("a run that can't be given back costs nothing and is no refused outcom
   CHECK(e.registry.size() == 0);
   CHECK(e.state("t1") == TaskState::active);
 }
+
+TEST_CASE("what an exchange did not carry is first in the next one", "[settler]") {
+  Engine e;
+  e.broker.enqueue(many("t", 4));
+  for (const auto& run : e.take_runs()) e.settler.finish(run, Outcome::success(), 0.0);
+  e.settler.collect();
+  REQUIRE(e.settler.batch(3).size() == 3);
+  const SettleStatus statuses[] = {SettleStatus::applied, SettleStatus::later, SettleStatus::later};
+  CHECK_FALSE(e.settler.report(statuses, e.clock->steady_now()));
+  CHECK(e.settler.unsettled() == 3);
+  CHECK(e.registry.size() == 3);
+  std::vector<std::string> left;
+  for (const Settlement& each : e.settler.batch(10)) left.push_back(each.run.message->id);
+  CHECK(left == std::vector<std::string>{"t2", "t3", "t4"});
+}
+
+TEST_CASE("a batch is bounded in bytes, and holds one outcome at least", "[settler]") {
+  Engine e;
+  for (const auto& id : {"t1", "t2", "t3"}) {
+    TaskMessage kept = message(id);
+    kept.retention = 1h;
+    enqueue(e.broker, kept);
+  }
+  for (const auto& run : e.take_runs()) {
+    Context{*run}.set_result(std::string(1000, 'r'));
+    e.settler.finish(run, Outcome::success(), 0.0);
+  }
+  e.settler.collect();
+  CHECK(e.settler.batch(10, 10).size() == 1);
+  CHECK(e.settler.batch(10, 2500).size() == 2);
+  CHECK(e.settler.batch(10, 1'000'000).size() == 3);
+}
+
+TEST_CASE("a run whose result does not get through is settled without it", "[settler]") {
+  Engine e;
+  TaskMessage kept = message("t1");
+  kept.retention = 1h;
+  enqueue(e.broker, kept);
+  enqueue(e.broker, message("t2"));
+  const auto runs = e.take_runs();
+  for (const auto& run : runs) Context{*run}.set_result("a result");
+  e.settler.finish(runs.at(0), Outcome::success(), 0.0);
+  e.settler.finish(runs.at(1), Outcome::fail("boom"), 0.0);
+  e.settler.collect();
+  REQUIRE(e.settler.batch(10).size() == 2);
+  const SettleStatus too_large[] = {SettleStatus::too_large, SettleStatus::too_large};
+  CHECK_FALSE(e.settler.report(too_large, e.clock->steady_now()));
+  CHECK(e.settler.unsettled() == 2);
+
+  CHECK(e.carry_out() == std::vector(2, SettleStatus::applied));
+  CHECK(e.state("t1") == TaskState::archived);
+  CHECK(e.memory.find("default", "t1")->last_error ==
+        "the handler succeeded, but its result of 8 bytes is too large for the connection to the "
+        "broker");
+  CHECK(e.state("t2") == TaskState::retry);
+  CHECK(e.memory.find("default", "t2")->last_error ==
+        "boom (its result of 8 bytes is too large for the connection to the broker)");
+}

@@ -115,6 +115,7 @@ class Fetcher {
 
  private:
   static constexpr std::size_t most_settlements = 1024;
+  static constexpr std::size_t most_settlement_bytes = 4u << 20;
   static constexpr std::size_t most_runs = 1024;
   /// How often a call that may come late is named again.
   static constexpr Duration recall_interval = std::chrono::milliseconds{500};
@@ -136,7 +137,8 @@ class Fetcher {
     const bool repeat = repeat_at_ && now >= *repeat_at_;
     if (repeat) repeat_at_.reset();
     parts_.settler.collect(repeat);
-    const std::span<const Settlement> settlements = parts_.settler.batch(most_settlements);
+    const std::span<const Settlement> settlements =
+        parts_.settler.batch(most_settlements, most_settlement_bytes);
     const WorkerPool::Room room = taking_.load() ? parts_.pool.room() : WorkerPool::Room{};
     if (room.workers > 0) blocked_ = false;
     const bool may_look = maybe_ready_ && now >= look_after_;

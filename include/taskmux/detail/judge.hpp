@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -130,6 +131,24 @@ inline Settlement settlement_of(const Run& run, Verdict&& verdict,
           .failure = verdict.failure,
           .crash = verdict.crash,
           .result = std::move(result)};
+}
+
+/// What takes the place of `settlement`, whose result is too large for the way to the broker. A task that
+/// succeeded is archived, with the reason: its work is done and would be done in vain again, and who waits
+/// for the result must not take it for one that has none.
+inline Settlement without_result(Settlement settlement) {
+  const std::string reason = "its result of " +
+                             std::to_string(settlement.result ? settlement.result->size() : 0) +
+                             " bytes is too large for the connection to the broker";
+  settlement.result.reset();
+  if (settlement.action == SettleAction::complete) {
+    settlement.action = SettleAction::archive;
+    settlement.error = "the handler succeeded, but " + reason;
+  } else {
+    settlement.error += settlement.error.empty() ? reason : " (" + reason + ")";
+    settlement.error = bounded_utf8(settlement.error, Limits::error_text_bytes);
+  }
+  return settlement;
 }
 
 }  // namespace detail

@@ -20,6 +20,7 @@
 #include "taskmux/detail/judge.hpp"
 #include "taskmux/detail/mutex.hpp"
 #include "taskmux/detail/run_registry.hpp"
+#include "taskmux/detail/settlement.hpp"
 #include "taskmux/serve_mux.hpp"
 #include "taskmux/server_config.hpp"
 
@@ -57,6 +58,7 @@ class EndedRuns {
 
   std::size_t size() const noexcept { return origins_.size(); }
   std::span<const Settlement> settlements() const noexcept { return settlements_; }
+  Settlement& settlement(std::size_t i) noexcept { return settlements_[i]; }
   Origin& origin(std::size_t i) noexcept { return origins_[i]; }
 
   /// Makes room for `more`, so that the next calls to add() can't fail.
@@ -166,10 +168,20 @@ class Settler {
     waiting_.append(arrivals_);
   }
 
-  /// What the next exchange is to settle: the oldest, `limit` at most. Valid until report().
-  std::span<const Settlement> batch(std::size_t limit) const noexcept {
+  /// What the next exchange is to settle: the oldest, `limit` at most, and of about `most_bytes`
+  /// together unless one alone is larger. Valid until report().
+  std::span<const Settlement> batch(
+      std::size_t limit, std::size_t most_bytes = static_cast<std::size_t>(-1)) const noexcept {
     const std::span<const Settlement> all = waiting_.settlements();
-    return all.first(std::min(limit, all.size()));
+    limit = std::min(limit, all.size());
+    std::size_t count = 0;
+    while (count < limit) {
+      const std::size_t bytes = bytes_of(all[count]);
+      if (count > 0 && bytes > most_bytes) break;
+      most_bytes -= std::min(bytes, most_bytes);
+      ++count;
+    }
+    return all.first(count);
   }
 
   /// The first `count` of the batch are being sent. Until they are reported on, they may have been
@@ -182,9 +194,15 @@ class Settler {
   }
 
   /// What became of the batch, in its order, as a reply said that came at `arrived_at`. Keeps what is
-  /// unknown, to be repeated; returns whether there was such.
+  /// unknown, to be repeated; returns whether there was such. What the broker did not try is first in
+  /// the next batch, and so is what was too large for it, without its result.
   bool report(std::span<const SettleStatus> statuses, SteadyTime arrived_at) {
     const std::size_t count = std::min(statuses.size(), waiting_.size());
+    statuses = statuses.first(count);
+    std::vector<SettleStatus> lessened;
+    if (contains(statuses, SettleStatus::too_large)) statuses = lessened = lessen(statuses);
+    EndedRuns kept;
+    if (contains(statuses, SettleStatus::later)) kept.reserve(waiting_.size());
     ended_.reserve(count);
     unknown_.reserve(count);  // Nothing below fails: each is counted once, and leaves the registry.
     for (std::size_t i = 0; i < count; ++i) {
@@ -192,6 +210,8 @@ class Settler {
       if (statuses[i] == SettleStatus::unknown) {
         origin.repeated = true;
         waiting_.move_to(unknown_, i);
+      } else if (statuses[i] == SettleStatus::later) {
+        waiting_.move_to(kept, i);
       } else {
         note(waiting_.settlements()[i], origin, statuses[i], arrived_at);
         ended_.push_back(std::move(origin.run));
@@ -203,10 +223,37 @@ class Settler {
     unsettled_.fetch_sub(known, std::memory_order_relaxed);
     waiting_.erase_first(count);
     in_flight_ -= std::min(in_flight_, count);
-    return known < count;
+    const std::size_t unknown = count - known - kept.size();
+    if (kept.size() > 0) {
+      if (in_flight_ > 0) in_flight_ += kept.size();  // They are before those now.
+      kept.append(waiting_);
+      std::swap(kept, waiting_);
+    }
+    return unknown > 0;
   }
 
  private:
+  static bool contains(std::span<const SettleStatus> statuses, SettleStatus wanted) noexcept {
+    return std::find(statuses.begin(), statuses.end(), wanted) != statuses.end();
+  }
+
+  /// Takes the results of those that are too large for the broker from them, so that they can be tried
+  /// again; what has none is unknown.
+  std::vector<SettleStatus> lessen(std::span<const SettleStatus> statuses) {
+    std::vector<SettleStatus> lessened{statuses.begin(), statuses.end()};
+    for (std::size_t i = 0; i < lessened.size(); ++i) {
+      if (lessened[i] != SettleStatus::too_large) continue;
+      lessened[i] = SettleStatus::unknown;
+      Settlement& settlement = waiting_.settlement(i);
+      if (!settlement.result) continue;
+      settlement = without_result(std::move(settlement));
+      logger_(LogLevel::error, "task " + settlement.run.message->id + ": " + settlement.error);
+      lessened[i] = SettleStatus::later;
+      waiting_.origin(i).repeated = true;
+    }
+    return lessened;
+  }
+
   /// Those for a failure of `message`; null if its type can't matter.
   JudgeRules rules_for(const TaskMessage* message, double random) const {
     const HandleOptions* const options =

@@ -37,7 +37,11 @@ using ThisRedisLibrary =
 /// due or expires after the year 2254 is taken to be due or to expire then.
 ///
 /// *Bounds*: one exchange takes 2000 tasks and 4 MiB of messages at most (but always one task), and
-/// reports `more`; act_all() is atomic for 1000 tasks at a time.
+/// reports `more`; act_all() is atomic for 1000 tasks at a time. On a slow line an exchange takes and
+/// settles less, so that it needs a fraction of RedisOptions::command_timeout. A settlement that does
+/// not get through within the longest time of a call (see there) although its bytes move is
+/// `too_large`: a server then settles it without its result, and archives the task with that reason if
+/// its handler had succeeded.
 ///
 /// *Malformed*: a message that can't be read, or that names another task or queue than its key, is
 /// archived under its id as a task of type `taskmux:malformed` when a worker comes upon it.

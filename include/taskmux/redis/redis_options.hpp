@@ -50,8 +50,11 @@ struct RedisOptions {
 
   /// What finding the host, connecting and logging in may take together.
   Duration connect_timeout = std::chrono::seconds{2};
-  /// What one call may take once connected, redirections and repeats included. A server's lease must
-  /// be at least three times as long (see ServerConfig::lease).
+  /// How long a call waits while no byte moves in either direction, redirections and repeats included.
+  /// A call whose bytes move goes on, but never for longer than `connect_timeout` and four times this.
+  /// What is sent and asked for at once adapts, so that a call takes about a quarter of this on a slow
+  /// line; what is too large even by itself (a task's result) is refused, see RedisBroker. A server's
+  /// lease must be at least three times as long (see ServerConfig::lease).
   Duration command_timeout = std::chrono::seconds{3};
   /// After a failed attempt to connect, calls fail at once until the next attempt is due: after
   /// `reconnect_min` at first, then twice as long each time up to `reconnect_max`, each with up to

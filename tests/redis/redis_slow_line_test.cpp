@@ -1,0 +1,130 @@
+#include <atomic>
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "redis_fixture.hpp"
+#include "support/builders.hpp"
+#include "support/slow_line.hpp"
+#include "support/test.hpp"
+#include "taskmux/server.hpp"
+
+namespace taskmux::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// A redis-server behind a narrow line, and with short timeouts.
+struct Slow {
+  explicit Slow(std::size_t bytes_per_second) : line{redis.endpoint(), bytes_per_second} {}
+
+  static RedisOptions options_for(const SlowLine& line) {
+    RedisOptions options;
+    options.port = line.port();
+    options.command_timeout = 400ms;
+    options.connect_timeout = 1s;
+    return options;
+  }
+  RedisOptions options() const { return options_for(line); }
+
+  RedisServer redis;
+  SlowLine line;
+  RedisBroker direct{test::options_for(redis)};
+};
+
+ServerConfig config_of(std::size_t concurrency) {
+  ServerConfig config;
+  config.concurrency = concurrency;
+  config.lease = 5s;
+  config.upkeep_interval = 500ms;
+  return config;
+}
+
+std::vector<EnqueueRequest> large(std::size_t count, std::size_t bytes) {
+  auto batch = many("t", count);
+  for (EnqueueRequest& request : batch) request.message.task.payload.assign(bytes, 'x');
+  return batch;
+}
+
+std::size_t size_of(QueueView& view) {
+  const QueueInfo info = view.queue_info("default");
+  return info.pending + info.active + info.scheduled + info.retry + info.archived;
+}
+
+TEST_CASE("tasks that are large for the line are all run, beside a worker on a fast one or not",
+          "[redis][line]") {
+  const bool beside = GENERATE(false, true);
+  // The line carries a task in longer than the command timeout.
+  Slow t{1'000'000};
+  const std::size_t count = beside ? 30 : 12;
+  for (const EnqueueReply& reply : t.direct.enqueue(large(count, 600'000))) {
+    REQUIRE_FALSE(reply.error);
+  }
+  std::atomic<std::size_t> runs{0};
+  const auto mux = [&] {
+    ServeMux mux;
+    mux.handle("email:", [&runs](Context&, const Task&) { ++runs; });
+    return mux;
+  };
+  RedisBroker broker{t.options()};
+  Server server{broker, mux(), config_of(4)};
+  SlowLine wider{t.redis.endpoint(), 4'000'000};
+  RedisBroker other{Slow::options_for(wider)};
+  Server fast{other, mux(), config_of(2)};
+  server.start();
+  if (beside) fast.start();
+  CHECK(eventually([&] { return size_of(t.direct) == 0; }, 60s));
+  const ServerStats stats = server.stats();
+  INFO(stats.broker_errors << " errors, " << stats.stale << " stale");
+  const QueueInfo info = t.direct.queue_info("default");
+  CHECK(info.processed_total == count);
+  CHECK(info.failed_total == 0);
+  CHECK(info.archived == 0);
+  CHECK(runs == count);
+  server.shutdown();
+  fast.shutdown();
+}
+
+TEST_CASE("a result that is too large for the line ends its task, and nothing waits for it",
+          "[redis][line]") {
+  Slow t{200'000};
+  const auto enqueue_kept = [&](const std::string& id) {
+    TaskMessage kept = message(id);
+    kept.retention = 1h;
+    REQUIRE_FALSE(enqueue(t.direct, kept).error);
+  };
+  enqueue_kept("huge");
+  enqueue_kept("small");
+  RedisBroker broker{t.options()};
+  ServeMux mux;
+  mux.handle("email:", [](Context& context, const Task&) {
+    context.set_result(std::string(context.task_id() == "huge" ? 4'000'000 : 100'000, 'r'));
+  });
+  Server server{broker, std::move(mux), config_of(1)};
+  server.start();
+  CHECK(eventually([&] { return state_of(t.direct, "small") == TaskState::completed; }, 30s));
+  CHECK(eventually([&] { return state_of(t.direct, "huge") == TaskState::archived; }, 30s));
+  const auto info = t.direct.find("default", "huge");
+  REQUIRE(info);
+  CHECK(info->last_error ==
+        "the handler succeeded, but its result of 4000000 bytes is too large for the connection "
+        "to the broker");
+  CHECK(t.direct.find("default", "small")->result.size() == 100'000);
+  server.shutdown();
+}
+
+TEST_CASE("a call is waited for while its bytes move, and no longer than it may take at all",
+          "[redis][line]") {
+  Slow t{1'000'000};
+  RedisBroker broker{t.options()};
+  TaskMessage some = message("t1");
+  some.task.payload.assign(800'000, 'x');
+  CHECK_FALSE(enqueue(broker, some).error);
+  CHECK(broker.find("default", "t1")->task.payload.size() == 800'000);
+  TaskMessage much = message("t2");
+  much.task.payload.assign(16'000'000, 'x');
+  CHECK(enqueue(broker, much).error == Errc::unavailable);
+}
+
+}  // namespace
+}  // namespace taskmux::test

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <thread>
+
+#include "redis/connection.hpp"
+
+namespace taskmux::test {
+
+/// A proxy on loopback between clients and a server, which carries a limited number of bytes a second
+/// in each direction, over all connections together: a narrow line. Thread-safe.
+class SlowLine {
+ public:
+  /// Of bytes_per_second: no limit.
+  static constexpr std::size_t unlimited = static_cast<std::size_t>(-1);
+
+  SlowLine(redis::Endpoint server, std::size_t bytes_per_second);
+  ~SlowLine();
+  SlowLine(const SlowLine&) = delete;
+  SlowLine& operator=(const SlowLine&) = delete;
+
+  std::uint16_t port() const noexcept { return port_; }
+  /// 0: it accepts connections, and carries nothing.
+  void set_rate(std::size_t bytes_per_second) noexcept { rate_ = bytes_per_second; }
+
+ private:
+  void serve();
+
+  const redis::Endpoint server_;
+  std::atomic<std::size_t> rate_;
+  std::atomic<bool> stopping_{false};
+  int listener_ = -1;
+  std::uint16_t port_ = 0;
+  std::thread thread_;
+};
+
+}  // namespace taskmux::test
