@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -13,6 +14,9 @@ namespace {
 
 // Redis's own limit of a string.
 constexpr std::size_t most_message_bytes = 512u << 20;
+
+// Of a part of a batch, which is sent in one pipeline.
+constexpr std::size_t most_items = 8 * bound::items;
 
 // The items of one script call.
 struct Chunk {
@@ -30,7 +34,7 @@ class Enqueuer {
 
   std::vector<EnqueueReply> run() {
     for (std::size_t i = 0; i < batch_.size(); ++i) add(i);
-    if (!chunks_.empty()) send();
+    send();
     return std::move(replies_);
   }
 
@@ -38,6 +42,8 @@ class Enqueuer {
   void add(std::size_t item) {
     TaskMessage& message = batch_[item].message;
     const EnqueueRequest& request = batch_[item];
+    if (const auto away = away_.find(message.queue); away != away_.end())
+      return refuse(item, away->second.errc(), "not sent: " + std::string{away->second.what()});
     const Keys keys = store_.keys(message.queue);
     message.unique_key.clear();
     if (request.unique_for.count() > 0) {
@@ -56,6 +62,13 @@ class Enqueuer {
       return refuse(item, Errc::payload_too_large, "Redis takes 512 MiB at most");
     }
 
+    const std::size_t budget = store_.transport().line().budget();
+    if (items_ > 0 && (items_ >= most_items || bytes_ + bytes.size() > budget)) {
+      send();
+      if (away_.contains(message.queue)) return add(item);
+    }
+    ++items_;
+    bytes_ += bytes.size();
     Chunk& chunk = chunk_for(message.queue, bytes.size());
     chunk.items.push_back(item);
     chunk.bytes += bytes.size();
@@ -93,14 +106,24 @@ class Enqueuer {
         open->bytes + more_bytes <= bound::bytes) {
       return *open;
     }
-    Chunk& chunk = chunks_.emplace_back(
-        Chunk{.queue = queue, .call = store_.call(scripts().enqueue, queue)});
+    Chunk& chunk =
+        chunks_.emplace_back(Chunk{.queue = queue, .call = store_.call(scripts().enqueue, queue)});
     chunk.remembers = chunk.call.args.size();
     chunk.call.args.emplace_back();
     return chunk;
   }
 
+  /// Sends what has been added since the last time: a part of the batch with a deadline of its own, so
+  /// that a batch of any size goes through as long as Redis answers. After a failure, the items that
+  /// follow for the same queues are not sent: each part would be waited for in vain.
   void send() {
+    if (!chunks_.empty()) send_part();
+    chunks_.clear();
+    items_ = 0;
+    bytes_ = 0;
+  }
+
+  void send_part() {
     std::vector<Call> calls;
     try {
       register_queues(calls);
@@ -108,9 +131,7 @@ class Enqueuer {
       for (Chunk& chunk : chunks_) calls.push_back(std::move(chunk.call));
       send(calls, first);
     } catch (const Error& error) {
-      for (const Chunk& chunk : chunks_) {
-        for (const std::size_t item : chunk.items) refuse(item, error.errc(), error.what());
-      }
+      for (const Chunk& chunk : chunks_) refuse_all(chunk, error);
     }
   }
 
@@ -168,8 +189,13 @@ class Enqueuer {
         read(chunk.items[i], reply[i].as_integer(), replicated);
       }
     } catch (const Error& error) {
-      for (const std::size_t item : chunk.items) refuse(item, error.errc(), error.what());
+      refuse_all(chunk, error);
     }
+  }
+
+  void refuse_all(const Chunk& chunk, const Error& error) {
+    for (const std::size_t item : chunk.items) refuse(item, error.errc(), error.what());
+    if (error.errc() == Errc::unavailable) away_.emplace(chunk.queue, error);
   }
 
   void read(std::size_t item, std::int64_t outcome, bool replicated) {
@@ -200,7 +226,11 @@ class Enqueuer {
   Store& store_;
   std::vector<EnqueueRequest> batch_;
   std::vector<EnqueueReply> replies_;
+  std::map<std::string, Error> away_;  // queues that could not be reached, and why
+  // Of the part that is sent next:
   std::vector<Chunk> chunks_;
+  std::size_t items_ = 0;
+  std::size_t bytes_ = 0;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include <atomic>
 #include <chrono>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "redis_fixture.hpp"
@@ -124,6 +125,61 @@ TEST_CASE("a call is waited for while its bytes move, and no longer than it may 
   TaskMessage much = message("t2");
   much.task.payload.assign(16'000'000, 'x');
   CHECK(enqueue(broker, much).error == Errc::unavailable);
+}
+
+std::vector<EnqueueRequest> small(std::size_t count) {
+  auto batch = many("t", count);
+  for (EnqueueRequest& request : batch) request.message.task.payload.assign(300, 'x');
+  return batch;
+}
+
+TEST_CASE("a batch that takes longer than any single call is accepted as a whole",
+          "[redis][line]") {
+  Slow t{1'500'000};
+  RedisBroker broker{t.options()};
+  const std::size_t count = 10'000;
+  const auto start = std::chrono::steady_clock::now();
+  for (const EnqueueReply& reply : broker.enqueue(small(count))) {
+    INFO(reply.detail);
+    REQUIRE_FALSE(reply.error);
+  }
+  CHECK(std::chrono::steady_clock::now() - start > 4 * 400ms);
+  CHECK(t.direct.queue_info("default").pending == count);
+}
+
+TEST_CASE("of a batch that was cut short, what was accepted is reported", "[redis][line]") {
+  Slow t{1'500'000};
+  RedisBroker broker{t.options()};
+  const std::size_t count = 10'000;
+  std::vector<EnqueueReply> replies;
+  {
+    const std::jthread producer{[&] { replies = broker.enqueue(small(count)); }};
+    const auto pending = [&] {
+      return t.redis.command({"LLEN", "asynq:{default}:pending"}).as_integer();
+    };
+    CHECK(eventually([&] { return pending() > 500; }, 30s));
+    t.line.set_rate(0);
+  }
+  std::size_t accepted = 0;
+  std::size_t unsent = 0;
+  for (std::size_t i = 0; i < replies.size(); ++i) {
+    const bool stored =
+        t.redis.command({"EXISTS", "asynq:{default}:t:t" + std::to_string(i + 1)}).as_integer() ==
+        1;
+    if (!replies[i].error) {
+      ++accepted;
+      CHECK(stored);
+      continue;
+    }
+    CHECK(replies[i].error == Errc::unavailable);
+    if (!replies[i].detail.starts_with("not sent: ")) continue;
+    ++unsent;
+    CHECK_FALSE(stored);
+  }
+  CHECK(accepted >= 500);
+  CHECK(unsent >= 1000);
+  // What may be in the queue and is refused is of one part of the batch.
+  CHECK(count - accepted - unsent <= 4000);
 }
 
 }  // namespace
