@@ -6,8 +6,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/un.h>
@@ -18,13 +16,9 @@
 #include <cerrno>
 #include <charconv>
 #include <chrono>
-#include <condition_variable>
 #include <cstring>
-#include <functional>
-#include <mutex>
 #include <new>
 #include <system_error>
-#include <thread>
 
 namespace taskmux::redis {
 namespace {
@@ -82,83 +76,6 @@ redisReplyObjectFunctions* bounded_functions() {
   return &functions;
 }
 
-using AddressInfo = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
-
-/// A look-up that may outlive whoever asked for it.
-struct Lookup {
-  std::string host;
-  std::string port;
-  std::mutex mutex;
-  std::condition_variable condition;
-  bool done = false;
-  int error = 0;
-  AddressInfo addresses{nullptr, &freeaddrinfo};
-};
-
-int look_up(const char* host, const char* port, int flags, AddressInfo& addresses) {
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_NUMERICSERV | flags;
-  addrinfo* found = nullptr;
-  const int error = getaddrinfo(host, port, &hints, &found);
-  if (error == 0) addresses.reset(found);
-  return error;
-}
-
-void look_up_on_this_thread(const std::shared_ptr<Lookup>& lookup) {
-  AddressInfo addresses{nullptr, &freeaddrinfo};
-  const int error = look_up(lookup->host.c_str(), lookup->port.c_str(), 0, addresses);
-  const std::lock_guard lock{lookup->mutex};
-  lookup->error = error;
-  lookup->addresses = std::move(addresses);
-  lookup->done = true;
-  lookup->condition.notify_one();
-}
-
-/// Starts a thread that gets none of the process's signals.
-void start_detached(std::function<void()> body) {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  try {
-    std::thread{std::move(body)}.detach();
-  } catch (...) {
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    throw;
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-}
-
-/// The addresses of `host`. getaddrinfo() knows no timeout, so names are looked up on a thread
-/// which is left behind when `deadline` passes first.
-AddressInfo resolve(const std::string& host, std::uint16_t port, SteadyTime deadline,
-                    std::string& cause) {
-  const auto service = std::to_string(port);
-  AddressInfo addresses{nullptr, &freeaddrinfo};
-  if (look_up(host.c_str(), service.c_str(), AI_NUMERICHOST, addresses) == 0) return addresses;
-
-  const auto lookup = std::make_shared<Lookup>();
-  lookup->host = host;
-  lookup->port = service;
-  try {
-    start_detached([lookup] { look_up_on_this_thread(lookup); });
-  } catch (const std::system_error& error) {
-    cause = "can't start a thread to resolve the host: " + cause_of(error.code().value());
-    return addresses;
-  }
-  std::unique_lock lock{lookup->mutex};
-  if (!lookup->condition.wait_until(lock, deadline, [&] { return lookup->done; })) {
-    cause = "the host's name was not resolved in time";
-  } else if (lookup->error != 0) {
-    cause = std::string{"can't resolve the host: "} + gai_strerror(lookup->error);
-  } else {
-    addresses = std::move(lookup->addresses);
-  }
-  return addresses;
-}
-
 void set_option(int socket, int level, int option, int value) {
   // Fails on what is no TCP socket, where it is not needed either.
   static_cast<void>(setsockopt(socket, level, option, &value, sizeof value));
@@ -184,6 +101,18 @@ bool connected_to_itself(int socket) {
          getpeername(socket, reinterpret_cast<sockaddr*>(&there), &there_length) == 0 &&
          here.ss_family != AF_UNIX && here_length == there_length &&
          std::memcmp(&here, &there, here_length) == 0;
+}
+
+/// The address of `info`, at another port.
+sockaddr_storage with_port(const addrinfo& info, std::uint16_t port) {
+  sockaddr_storage address{};
+  std::memcpy(&address, info.ai_addr, std::min<std::size_t>(info.ai_addrlen, sizeof address));
+  if (address.ss_family == AF_INET6) {
+    reinterpret_cast<sockaddr_in6&>(address).sin6_port = htons(port);
+  } else if (address.ss_family == AF_INET) {
+    reinterpret_cast<sockaddr_in&>(address).sin_port = htons(port);
+  }
+  return address;
 }
 
 /// The value of `field` in an INFO reply; empty if it is not there.
@@ -255,13 +184,14 @@ Connection::Descriptor::~Descriptor() {
   if (fd_ >= 0) close(fd_);
 }
 
-Connection::Connection(Endpoint endpoint, const Login& login, SteadyTime deadline)
+Connection::Connection(Endpoint endpoint, const Login& login, SteadyTime deadline,
+                       Resolver* resolver)
     : endpoint_{std::move(endpoint)},
       reader_{redisReaderCreateWithFunctions(bounded_functions())},
       wakeup_{eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {
   if (!reader_) throw std::bad_alloc{};
   if (wakeup_.get() < 0) fail(Errc::unavailable, cause_of(errno));
-  connect(deadline);
+  connect(deadline, resolver);
   operation_ = "log in to";
   log_in(login, deadline);
   operation_ = "call to";
@@ -269,7 +199,7 @@ Connection::Connection(Endpoint endpoint, const Login& login, SteadyTime deadlin
 
 Connection::~Connection() = default;
 
-void Connection::connect(SteadyTime deadline) {
+void Connection::connect(SteadyTime deadline, Resolver* resolver) {
   if (!endpoint_.socket_path.empty()) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
@@ -280,14 +210,17 @@ void Connection::connect(SteadyTime deadline) {
     return;
   }
   std::string cause;
-  const auto addresses = resolve(endpoint_.host, endpoint_.port, deadline, cause);
+  const auto addresses = resolver != nullptr ? resolver->resolve(endpoint_.host, deadline, cause)
+                                             : Resolver{}.resolve(endpoint_.host, deadline, cause);
   if (!addresses) fail(Errc::unavailable, cause);
   int left = 0;
   for (const auto* each = addresses.get(); each != nullptr; each = each->ai_next) ++left;
   for (const auto* each = addresses.get();; each = each->ai_next, --left) {
     const auto now = steady_clock::now();
     try {
-      connect_to(each->ai_addr, each->ai_addrlen, now + (deadline - now) / left);
+      const sockaddr_storage address = with_port(*each, endpoint_.port);
+      connect_to(reinterpret_cast<const sockaddr*>(&address), each->ai_addrlen,
+                 now + (deadline - now) / left);
       return;
     } catch (const Error&) {
       if (each->ai_next == nullptr) throw;

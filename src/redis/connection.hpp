@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "redis/reply.hpp"
+#include "redis/resolver.hpp"
 #include "taskmux/clock.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/task.hpp"
@@ -152,8 +153,9 @@ class Connection {
  public:
   /// Throws Error: unavailable (no such host, refused, not in time, loading), unauthorized,
   /// protocol (not a Redis server), unsupported (older than 6.2), invalid_argument (no such
-  /// database).
-  Connection(Endpoint endpoint, const Login& login, SteadyTime deadline);
+  /// database). `resolver` is used for the host's name; without one it is looked up for this alone.
+  Connection(Endpoint endpoint, const Login& login, SteadyTime deadline,
+             Resolver* resolver = nullptr);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -219,7 +221,7 @@ class Connection {
   };
   enum class Readiness { ready, woken, timed_out };
 
-  void connect(SteadyTime deadline);
+  void connect(SteadyTime deadline, Resolver* resolver);
   void connect_to(const sockaddr* address, socklen_t length, SteadyTime deadline);
   void log_in(const Login& login, SteadyTime deadline);
   void check_server(ReplyView info);

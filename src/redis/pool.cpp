@@ -49,8 +49,9 @@ SteadyTime::duration Gate::pause() {
 }
 
 Pool::Pool(std::string name, const RedisOptions& options, std::atomic<std::uint64_t>& epoch,
-           Connector connector)
+           Connector connector, Endpoint endpoint)
     : name_{std::move(name)},
+      endpoint_{std::move(endpoint)},
       options_{options},
       epoch_{epoch},
       connector_{std::move(connector)},

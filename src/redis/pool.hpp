@@ -62,9 +62,10 @@ class Pool {
   /// Connects to where the server is now. Throws Error.
   using Connector = std::function<std::unique_ptr<Connection>(SteadyTime deadline)>;
 
-  /// `name` is for log lines. `epoch` and `options` must outlive the pool.
+  /// `name` is for log lines; `endpoint` is where the server listens, as far as that is fixed. `epoch`
+  /// and `options` must outlive the pool.
   Pool(std::string name, const RedisOptions& options, std::atomic<std::uint64_t>& epoch,
-       Connector connector);
+       Connector connector, Endpoint endpoint = {});
 
   /// An idle connection that is healthy, else a new one.
   PooledConnection take(SteadyTime connect_deadline);
@@ -87,6 +88,7 @@ class Pool {
   bool in_contact() const noexcept { return !interrupted_.load(std::memory_order_relaxed); }
 
   const std::string& name() const noexcept { return name_; }
+  const Endpoint& endpoint() const noexcept { return endpoint_; }
 
  private:
   void interrupted(std::string_view cause);
@@ -94,6 +96,7 @@ class Pool {
   void note_server(Connection& connection, std::uint64_t contact);
 
   const std::string name_;
+  const Endpoint endpoint_;
   const RedisOptions& options_;
   std::atomic<std::uint64_t>& epoch_;
   const Connector connector_;

@@ -153,7 +153,8 @@ class Sentinels {
   /// A connection to the master, which has itself confirmed that it is one.
   std::unique_ptr<Connection> connect(SteadyTime deadline) {
     const auto master = find(deadline);
-    auto connection = std::make_unique<Connection>(master, login_of(options_), deadline);
+    auto connection =
+        std::make_unique<Connection>(master, login_of(options_), deadline, &resolver_);
     const auto role = connection->command({"ROLE"}, deadline);
     if (role[0].as_string() != "master")
       refuse(Errc::unavailable, master,
@@ -201,7 +202,8 @@ class Sentinels {
   std::unique_ptr<Connection> open(const RedisAddress& address, SteadyTime deadline) const {
     return std::make_unique<Connection>(
         Endpoint{.host = address.host, .port = address.port},
-        Login{.user = options_.sentinel_user, .password = options_.sentinel_password}, deadline);
+        Login{.user = options_.sentinel_user, .password = options_.sentinel_password}, deadline,
+        &resolver_);
   }
 
   std::optional<Endpoint> ask(Connection& sentinel, SteadyTime deadline) const {
@@ -241,6 +243,7 @@ class Sentinels {
   static constexpr auto look_timeout = std::chrono::milliseconds{200};
 
   const RedisOptions& options_;
+  mutable Resolver resolver_;
   std::atomic<SteadyTime> next_look_{SteadyTime{}};
   std::atomic<bool> looking_{false};
   std::unique_ptr<Connection> observer_;  ///< Of whoever set `looking_`, as is the next one.
@@ -276,15 +279,22 @@ class SentinelRouter final : public SingleRouter {
   const std::shared_ptr<Sentinels> sentinels_;
 };
 
-/// `host:port`, where the host may be empty or hold colons.
-std::optional<Endpoint> parse_address(std::string_view text, const std::string& host_if_empty) {
+/// The host that a node of a cluster named as another node's. One that it does not know (`?`, or
+/// nothing) is its own, `asked`.
+std::string host_of(std::string_view named, const Endpoint& asked) {
+  if (named.empty() || named == "?") return asked.host;
+  if (named.starts_with('[') && named.ends_with(']')) named = named.substr(1, named.size() - 2);
+  return std::string{named};
+}
+
+/// `host:port`, where the host may hold colons; `asked` named it.
+std::optional<Endpoint> parse_address(std::string_view text, const Endpoint& asked) {
   const auto colon = text.rfind(':');
   if (colon == std::string_view::npos) return std::nullopt;
-  Endpoint endpoint{.host = std::string{text.substr(0, colon)}};
+  Endpoint endpoint{.host = host_of(text.substr(0, colon), asked)};
   const auto port = text.substr(colon + 1);
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), endpoint.port);
   if (error != std::errc{} || end != port.data() + port.size()) return std::nullopt;
-  if (endpoint.host.empty()) endpoint.host = host_if_empty;
   return endpoint;
 }
 
@@ -319,9 +329,8 @@ std::shared_ptr<const SlotMap> parse_slots(ReplyView reply, const Endpoint& aske
       throw Error{Errc::protocol, "CLUSTER SLOTS of Redis at " + asked.to_string() +
                                       ": a slot or port is out of range"};
     const auto host = range[2][0].as_optional_string().value_or("");
-    const auto owner =
-        index_of(map->nodes, {.host = host.empty() || host == "?" ? asked.host : std::string{host},
-                              .port = static_cast<std::uint16_t>(port)});
+    const auto owner = index_of(
+        map->nodes, {.host = host_of(host, asked), .port = static_cast<std::uint16_t>(port)});
     std::fill(map->owners.begin() + first, map->owners.begin() + last + 1, owner);
   }
   if (map->nodes.empty())
@@ -343,8 +352,7 @@ class ClusterRouter final : public Router {
   }
 
   std::shared_ptr<Pool> pool_at(std::string_view address, const Pool& sender) override {
-    const auto from = parse_address(sender.name(), {});
-    const auto endpoint = parse_address(address, from ? from->host : std::string{});
+    const auto endpoint = parse_address(address, sender.endpoint());
     return endpoint ? pool(*endpoint) : nullptr;
   }
 
@@ -452,17 +460,22 @@ class ClusterRouter final : public Router {
     detail::MutexLock lock{mutex_};
     auto& found = pools_[name];
     if (!found)
-      found = std::make_shared<Pool>(name, options_, epoch_, [this, endpoint](SteadyTime deadline) {
-        auto connection = std::make_unique<Connection>(endpoint, login_of(options_), deadline);
-        check_mode(*connection, RedisMode::cluster);
-        settings_.run_once(*connection, deadline);
-        return connection;
-      });
+      found = std::make_shared<Pool>(
+          name, options_, epoch_,
+          [this, endpoint](SteadyTime deadline) {
+            auto connection =
+                std::make_unique<Connection>(endpoint, login_of(options_), deadline, &resolver_);
+            check_mode(*connection, RedisMode::cluster);
+            settings_.run_once(*connection, deadline);
+            return connection;
+          },
+          endpoint);
     return found;
   }
 
   const RedisOptions& options_;
   std::atomic<std::uint64_t>& epoch_;
+  Resolver resolver_;
   SettingsCheck settings_;
   std::atomic<bool> doubted_{false};
   detail::Mutex mutex_;
@@ -477,8 +490,9 @@ std::unique_ptr<Router> make_direct_router(const RedisOptions& options,
                                 ? Endpoint{.socket_path = options.socket_path}
                                 : Endpoint{.host = options.host, .port = options.port};
   return std::make_unique<SingleRouter>(
-      endpoint.to_string(), options, epoch, [endpoint, &options](SteadyTime deadline) {
-        return std::make_unique<Connection>(endpoint, login_of(options), deadline);
+      endpoint.to_string(), options, epoch,
+      [endpoint, &options, resolver = std::make_shared<Resolver>()](SteadyTime deadline) {
+        return std::make_unique<Connection>(endpoint, login_of(options), deadline, resolver.get());
       });
 }
 

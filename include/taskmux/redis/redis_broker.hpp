@@ -41,7 +41,8 @@ using ThisRedisLibrary =
 /// settles less, so that it needs a fraction of RedisOptions::command_timeout. A settlement that does
 /// not get through within the longest time of a call (see there) although its bytes move is
 /// `too_large`: a server then settles it without its result, and archives the task with that reason if
-/// its handler had succeeded.
+/// its handler had succeeded. enqueue() sends a batch in parts, each with the deadlines of a call of its
+/// own; once a part fails, the rest for its queues is `unavailable` with "not sent" in its detail.
 ///
 /// *Malformed*: a message that can't be read, or that names another task or queue than its key, is
 /// archived under its id as a task of type `taskmux:malformed` when a worker comes upon it.
@@ -49,6 +50,10 @@ using ThisRedisLibrary =
 /// *Watches*, all together, take two connections and a thread, from the first on; in a cluster as
 /// much for each node that serves a watched queue. Where Redis refuses to tell of changes, a watch
 /// is polled about once a second.
+///
+/// *Look-ups* of host names take a thread each, since the system's resolver knows no timeout: one a host,
+/// eight at most. One that hangs outlives its call, and perhaps the broker; it touches nothing of either,
+/// and ends when the resolver answers.
 ///
 /// *Full*: a Redis that is at its maxmemory and evicts nothing refuses enqueue(), as queue_full,
 /// and nothing else.
