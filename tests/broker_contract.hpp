@@ -882,6 +882,24 @@ TASKMUX_CONTRACT("upkeep never takes over a run that its caller names as its own
   CHECK(t.broker.upkeep({.queues = queues, .own = own}).lost.size() == 2);
 }
 
+TASKMUX_CONTRACT("a step of the wall clock takes no run from a worker that goes on extending it") {
+  TestType t;
+  t.broker.enqueue(many("t", 2));
+  const std::vector<Run> runs = take(t.broker);
+  t.clock.step_wall(GENERATE(Duration{1h}, Duration{-1h}));
+  for (int i = 0; i < 4; ++i) {
+    CHECK(ids(upkeep(t.broker).lost) == Ids{});
+    CHECK(extend(t.broker, runs[0]).status == LeaseStatus::ok);
+    t.advance(3s);
+    if (i == 2) CHECK(extend(t.broker, runs[1]).status == LeaseStatus::ok);
+  }
+  t.advance(3s);
+  CHECK(extend(t.broker, runs[0]).status == LeaseStatus::ok);
+  t.advance(9s);
+  CHECK(ids(upkeep(t.broker).lost) == Ids{"t2"});
+  CHECK(settle(t.broker, completed(runs[0])) == SettleStatus::applied);
+}
+
 TASKMUX_CONTRACT("upkeep looks for lost runs only when asked to") {
   TestType t;
   started(t.broker, message("t1"));

@@ -4,6 +4,8 @@
 #include <random>
 #include <utility>
 
+#include "redis/epoch.hpp"
+
 namespace taskmux::redis {
 namespace {
 
@@ -132,14 +134,16 @@ void Pool::note_server(Connection& connection, std::uint64_t contact) {
   {
     detail::MutexLock lock{mutex_};
     connection.set_contact(contact);
-    if (run_id == run_id_) return;
-    const bool first = run_id_.empty();
+    // One that does not say which it is may be another one after each interruption.
+    const bool unknown = run_id.empty() && !in_contact();
+    if (run_id == run_id_ && !unknown) return;
+    const bool first = run_id_.empty() && !unknown;
     run_id_ = run_id;
     if (first) return;
     connection.set_contact(++contact_);
     closed.swap(idle_);
   }
-  epoch_.fetch_add(1, std::memory_order_acq_rel);
+  epoch_.fetch_add(another_server, std::memory_order_acq_rel);
 }
 
 bool Pool::holds(const Connection& connection) { return connection.contact() == contact(); }

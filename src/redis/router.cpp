@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "redis/epoch.hpp"
 #include "redis/transport.hpp"
 
 namespace taskmux::redis {
@@ -421,7 +422,7 @@ class ClusterRouter final : public Router {
   std::shared_ptr<const SlotMap> adopt(std::shared_ptr<const SlotMap> map) {
     std::vector<std::shared_ptr<Pool>> dropped;
     detail::MutexLock lock{mutex_};
-    if (map_ && *map_ != *map) epoch_.fetch_add(1, std::memory_order_acq_rel);
+    if (map_ && *map_ != *map) epoch_.fetch_add(another_server, std::memory_order_acq_rel);
     map_ = map;
     for (auto each = pools_.begin(); each != pools_.end();) {
       const auto serves = [&](const Endpoint& node) { return node.to_string() == each->first; };

@@ -17,8 +17,10 @@ namespace taskmux::redis {
 /// up meanwhile. Thread-safe.
 class ServerClock {
  public:
-  /// A call that was sent to `server` (any name for it) at `sent_at` said that it was `now` there.
-  void note(std::string_view server, Time now, SteadyTime sent_at);
+  /// A call that was sent to `server` (any name for it) at `sent_at`, and answered by `answered_at`,
+  /// said that it was `now` there. Returns whether its clock jumped since the call that was noted
+  /// before: by more than a second against the steady clock, however long the calls took.
+  bool note(std::string_view server, Time now, SteadyTime sent_at, SteadyTime answered_at);
   /// The time there at `at`, or somewhat later: by as much as that call was on its way. Unset as long
   /// as nothing was noted.
   std::optional<Time> at(std::string_view server, SteadyTime at) const;
@@ -27,6 +29,7 @@ class ServerClock {
   struct Told {
     Time now;
     SteadyTime sent_at;
+    SteadyTime answered_at;
   };
 
   mutable detail::Mutex mutex_;

@@ -65,6 +65,7 @@ Store::Store(RedisOptions options)
       global_{options.key_prefix},
       transport_{std::move(options)},
       faults_{log(), this->options().clock},
+      contact_{!cluster()},
       next_block_{random_number()} {}
 
 bool Store::in_own_process() const noexcept { return ::getpid() == process_; }
@@ -115,7 +116,10 @@ void Store::add_now_or_never(std::vector<std::string>& args, std::string_view qu
 }
 
 void Store::note_time(std::string_view queue, Time now, SteadyTime sent_at) {
-  server_clock_.note(cluster() ? queue : "", now, sent_at);
+  const SteadyTime answered_at = steady_now();
+  // Leases end by its clock: after a jump their owners are to come first.
+  if (server_clock_.note(cluster() ? queue : "", now, sent_at, answered_at))
+    contact_.broken(answered_at);
 }
 
 void Store::learn_time(std::span<const std::string> queues) {
@@ -142,15 +146,24 @@ Time Store::now() {
 }
 
 std::vector<Reply> Store::run(std::span<const Call> calls) {
+  const SteadyTime sent_at = steady_now();
   std::vector<Reply> replies = transport_.run(calls);
-  note_contact();
-  if (cluster()) note_refusals(calls, replies);
+  const bool refused = std::any_of(replies.begin(), replies.end(), [](const Reply& reply) {
+    return reply.is_error() && errc_of(reply) == Errc::unavailable;
+  });
+  if (cluster()) {
+    note_refusals(calls, replies);
+    note_contact(sent_at);
+  } else if (!refused) {
+    note_contact(sent_at);
+  }
   return replies;
 }
 
 Reply Store::run_one(std::string_view operation, const Call& call) {
+  const SteadyTime sent_at = steady_now();
   Reply reply = transport_.run_one(operation, call);
-  note_contact();
+  note_contact(sent_at);
   return reply;
 }
 
@@ -158,11 +171,8 @@ SteadyTime Store::steady_now() const {
   return options().clock ? options().clock->steady_now() : std::chrono::steady_clock::now();
 }
 
-void Store::note_contact() {
-  if (contact_epoch_.load(std::memory_order_acquire) == transport_.epoch()) return;
-  detail::MutexLock lock{mutex_};
-  contact_since_ = steady_now();
-  contact_epoch_.store(transport_.epoch(), std::memory_order_release);
+void Store::note_contact(SteadyTime sent_at) {
+  contact_.answered(transport_.epoch(), sent_at, steady_now());
 }
 
 void Store::note_refusals(std::span<const Call> calls, std::span<const Reply> replies) {
@@ -174,13 +184,15 @@ void Store::note_refusals(std::span<const Call> calls, std::span<const Reply> re
 }
 
 bool Store::in_contact_for(Duration length, std::string_view slot_key) {
-  detail::MutexLock lock{mutex_};
-  if (const auto refused = refused_at_.find(slot_of(slot_key)); refused != refused_at_.end()) {
-    if (steady_now() - refused->second < length) return false;
-    refused_at_.erase(refused);
+  const SteadyTime now = steady_now();
+  {
+    detail::MutexLock lock{mutex_};
+    if (const auto refused = refused_at_.find(slot_of(slot_key)); refused != refused_at_.end()) {
+      if (now - refused->second < length) return false;
+      refused_at_.erase(refused);
+    }
   }
-  return contact_epoch_.load(std::memory_order_acquire) == transport_.epoch() &&
-         steady_now() - contact_since_ >= length;
+  return contact_.lasted(length, transport_.epoch(), now);
 }
 
 std::uint64_t Store::token_block() noexcept {

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "redis/contact.hpp"
 #include "redis/faults.hpp"
 #include "redis/keys.hpp"
 #include "redis/reply.hpp"
@@ -90,8 +91,8 @@ class Store {
   /// As Transport::run_one().
   Reply run_one(std::string_view operation, const Call& call);
 
-  /// Whether contact with the same server has lasted for `length`, in which it refused, in a cluster,
-  /// no call for the slot of `slot_key` as one that it may accept later: while a slot is on its way,
+  /// Whether contact with the same server has lasted for `length` (see Contact), in which its clock
+  /// did not jump against the steady clock and it refused, in a cluster, no call for the slot of `slot_key` as one that it may accept later: while a slot is on its way,
   /// leases in it can't be extended.
   bool in_contact_for(Duration length, std::string_view slot_key);
 
@@ -109,7 +110,7 @@ class Store {
   void note_longest_message(std::int64_t bytes) noexcept;
 
  private:
-  void note_contact();
+  void note_contact(SteadyTime sent_at);
   void note_refusals(std::span<const Call> calls, std::span<const Reply> replies);
 
   const int process_;
@@ -117,11 +118,10 @@ class Store {
   Transport transport_;
   Faults faults_;
   ServerClock server_clock_;
+  Contact contact_;
   std::atomic<std::uint64_t> next_block_;
-  std::atomic<std::uint64_t> contact_epoch_{0};
   std::atomic<std::int64_t> longest_message_{0};
   detail::Mutex mutex_;
-  SteadyTime contact_since_ TASKMUX_GUARDED_BY(mutex_){};
   std::map<std::uint16_t, SteadyTime> refused_at_ TASKMUX_GUARDED_BY(mutex_);  // by slot, the last
 };
 

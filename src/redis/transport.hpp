@@ -116,7 +116,7 @@ class Transport {
   /// when contact was made anew; also when a server turns out to be another one than before
   /// (restart, failover). An idle connection that the server closed and that could be replaced at
   /// once does not count. Equal values before and after a span of successful calls mean
-  /// uninterrupted contact with the same master. In a cluster: over all nodes.
+  /// uninterrupted contact with the same master, see also server_of(). In a cluster: over all nodes.
   std::uint64_t epoch() const noexcept { return epoch_.load(std::memory_order_acquire); }
 
   const RedisOptions& options() const noexcept { return options_; }

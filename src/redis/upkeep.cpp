@@ -88,6 +88,8 @@ Call Upkeep::call_on(Store& store, const UpkeepRequest& request, Part& part) {
   store.add_now_or_never(call.args, part.queues.front());
   // An outage of Redis must not make every run look lost: their owners could not extend them
   // either.
+  if (store.options().clock)
+    store.note_time(part.queues.front(), store.options().clock->now(), store.steady_now());
   const bool recover = request.recover && store.in_contact_for(request.lease, call.slot_key);
   const auto limit = std::clamp<std::size_t>(request.limit, 1, bound::upkeep);
   call.args.insert(

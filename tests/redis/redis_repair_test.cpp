@@ -630,14 +630,38 @@ TEST_CASE("runs look lost only after a whole lease of contact", "[redis][repair]
   t.advance(9s);
   CHECK(lost() == 0);
 
-  t.redis.pause();
-  CHECK(error_of([&] { late.ping(); }) == Errc::unavailable);
-  t.redis.resume();
-  REQUIRE(eventually([&] { return !error_of([&] { late.ping(); }); }));
-  t.advance(9s);
-  CHECK(lost() == 0);
-  t.advance(1s);
-  CHECK(lost() == 1);
+  const auto interrupt = [&](Duration length) {
+    t.redis.pause();
+    CHECK(error_of([&] { late.ping(); }) == Errc::unavailable);
+    t.redis.resume();
+    t.advance(length);
+    REQUIRE(eventually([&] { return !error_of([&] { late.ping(); }); }));
+  };
+  SECTION("a long interruption begins it anew") {
+    interrupt(4s);
+    t.advance(9s);
+    CHECK(lost() == 0);
+    t.advance(1s);
+    CHECK(lost() == 1);
+  }
+  SECTION("short ones do not, however many") {
+    for (int i = 0; i < 3; ++i) interrupt(300ms);
+    t.advance(100ms);
+    CHECK(lost() == 1);
+  }
+}
+
+TEST_CASE("a failover or a restart begins contact anew", "[redis][repair]") {
+  RedisServer server{{.arguments = {"--appendonly", "yes"}}};
+  RedisFixture t{server};
+  started(t.broker, message("t1"));
+  t.advance(20s);
+  server.kill();
+  server.start();
+  REQUIRE(eventually([&] { return !error_of([&] { t.broker.ping(); }); }));
+  CHECK(upkeep(t.broker).lost.empty());
+  t.advance(10s);
+  CHECK(upkeep(t.broker).lost.size() == 1);
 }
 
 TEST_CASE("due times of tasks that others have moved are dropped in time", "[redis][repair]") {

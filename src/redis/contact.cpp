@@ -1,0 +1,65 @@
+#include "redis/contact.hpp"
+
+#include <algorithm>
+
+#include "redis/epoch.hpp"
+
+namespace taskmux::redis {
+
+void Contact::answered(std::uint64_t epoch, SteadyTime sent_at, SteadyTime answered_at) {
+  if (epoch_.load(std::memory_order_acquire) != epoch) {
+    detail::MutexLock lock{mutex_};
+    const std::uint64_t before = epoch_.load(std::memory_order_relaxed);
+    if (before == none || !one_server_ || server_of(before) != server_of(epoch)) {
+      begin(epoch, answered_at);
+    } else if (before != epoch) {
+      add({answered_at, answered_at - last_sent()});
+      epoch_.store(epoch, std::memory_order_release);
+    }
+  }
+  note_sent(sent_at);
+}
+
+void Contact::broken(SteadyTime now) {
+  detail::MutexLock lock{mutex_};
+  begin(epoch_.load(std::memory_order_relaxed), now);
+}
+
+bool Contact::lasted(Duration length, std::uint64_t epoch, SteadyTime now) const {
+  const SteadyTime::duration borne = length / 3;
+  detail::MutexLock lock{mutex_};
+  const std::uint64_t known = epoch_.load(std::memory_order_relaxed);
+  if (known == none || now - since_ < length) return false;
+  if (known != epoch) {  // Interrupted, and no call has succeeded since.
+    if (!one_server_ || server_of(known) != server_of(epoch)) return false;
+    if (now - last_sent() > borne) return false;
+  }
+  return std::none_of(gaps_.begin(), gaps_.end(), [&](const Gap& gap) {
+    return gap.length > borne && now - gap.end < length;
+  });
+}
+
+void Contact::note_sent(SteadyTime sent_at) noexcept {
+  const SteadyTime::rep sent = sent_at.time_since_epoch().count();
+  SteadyTime::rep last = last_sent_.load(std::memory_order_relaxed);
+  while (last < sent && !last_sent_.compare_exchange_weak(last, sent, std::memory_order_relaxed)) {
+  }
+}
+
+void Contact::begin(std::uint64_t epoch, SteadyTime now) {
+  since_ = now;
+  gaps_.clear();
+  epoch_.store(epoch, std::memory_order_release);
+}
+
+// A gap that is not longer than a later one tells nothing that the later does not.
+void Contact::add(Gap gap) {
+  while (!gaps_.empty() && gaps_.back().length <= gap.length) gaps_.pop_back();
+  if (gaps_.size() == most_gaps) {
+    gap.length = gaps_.back().length;
+    gaps_.pop_back();
+  }
+  gaps_.push_back(gap);
+}
+
+}  // namespace taskmux::redis
