@@ -1,7 +1,7 @@
 #include "redis/connection.hpp"
 
 #include <fcntl.h>
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -28,6 +28,7 @@ using std::chrono::steady_clock;
 
 constexpr std::size_t read_bytes = 16 * 1024;
 constexpr std::size_t longest_unparsed = std::size_t{1} << 30;  // Redis's own limit is half of it
+constexpr int most_nested = 7;  // What Redis answers us nests 4 deep at most: CLUSTER SLOTS.
 constexpr std::size_t most_elements = std::size_t{1} << 22;
 constexpr std::size_t kept_bytes = std::size_t{1} << 20;
 
@@ -59,11 +60,15 @@ const redisReplyObjectFunctions& default_functions() {
   return functions;
 }
 
-/// A peer's word alone must not make us allocate without bound. A template, as the type of `count`
-/// differs between versions of hiredis.
+/// A peer's word alone must not make us allocate, or nest, without bound; from version 1.0 on
+/// hiredis itself has no bound that holds for all of its releases. A template, as the type of
+/// `count` differs between versions of hiredis.
 template <typename Count>
 void* create_bounded_array(const redisReadTask* task, Count count) {
   if (static_cast<std::size_t>(count) > most_elements) return nullptr;
+  int depth = 0;
+  for (const redisReadTask* outer = task->parent; outer != nullptr; outer = outer->parent) ++depth;
+  if (depth > most_nested) return nullptr;
   return default_functions().createArray(task, count);
 }
 
