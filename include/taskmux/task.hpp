@@ -14,14 +14,24 @@ namespace taskmux {
 inline namespace v0 {
 
 /// An instant of the wall clock, UTC, to the microsecond. A finer one, such as
-/// std::chrono::system_clock::now() in libstdc++, does not convert to it by itself: see to_time().
+/// std::chrono::system_clock::now() in libstdc++, does not convert to it by itself: see to_time(),
+/// and Instant.
 using Time = std::chrono::sys_time<std::chrono::microseconds>;
 
-/// `instant` as a Time, rounded up: `.process_at = to_time(std::chrono::system_clock::now() + 10s)`.
+/// `instant` as a Time, rounded up.
 template <typename Unit>
 constexpr Time to_time(std::chrono::sys_time<Unit> instant) {
   return std::chrono::ceil<Time::duration>(instant);
 }
+
+/// A Time that any instant of std::chrono::system_clock converts to, rounded up:
+///
+///     {.process_at = std::chrono::system_clock::now() + 10s}
+struct Instant : Time {
+  constexpr Instant() = default;
+  template <typename Unit>
+  constexpr Instant(std::chrono::sys_time<Unit> instant) : Time{to_time(instant)} {}
+};
 
 /// A length of time, to the microsecond. Any coarser std::chrono duration converts to it: `10min`,
 /// `1h`; for a finer one take std::chrono::ceil<Duration>().
@@ -93,10 +103,9 @@ struct EnqueueOptions {
   /// `deadline` is given.
   std::optional<Duration> timeout{};
   /// The instant at which every attempt ends, rounded up to a whole second; must lie in the future.
-  std::optional<Time> deadline{};
-  /// Not to be run before this instant (see to_time()); at once if it has passed. Not together with
-  /// `process_in`.
-  std::optional<Time> process_at{};
+  std::optional<Instant> deadline{};
+  /// Not to be run before this instant; at once if it has passed. Not together with `process_in`.
+  std::optional<Instant> process_at{};
   /// Not to be run before this much time has passed, by the broker's clock. Not together with
   /// `process_at`.
   std::optional<Duration> process_in{};
@@ -109,7 +118,7 @@ struct EnqueueOptions {
   std::optional<Duration> retention{};
   /// A task that no worker has started by then is archived instead of run. Later than the task may
   /// run at all. Go workers do not honour it. Not together with `expires_in`.
-  std::optional<Time> expires_at{};
+  std::optional<Instant> expires_at{};
   /// As `expires_at`, counted from now by the broker's clock.
   std::optional<Duration> expires_in{};
   /// Makes it safe to repeat the call with the same `task_id` and `idempotent_for` after an error that
