@@ -29,6 +29,7 @@
 #include "support/test.hpp"
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
+#include "taskmux/inspector.hpp"
 #include "taskmux/queue_view.hpp"
 
 #ifndef TASKMUX_BROKER_FIXTURES
@@ -1135,8 +1136,8 @@ TASKMUX_CONTRACT("an id is remembered for its time, and a repeat does not prolon
   TestType t;
   enqueue(t.broker, idempotent(message("t1"), 10s));
   enqueue(t.broker, idempotent(message("t2"), 20s));
-  t.broker.exchange({.settlements = std::vector{completed(take_one(t.broker)),
-                                                completed(take_one(t.broker))}});
+  t.broker.exchange(
+      {.settlements = std::vector{completed(take_one(t.broker)), completed(take_one(t.broker))}});
   t.advance(9s);
   CHECK(enqueue(t.broker, idempotent(message("t1"), 1h)).accepted_before);
   t.advance(2s);
@@ -1188,9 +1189,9 @@ TASKMUX_CONTRACT("a remembered id is answered before its lock, schedule and stat
 
 TASKMUX_CONTRACT("a remembered id may come twice in one batch, and fails no other item") {
   TestType t;
-  const auto replies =
-      t.broker.enqueue({idempotent(message("t1")), pending(message("t2")), idempotent(message("t1")),
-                        pending(message("t2")), idempotent(message("t3"))});
+  const auto replies = t.broker.enqueue({idempotent(message("t1")), pending(message("t2")),
+                                         idempotent(message("t1")), pending(message("t2")),
+                                         idempotent(message("t3"))});
   REQUIRE(replies.size() == 5);
   CHECK_FALSE(replies[0].error);
   CHECK_FALSE(replies[0].accepted_before);
@@ -1866,6 +1867,25 @@ TASKMUX_CONTRACT("no hint comes once the watch is gone") {
 }
 
 // Servers
+
+TASKMUX_CONTRACT("an inspector shows a queue that a live server works on before its first task") {
+  TestType t;
+  Inspector inspector{t.broker};
+  CHECK(error_of([&] { inspector.queue("fresh"); }) == Errc::queue_not_found);
+  const ServerInfo server{.host = "web-1",
+                          .pid = 1,
+                          .id = "7d444840-9dc0-11d1-b245-5ffdce74fad2",
+                          .queues = {{"fresh", 1}},
+                          .status = "active",
+                          .started_at = t.clock.now()};
+  t.broker.heartbeat(server, 10s);
+  CHECK(inspector.queue("fresh").queue == "fresh");
+  CHECK(inspector.queue("fresh").size() == 0);
+  CHECK(inspector.list("fresh", TaskState::pending).empty());
+  CHECK(error_of([&] { inspector.queue("frehs"); }) == Errc::queue_not_found);
+  t.broker.retire(server);
+  CHECK(error_of([&] { inspector.queue("fresh"); }) == Errc::queue_not_found);
+}
 
 TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts") {
   TestType t;

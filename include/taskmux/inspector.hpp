@@ -39,14 +39,16 @@ class Inspector {
   /// All queues that anything was ever enqueued to, sorted by name.
   std::vector<std::string> queues();
 
-  /// How a queue stands: tasks in each state, latency, processed and failed today and in all.
+  /// How a queue stands: tasks in each state, latency, processed and failed today and in all. A
+  /// queue that a live server works on exists, and is empty, before anything is enqueued to it.
   QueueInfo queue(std::string_view queue);
 
   /// Processed and failed on each of the last `days` days, today first. Throws
   /// Error{invalid_argument} unless `days` is from 1 to 90.
   std::vector<DailyStats> history(std::string_view queue, int days = 7);
 
-  /// A page of the tasks in a state, in the order of QueueView::list(). Empty beyond the end.
+  /// A page of the tasks in a state, in the order of QueueView::list(). Empty beyond the end,
+  /// and for a queue as yet empty that a live server works on.
   std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page = {});
 
   /// One task, with its result if it is completed and its handler set one; nullopt if there is no

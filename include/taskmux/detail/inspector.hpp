@@ -69,6 +69,14 @@ constexpr std::size_t count_of(const QueueInfo& info, TaskState state) noexcept 
   return 0;
 }
 
+/// Whether a live server works on `queue`, to which nothing may have been enqueued yet.
+inline bool is_served(QueueView& view, std::string_view queue) {
+  const std::vector<ServerInfo> servers = view.servers();
+  return std::any_of(servers.begin(), servers.end(), [&](const ServerInfo& server) {
+    return server.queues.contains(std::string{queue});
+  });
+}
+
 /// Runs `body`, which adds what it has done to the number it is handed, and returns that. An Error
 /// on the way also says how much had been done.
 template <std::invocable<std::size_t&> Body>
@@ -117,7 +125,14 @@ inline std::vector<std::string> Inspector::queues() {
 }
 
 inline QueueInfo Inspector::queue(std::string_view queue) {
-  return detail::during("queue info", [&] { return view_.queue_info(queue); });
+  return detail::during("queue info", [&] {
+    try {
+      return view_.queue_info(queue);
+    } catch (const Error& e) {
+      if (e.errc() != Errc::queue_not_found || !detail::is_served(view_, queue)) throw;
+      return QueueInfo{.queue = std::string{queue}};
+    }
+  });
 }
 
 inline std::vector<DailyStats> Inspector::history(std::string_view queue, int days) {
@@ -125,7 +140,14 @@ inline std::vector<DailyStats> Inspector::history(std::string_view queue, int da
 }
 
 inline std::vector<TaskInfo> Inspector::list(std::string_view queue, TaskState state, Page page) {
-  return detail::during("list", [&] { return view_.list(queue, state, page); });
+  return detail::during("list", [&] {
+    try {
+      return view_.list(queue, state, page);
+    } catch (const Error& e) {
+      if (e.errc() != Errc::queue_not_found || !detail::is_served(view_, queue)) throw;
+      return std::vector<TaskInfo>{};
+    }
+  });
 }
 
 inline std::optional<TaskInfo> Inspector::get(std::string_view queue, std::string_view id) {
