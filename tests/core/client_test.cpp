@@ -142,6 +142,16 @@ TEST_CASE("options that can't be meant are refused before anything is sent", "[c
   CHECK(f.refused(options) == Errc::invalid_argument);
 }
 
+TEST_CASE("instants of the system's clock are taken as they are, and rounded up", "[client]") {
+  const auto instant = std::chrono::system_clock::now();
+  const EnqueueOptions options{
+      .deadline = instant + 24h, .process_at = instant + 10s, .expires_at = instant + 2h};
+  CHECK(*options.process_at == to_time(instant + 10s));
+  CHECK(*options.deadline > *options.expires_at);
+  CHECK(Instant{std::chrono::sys_time<std::chrono::nanoseconds>{1ns}} == Time{1us});
+  CHECK(Instant{std::chrono::sys_seconds{1s}} == Time{1s});
+}
+
 TEST_CASE("tasks that can't be meant are refused before anything is sent", "[client]") {
   Fixture f;
   CHECK(f.refused({}, {.type = ""}) == Errc::invalid_argument);
@@ -150,6 +160,8 @@ TEST_CASE("tasks that can't be meant are refused before anything is sent", "[cli
   CHECK(f.refused({}, {.type = std::string(513, 't')}) == Errc::invalid_argument);
   CHECK(f.refused({}, {.type = "t", .headers = {{"", "x"}}}) == Errc::invalid_argument);
   CHECK(f.refused({}, {.type = "t", .headers = {{"k", "\xc3"}}}) == Errc::invalid_argument);
+  CHECK(f.refused({}, {.type = "t", .headers = {{"k", std::string{"a\0b", 3}}}}) ==
+        Errc::invalid_argument);
   CHECK(f.refused({}, {.type = "t", .headers = {{"k", std::string(65'536, 'v')}}}) ==
         Errc::invalid_argument);
   CHECK(f.refused({}, {.type = "t", .payload = std::string(Limits::payload_bytes + 1, 'x')}) ==
@@ -232,8 +244,7 @@ TEST_CASE("with idempotent_for, repeating after a lost reply runs the task once"
   CHECK(batch.at(0).accepted_before);
   CHECK_FALSE(batch.at(1).accepted_before);
   f.clock->advance(1900ms);  // Rounded up to two seconds.
-  CHECK(f.client
-            .enqueue({.type = "t"}, {.task_id = batch.at(1).id, .idempotent_for = 1500ms})
+  CHECK(f.client.enqueue({.type = "t"}, {.task_id = batch.at(1).id, .idempotent_for = 1500ms})
             .accepted_before);
   CHECK(Fixture{}.refused({.idempotent_for = 999ms}) == Errc::invalid_argument);
 }

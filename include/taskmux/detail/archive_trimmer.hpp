@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "taskmux/broker.hpp"
+#include "taskmux/detail/error_text.hpp"
 #include "taskmux/logger.hpp"
 #include "taskmux/queue_view.hpp"
 #include "taskmux/server_config.hpp"
@@ -99,9 +100,10 @@ class ArchiveTrimmer {
       return true;
     } catch (const std::exception& e) {
       logger_(LogLevel::warning,
-              "task " + task.id + " stays in the archive: the hook threw: " + e.what());
+              "task " + task.id + " stays in the archive: the hook threw: " + text_of_exception(e));
     } catch (...) {
-      logger_(LogLevel::warning, "task " + task.id + " stays in the archive: the hook threw");
+      logger_(LogLevel::warning,
+              "task " + task.id + " stays in the archive: the hook threw " + text_of_exception());
     }
     return false;
   }

@@ -42,6 +42,7 @@ inline void check_headers(const Headers& headers) {
   std::size_t bytes = 0;
   for (const auto& [key, value] : headers) {
     check_name("a header key", key);
+    if (value.find('\0') != std::string::npos) refuse("header \"" + key + '"', "holds a NUL");
     if (!is_valid_utf8(value)) refuse("header \"" + key + '"', "is not valid UTF-8");
     bytes += key.size() + value.size();
   }

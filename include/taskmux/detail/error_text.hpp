@@ -1,9 +1,15 @@
 #pragma once
 
+#include <cxxabi.h>
+
 #include <chrono>
 #include <concepts>
+#include <cstdlib>
+#include <exception>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <typeinfo>
 
 #include "taskmux/error.hpp"
 #include "taskmux/task.hpp"
@@ -26,6 +32,30 @@ inline std::string in_one_line(std::string_view text) {
     if (static_cast<unsigned char>(c) < 0x20) c = ' ';
   }
   return line;
+}
+
+/// The type of the exception that is being handled, as in the source; empty if it is not known.
+/// Needs no RTTI.
+inline std::string type_of_exception() {
+  const std::type_info* const type = abi::__cxa_current_exception_type();
+  if (type == nullptr) return {};
+  int status = 0;
+  const std::unique_ptr<char, decltype(&std::free)> name{
+      abi::__cxa_demangle(type->name(), nullptr, nullptr, &status), &std::free};
+  return name ? name.get() : type->name();
+}
+
+/// What is known of the exception that is being handled: the text of `e`, which it is, or else its
+/// type.
+inline std::string text_of_exception(const std::exception& e) {
+  const char* const text = e.what();
+  if (text != nullptr && *text != '\0') return text;
+  return "an exception without text, of type " + type_of_exception();
+}
+
+/// The same of one that is not a std::exception.
+inline std::string text_of_exception() {
+  return "something that is not a std::exception, of type " + type_of_exception();
 }
 
 /// Such as "5 s" or "250 ms".

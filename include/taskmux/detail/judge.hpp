@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "taskmux/broker.hpp"
+#include "taskmux/detail/error_text.hpp"
 #include "taskmux/detail/utf8.hpp"
 #include "taskmux/handler.hpp"
 #include "taskmux/retry.hpp"
@@ -44,9 +45,9 @@ inline Duration policy_delay(const FailedAttempt& attempt, const JudgeRules& rul
   try {
     if (rules.retry_policy) return bounded_delay(rules.retry_policy(attempt));
   } catch (const std::exception& e) {
-    complaint = std::string{"the retry policy threw: "} + e.what();
+    complaint = "the retry policy threw: " + text_of_exception(e);
   } catch (...) {
-    complaint = "the retry policy threw";
+    complaint = "the retry policy threw " + text_of_exception();
   }
   return AsynqRetryDelay{}(attempt);
 }
@@ -56,9 +57,9 @@ inline bool counts_as_failure(const FailedAttempt& attempt, const JudgeRules& ru
   try {
     return !rules.is_failure || rules.is_failure(attempt);
   } catch (const std::exception& e) {
-    complaint = std::string{"is_failure threw: "} + e.what();
+    complaint = "is_failure threw: " + text_of_exception(e);
   } catch (...) {
-    complaint = "is_failure threw";
+    complaint = "is_failure threw " + text_of_exception();
   }
   return true;
 }

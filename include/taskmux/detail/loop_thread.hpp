@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "taskmux/clock.hpp"
+#include "taskmux/detail/error_text.hpp"
 #include "taskmux/detail/thread.hpp"
 #include "taskmux/logger.hpp"
 
@@ -67,9 +68,9 @@ class LoopThread {
     try {
       return step_();
     } catch (const std::exception& e) {
-      logger_(LogLevel::error, e.what());
+      logger_(LogLevel::error, text_of_exception(e));
     } catch (...) {
-      logger_(LogLevel::error, "a background step threw something that is not a std::exception");
+      logger_(LogLevel::error, "a background step threw " + text_of_exception());
     }
     return clock_->steady_now() + std::chrono::milliseconds{100};
   }

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "taskmux/clock.hpp"
+#include "taskmux/detail/error_text.hpp"
 #include "taskmux/detail/mutex.hpp"
 #include "taskmux/logger.hpp"
 
@@ -46,9 +47,9 @@ class Notifier {
       try {
         call();
       } catch (const std::exception& e) {
-        logger_(LogLevel::error, std::string{"a hook threw: "} + e.what());
+        logger_(LogLevel::error, "a hook threw: " + text_of_exception(e));
       } catch (...) {
-        logger_(LogLevel::error, "a hook threw something that is not a std::exception");
+        logger_(LogLevel::error, "a hook threw " + text_of_exception());
       }
       finish_one();
     }
