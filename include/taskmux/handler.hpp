@@ -15,10 +15,14 @@
 
 #include "taskmux/detail/config.hpp"
 #include "taskmux/logger.hpp"
+#include "taskmux/retry.hpp"
 #include "taskmux/task.hpp"
 
 namespace taskmux {
 inline namespace v0 {
+
+class ServeMux;
+class TaskHandler;
 
 namespace detail {
 class RunState;
@@ -170,6 +174,17 @@ class Context {
   detail::RunState& state_;
 };
 
+/// Where a mux sends the tasks of a type, and by which options. Valid as long as the mux.
+struct TaskRoute {
+  /// The pattern that matched; in nested muxes the innermost one. Empty if none did.
+  std::string_view pattern{};
+  /// Whether a handler is registered for the type: by a pattern, or by ServeMux::not_found().
+  bool known = false;
+  const RetryPolicy* retry_policy = nullptr;  ///< Null: the server's.
+  std::optional<Duration> timeout{};          ///< Of one attempt, at most; unset: the task's alone.
+  TaskHandler* handler = nullptr;             ///< What the mux itself calls; never null in a route.
+};
+
 /// Runs tasks of some type. Called from many threads at once. A ServeMux owns it, and with that the
 /// server; what it refers to beside that must live as long as any of its calls. Mind the call that
 /// hangs and is given up (ServerConfig::abandon_after): it may outlive the server.
@@ -187,22 +202,64 @@ class TASKMUX_API TaskHandler {
  protected:
   TaskHandler(TaskHandler&&) = default;
   TaskHandler& operator=(TaskHandler&&) = default;
+
+ private:
+  friend class ServeMux;
+  /// Adds to `route` what a mux that stands in for a handler knows of `type`.
+  virtual void refine(std::string_view, TaskRoute&) const noexcept {}
 };
 
+namespace detail {
+
+enum class HandlerFault { none, other_arguments, not_const, other_result };
+
+/// Why an F can't be the function of a handler of an Argument.
+template <typename F, typename Argument>
+constexpr HandlerFault fault_of_handler() {
+  if constexpr (!std::invocable<F&, Context&, const Argument&>) {
+    return HandlerFault::other_arguments;
+  } else if constexpr (!std::invocable<const F&, Context&, const Argument&>) {
+    return HandlerFault::not_const;
+  } else {
+    using Result = std::invoke_result_t<const F&, Context&, const Argument&>;
+    if constexpr (std::same_as<Result, Outcome> || std::is_void_v<Result>)
+      return HandlerFault::none;
+    else
+      return HandlerFault::other_result;
+  }
+}
+
+/// Ends the compilation with the reason why an F can't be the function of a handler.
+template <HandlerFault fault>
+constexpr void refuse_handler() {
+  static_assert(fault != HandlerFault::other_arguments,
+                "taskmux: a handler takes (taskmux::Context&, const taskmux::Task&), one of "
+                "handle_json<T>() takes (taskmux::Context&, const T&); this function does not");
+  static_assert(fault != HandlerFault::not_const,
+                "taskmux: a handler is called from many threads at once, so its operator() must be "
+                "const: this function, such as a mutable lambda, is refused; keep what changes "
+                "outside of it, behind a mutex or in atomics");
+  static_assert(fault != HandlerFault::other_result,
+                "taskmux: a handler returns taskmux::Outcome, or nothing; this function returns "
+                "something else");
+}
+
+}  // namespace detail
+
 /// A callable that can stand in for a TaskHandler: takes (Context&, const Task&), returns an
-/// Outcome or nothing. To return nothing is success; but a failure after the run was asked to stop,
-/// since it may then have ended before its work was done.
+/// Outcome or nothing, and can be called as a const object, since many threads call it at once. To
+/// return nothing is success; but a failure after the run was asked to stop, since it may then have
+/// ended before its work was done.
 template <typename F>
-concept HandlerFunction = std::invocable<F&, Context&, const Task&> &&
-    (std::same_as<std::invoke_result_t<F&, Context&, const Task&>, Outcome> ||
-     std::is_void_v<std::invoke_result_t<F&, Context&, const Task&>>);
+concept HandlerFunction = detail::fault_of_handler<F, Task>()
+== detail::HandlerFault::none;
 
 namespace detail {
 
 /// Calls the function of a handler with its task, or what was read from that.
 template <typename F, typename Argument>
-Outcome call_function(F& function, Context& context, const Argument& argument) {
-  if constexpr (std::is_void_v<std::invoke_result_t<F&, Context&, const Argument&>>) {
+Outcome call_function(const F& function, Context& context, const Argument& argument) {
+  if constexpr (std::is_void_v<std::invoke_result_t<const F&, Context&, const Argument&>>) {
     std::invoke(function, context, argument);
     if (!context.stop_requested()) return Outcome::success();
     return Outcome::fail("returned after it was asked to stop: " +

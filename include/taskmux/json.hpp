@@ -76,15 +76,14 @@ EnqueueResult enqueue_json(Client& client, std::string type, const T& value,
 /// A callable that takes (Context&, const T&), and returns an Outcome or nothing (see
 /// HandlerFunction).
 template <typename F, typename T>
-concept JsonHandlerFunction = std::invocable<F&, Context&, const T&> &&
-    (std::same_as<std::invoke_result_t<F&, Context&, const T&>, Outcome> ||
-     std::is_void_v<std::invoke_result_t<F&, Context&, const T&>>);
+concept JsonHandlerFunction = detail::fault_of_handler<F, T>()
+== detail::HandlerFault::none;
 
 /// Registers a handler for tasks whose payload is the JSON text of a T:
 ///     handle_json<Email>(mux, "email:send", [](Context& context, const Email& email) { ... });
 /// A payload that does not hold a T is archived without retry, and `function` is not called. Throws
 /// as ServeMux::handle() does.
-template <JsonValue T, JsonHandlerFunction<T> F>
+template <JsonValue T, typename F>
 void handle_json(ServeMux& mux, std::string pattern, F function, HandleOptions options = {});
 
 /// Sets the JSON text of `value` as the task's result (see Context::set_result()). Throws as

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <functional>
 #include <map>
@@ -19,11 +20,13 @@
 namespace taskmux {
 inline namespace v0 {
 
-/// What a registration says of its type's tasks, beside how to run them.
+/// What a registration says of its type's tasks, in addition to how to run them. Where muxes nest,
+/// what an inner registration leaves out is taken from the outer one.
 struct HandleOptions {
-  RetryPolicy retry_policy{};  ///< Instead of the server's.
-  std::optional<Duration>
-      timeout{};  ///< An attempt takes at most this; can only lower what the task itself says.
+  /// Instead of the server's.
+  RetryPolicy retry_policy{};
+  /// An attempt takes at most this; can only lower what the task itself says.
+  std::optional<Duration> timeout{};
 };
 
 /// The rest of the chain, as a Middleware sees it: the middleware further in, and the handler.
@@ -52,8 +55,12 @@ using Middleware = std::function<Outcome(Context&, const Task&, const Next&)>;
 /// type, else the longest pattern that is a prefix of it ("email:" matches "email:welcome", and
 /// "email" matches "emailing"), else the not-found handler. No wildcards.
 ///
-/// Register before Server takes it; read-only afterwards, and then thread-safe. A mux is a handler
-/// itself, so muxes nest.
+/// Register before Server takes it; read-only afterwards, and then thread-safe.
+///
+/// A mux is a handler itself, so muxes nest: the inner one routes the whole type again. Middleware of
+/// the outer mux runs first and goes round that of the inner one; of the options of both
+/// registrations, those of the inner one count (see HandleOptions). A handler of your own that calls
+/// a mux hides the options in it.
 class TASKMUX_API ServeMux final : public TaskHandler {
  public:
   ServeMux() = default;
@@ -66,13 +73,19 @@ class TASKMUX_API ServeMux final : public TaskHandler {
               HandleOptions options = {});
 
   /// The same for a callable that takes (Context&, const Task&) and returns an Outcome or nothing
-  /// (see HandlerFunction). It is called from many threads at once.
-  template <HandlerFunction F>
-  void handle(std::string pattern, F function, HandleOptions options = {}) {
-    if (!has_target(function))
-      throw std::invalid_argument{"ServeMux::handle: no handler for \"" + pattern + '"'};
-    handle(std::move(pattern), std::make_unique<FunctionHandler<F>>(std::move(function)),
-           std::move(options));
+  /// (see HandlerFunction). It is called from many threads at once, and so must be callable as a
+  /// const object: a mutable lambda does not compile.
+  template <typename F>
+  requires(!std::convertible_to<F, std::unique_ptr<TaskHandler>>) void handle(
+      std::string pattern, F function, HandleOptions options = {}) {
+    if constexpr (HandlerFunction<F>) {
+      if (!has_target(function))
+        throw std::invalid_argument{"ServeMux::handle: no handler for \"" + pattern + '"'};
+      handle(std::move(pattern), std::make_unique<FunctionHandler<F>>(std::move(function)),
+             std::move(options));
+    } else {
+      detail::refuse_handler<detail::fault_of_handler<F, Task>()>();
+    }
   }
 
   /// Adds a middleware; the first one is the outermost. All apply to all patterns, and to the
@@ -84,30 +97,40 @@ class TASKMUX_API ServeMux final : public TaskHandler {
   /// found for task "<type>"`, which is retried like any failure: another server may know the type.
   /// Throws std::invalid_argument for null.
   void not_found(std::unique_ptr<TaskHandler> handler);
-  template <HandlerFunction F>
-  void not_found(F function) {
-    if (!has_target(function)) throw std::invalid_argument{"ServeMux::not_found: no handler"};
-    not_found(std::make_unique<FunctionHandler<F>>(std::move(function)));
+  template <typename F>
+  requires(!std::convertible_to<F, std::unique_ptr<TaskHandler>>) void not_found(F function) {
+    if constexpr (HandlerFunction<F>) {
+      if (!has_target(function)) throw std::invalid_argument{"ServeMux::not_found: no handler"};
+      not_found(std::make_unique<FunctionHandler<F>>(std::move(function)));
+    } else {
+      detail::refuse_handler<detail::fault_of_handler<F, Task>()>();
+    }
   }
 
   /// Routes and runs; never throws.
   inline Outcome handle(Context& context, const Task& task) noexcept override;
 
+  /// The same where the type was routed before: `route` is this mux's for the task's type. Routes
+  /// again only where muxes nest.
+  Outcome handle(Context& context, const Task& task, const TaskRoute& route) const noexcept;
+
   /// Whether a pattern matches.
   bool knows(std::string_view type) const noexcept { return find(type) != nullptr; }
 
-  /// The options of the registration that `type` is routed to; nullptr if none matches. Valid as
-  /// long as the mux.
-  const HandleOptions* options_of(std::string_view type) const noexcept;
+  /// Where tasks of `type` go, through all nested muxes, with the options that count for them.
+  TaskRoute route(std::string_view type) const noexcept;
 
   /// Whether anything is registered at all, the not-found handler included.
   bool empty() const noexcept { return routes_.empty() && !not_found_; }
 
  private:
-  struct Route {
+  struct Registration {
     std::unique_ptr<TaskHandler> handler;
     HandleOptions options;
   };
+  // Ordered downwards, so that among the patterns that are prefixes of a type the longest comes
+  // first.
+  using Registrations = std::map<std::string, Registration, std::greater<>>;
 
   template <typename F>
   class FunctionHandler final : public TaskHandler {
@@ -135,11 +158,10 @@ class TASKMUX_API ServeMux final : public TaskHandler {
     }
   }
 
-  const Route* find(std::string_view type) const noexcept;
+  const Registrations::value_type* find(std::string_view type) const noexcept;
+  inline void refine(std::string_view type, TaskRoute& route) const noexcept override;
 
-  // Ordered downwards, so that among the patterns that are prefixes of a type the longest comes
-  // first.
-  std::map<std::string, Route, std::greater<>> routes_;
+  Registrations routes_;
   std::vector<Middleware> middleware_;
   std::unique_ptr<TaskHandler> not_found_;
   std::unique_ptr<DefaultNotFound> default_not_found_ = std::make_unique<DefaultNotFound>();

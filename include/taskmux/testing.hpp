@@ -168,8 +168,9 @@ inline void TestServer::run(Run taken, Time taken_at) {
   const auto state =
       std::make_shared<detail::RunState>(std::move(taken), environment_, now, taken_at);
   const TaskMessage& message = state->message();
+  state->set_route(mux_->route(message.task.type));
   const detail::AttemptLimits limits =
-      detail::attempt_limits(message, mux_->options_of(message.task.type), now, taken_at);
+      detail::attempt_limits(message, state->route().timeout, now, taken_at);
   state->start(now, limits.steady, limits.wall, 0);
   call_hooks(detail::event_of(TaskEvent::Change::started, state->run(), state.get(), now));
   clock_->set_run(state.get());

@@ -348,7 +348,7 @@ TEST_CASE("what a user's from_json throws is told", "[json]") {
   CHECK(verdict<Picky>(R"({"n": 0})") == "fine");
   CHECK(verdict<Picky>(R"({"n": 1})") == "n must not be 1");
   CHECK(verdict<Picky>(R"({"n": 2})") ==
-        "from_json() threw something that is not a std::exception");
+        "from_json() threw something that is not a std::exception, of type int");
   CHECK(verdict<Picky>(R"({"n": 4})") == "revoke task");
   CHECK_THROWS_AS(from_json_text<Picky>(R"({"n": 3})"), std::bad_alloc);
 }
@@ -461,6 +461,6 @@ TEST_CASE("what a JSON handler returns or throws counts as of any handler", "[js
   CHECK(thrown.error() == "no luck");
   CHECK(mux.handle(t.context, {.type = "malformed", .payload = "5"}).kind() ==
         Outcome::Kind::failure);
-  CHECK(mux.options_of("malformed")->timeout == 5s);
+  CHECK(mux.route("malformed").timeout == Duration{5s});
   CHECK_THROWS_AS(handle_json<int>(mux, "throw", [](Context&, int) {}), std::invalid_argument);
 }

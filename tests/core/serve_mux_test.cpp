@@ -7,6 +7,14 @@
 #include "support/run.hpp"
 #include "support/test.hpp"
 
+namespace taskmux::test {
+
+struct NoText final : std::exception {
+  const char* what() const noexcept override { return nullptr; }
+};
+
+}  // namespace taskmux::test
+
 using namespace taskmux;
 using namespace std::chrono_literals;
 
@@ -108,6 +116,25 @@ TEST_CASE("middleware wraps every handler, the first registered outermost", "[mu
   CHECK(calls == std::vector<std::string>{"a+", "b+", "b-", "a-"});
 }
 
+TEST_CASE("middleware of an outer mux goes round that of an inner one", "[mux]") {
+  std::vector<std::string> calls;
+  const auto note = [&calls](std::string name) {
+    return [&calls, name](Context& context, const Task& task, const Next& next) {
+      calls.push_back(name);
+      return next(context, task);
+    };
+  };
+  auto inner = std::make_unique<ServeMux>();
+  inner->use(note("inner 1"));
+  inner->use(note("inner 2"));
+  inner->handle("t", says("handled"));
+  ServeMux mux;
+  mux.handle("t", std::move(inner));
+  mux.use(note("outer"));
+  CHECK(answer(mux, "t") == "handled");
+  CHECK(calls == std::vector<std::string>{"outer", "inner 1", "inner 2"});
+}
+
 TEST_CASE("middleware can answer itself, change the task, and leave values for the handler",
           "[mux]") {
   ServeMux mux;
@@ -141,6 +168,8 @@ TEST_CASE("what handlers and middleware throw becomes an outcome, and middleware
   });
   mux.handle("std", [](Context&, const Task&) { throw std::runtime_error{"boom"}; });
   mux.handle("int", [](Context&, const Task&) { throw 7; });
+  mux.handle("null", [](Context&, const Task&) { throw test::NoText{}; });
+  mux.handle("empty", [](Context&, const Task&) { throw std::runtime_error{""}; });
   mux.handle("skip", [](Context&, const Task&) { throw SkipRetry{"never"}; });
   mux.handle("revoke", [](Context&, const Task&) { throw RevokeTask{}; });
   mux.handle("later", [](Context&, const Task&) { throw RetryAfter{3s, "busy"}; });
@@ -153,6 +182,10 @@ TEST_CASE("what handlers and middleware throw becomes an outcome, and middleware
   CHECK(outcome_of("std").error() == "boom");
   CHECK(seen == Outcome::Kind::failure);
   CHECK(outcome_of("int").kind() == Outcome::Kind::failure);
+  CHECK(outcome_of("int").error() ==
+        "the handler threw something that is not a std::exception, of type int");
+  CHECK(outcome_of("null").error() == "an exception without text, of type taskmux::test::NoText");
+  CHECK(outcome_of("empty").error() == "an exception without text, of type std::runtime_error");
   CHECK(outcome_of("skip").kind() == Outcome::Kind::skip_retry);
   CHECK(outcome_of("skip").error() == "never");
   CHECK(outcome_of("revoke").kind() == Outcome::Kind::revoke);
@@ -176,13 +209,51 @@ TEST_CASE("registrations that can't work are refused at once", "[mux]") {
   CHECK_FALSE(mux.knows("null"));
 }
 
-TEST_CASE("a registration's options are those of the pattern that the type is routed to", "[mux]") {
+TEST_CASE("a route has the options of the pattern that the type is routed to", "[mux]") {
   ServeMux mux;
   mux.handle("email:", says(""), {.retry_policy = FixedDelay{9s}, .timeout = 3s});
   mux.handle("email:fast", says(""), {.timeout = 1s});
-  REQUIRE(mux.options_of("email:slow") != nullptr);
-  CHECK(mux.options_of("email:slow")->timeout == Duration{3s});
-  CHECK(mux.options_of("email:fast")->timeout == Duration{1s});
-  CHECK_FALSE(mux.options_of("email:fast")->retry_policy);
-  CHECK(mux.options_of("other") == nullptr);
+  CHECK(mux.route("email:slow").pattern == "email:");
+  CHECK(mux.route("email:slow").timeout == Duration{3s});
+  CHECK(mux.route("email:slow").retry_policy != nullptr);
+  CHECK(mux.route("email:fast").pattern == "email:fast");
+  CHECK(mux.route("email:fast").timeout == Duration{1s});
+  CHECK(mux.route("email:fast").retry_policy == nullptr);
+  CHECK(mux.route("email:fast").known);
+  CHECK_FALSE(mux.route("other").known);
+  CHECK(mux.route("other").pattern.empty());
+  CHECK_FALSE(mux.route("other").timeout);
+  mux.not_found(says(""));
+  CHECK(mux.route("other").known);
+  CHECK(mux.route("other").pattern.empty());
+}
+
+TEST_CASE("where muxes nest, inner options count, and outer ones where the inner has none",
+          "[mux]") {
+  const auto delay_of = [](const TaskRoute& route) {
+    const Task task;
+    return (*route.retry_policy)({.task = task, .error = ""});
+  };
+  auto innermost = std::make_unique<ServeMux>();
+  innermost->handle("image:resize:small", says("small"), {.retry_policy = FixedDelay{1s}});
+  auto inner = std::make_unique<ServeMux>();
+  inner->handle("image:resize:", std::move(innermost), {.timeout = 2s});
+  inner->handle("image:crop", says("crop"), {.retry_policy = FixedDelay{7s}, .timeout = 90s});
+  ServeMux mux;
+  mux.handle("image:", std::move(inner), {.retry_policy = FixedDelay{60s}, .timeout = 60s});
+
+  const TaskRoute small = mux.route("image:resize:small");
+  CHECK(small.pattern == "image:resize:small");
+  CHECK(delay_of(small) == 1s);
+  CHECK(small.timeout == Duration{2s});
+  const TaskRoute crop = mux.route("image:crop");
+  CHECK(delay_of(crop) == 7s);
+  CHECK(crop.timeout == Duration{90s});
+
+  const TaskRoute unknown = mux.route("image:turn");
+  CHECK_FALSE(unknown.known);
+  CHECK(unknown.pattern == "image:");
+  CHECK(delay_of(unknown) == 60s);
+  CHECK(answer(mux, "image:resize:small") == "small");
+  CHECK(answer(mux, "image:turn") == "handler not found for task \"image:turn\"");
 }

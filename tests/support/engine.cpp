@@ -34,6 +34,7 @@ std::vector<std::shared_ptr<detail::RunState>> Engine::take_runs(std::size_t cou
     runs.push_back(std::make_shared<detail::RunState>(std::move(run), environment,
                                                       clock->steady_now(), clock->now()));
     runs.back()->hold_until(clock->steady_now() + std::chrono::seconds{10});
+    runs.back()->set_route(mux->route(runs.back()->message().task.type));
   }
   registry.add(runs);
   return runs;

@@ -362,16 +362,16 @@ T convert_json(Json& document, std::size_t bytes) {
         static_cast<void>(document.get<T>());
         return {};
       } catch (const std::exception& again) {
-        return again.what();
+        return text_of_exception(again);
       } catch (...) {
         return "not a std::exception";
       }
     };
     JsonCulprit{document, read, e.what(), json_attempts(bytes)}.refuse();
   } catch (const std::exception& e) {
-    refuse_json("", e.what());
+    refuse_json("", text_of_exception(e));
   } catch (...) {
-    refuse_json("", "from_json() threw something that is not a std::exception");
+    refuse_json("", "from_json() threw " + text_of_exception());
   }
 }
 
@@ -383,9 +383,9 @@ Json document_of(const T& value, Errc errc) {
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& e) {
-    throw Error{errc, "to_json() threw: " + json_cause(e.what())};
+    throw Error{errc, "to_json() threw: " + json_cause(text_of_exception(e))};
   } catch (...) {
-    throw Error{errc, "to_json() threw something that is not a std::exception"};
+    throw Error{errc, "to_json() threw " + text_of_exception()};
   }
 }
 
@@ -434,7 +434,7 @@ class JsonHandler {
  public:
   explicit JsonHandler(F function) : function_{std::move(function)} {}
 
-  Outcome operator()(Context& context, const Task& task) {
+  Outcome operator()(Context& context, const Task& task) const {
     std::optional<T> value;
     try {
       value.emplace(read_json<T>(task.payload));
@@ -476,10 +476,14 @@ T from_json_text(std::string_view text) {
   return detail::during("read JSON", [&] { return detail::read_json<T>(text); });
 }
 
-template <JsonValue T, JsonHandlerFunction<T> F>
+template <JsonValue T, typename F>
 void handle_json(ServeMux& mux, std::string pattern, F function, HandleOptions options) {
-  mux.handle(std::move(pattern), detail::JsonHandler<T, F>{std::move(function)},
-             std::move(options));
+  if constexpr (JsonHandlerFunction<F, T>) {
+    mux.handle(std::move(pattern), detail::JsonHandler<T, F>{std::move(function)},
+               std::move(options));
+  } else {
+    detail::refuse_handler<detail::fault_of_handler<F, T>()>();
+  }
 }
 
 template <JsonValue T>

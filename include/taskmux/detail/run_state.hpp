@@ -104,6 +104,11 @@ class RunState {
     return phase_.compare_exchange_strong(from, to, std::memory_order_acq_rel);
   }
 
+  /// Where the server's mux sends the task. Set once, by whoever starts the run and before that;
+  /// empty in a run that was not started. Read as what start() sets.
+  void set_route(const TaskRoute& route) noexcept { route_ = route; }
+  const TaskRoute& route() const noexcept { return route_; }
+
   /// Begins the attempt on `worker`, which alone calls this; false if the run has been taken back, or
   /// its lease lost, before.
   bool start(SteadyTime now, SteadyTime deadline, Time deadline_wall, std::size_t worker) noexcept {
@@ -243,6 +248,7 @@ class RunState {
   std::atomic<CancelMode> cancel_mode_{CancelMode::retry};
   std::atomic<SteadyTime::rep> stop_asked_at_{SteadyTime::max().time_since_epoch().count()};
 
+  TaskRoute route_{};
   SteadyTime started_at_{};
   SteadyTime deadline_{};
   Time deadline_wall_{};

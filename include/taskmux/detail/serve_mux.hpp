@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include "taskmux/detail/error_text.hpp"
 #include "taskmux/serve_mux.hpp"
 
 namespace taskmux {
@@ -20,15 +21,15 @@ Outcome outcome_of(Call&& call) noexcept {
     try {
       return call();
     } catch (const SkipRetry& e) {
-      return Outcome::skip_retry(e.what());
+      return Outcome::skip_retry(text_of_exception(e));
     } catch (const RevokeTask&) {
       return Outcome::revoke();
     } catch (const RetryAfter& e) {
-      return Outcome::retry_after(e.delay(), e.what());
+      return Outcome::retry_after(e.delay(), text_of_exception(e));
     } catch (const std::exception& e) {
-      return Outcome::fail(e.what());
+      return Outcome::fail(text_of_exception(e));
     } catch (...) {
-      return Outcome::fail("the handler threw something that is not a std::exception");
+      return Outcome::fail("the handler threw " + text_of_exception());
     }
   } catch (...) {
     return Outcome::fail("out of memory");  // Short enough to need none.
@@ -61,7 +62,7 @@ inline void ServeMux::handle(std::string pattern, std::unique_ptr<TaskHandler> h
   if (routes_.contains(pattern)) {
     throw std::invalid_argument{"ServeMux::handle: \"" + pattern + "\" is registered already"};
   }
-  routes_.emplace(std::move(pattern), Route{std::move(handler), std::move(options)});
+  routes_.emplace(std::move(pattern), Registration{std::move(handler), std::move(options)});
 }
 
 inline void ServeMux::use(Middleware middleware) {
@@ -74,26 +75,47 @@ inline void ServeMux::not_found(std::unique_ptr<TaskHandler> handler) {
   not_found_ = std::move(handler);
 }
 
-inline Outcome ServeMux::handle(Context& context, const Task& task) noexcept {
-  TaskHandler* handler = default_not_found_.get();
-  if (const Route* route = find(task.type)) {
-    handler = route->handler.get();
-  } else if (not_found_) {
-    handler = not_found_.get();
-  }
-  return Next{middleware_, 0, *handler}(context, task);
+inline TaskRoute ServeMux::route(std::string_view type) const noexcept {
+  TaskRoute route;
+  const auto* const found = find(type);
+  route.handler = found        ? found->second.handler.get()
+                  : not_found_ ? not_found_.get()
+                               : default_not_found_.get();
+  refine(type, route);
+  return route;
 }
 
-inline const HandleOptions* ServeMux::options_of(std::string_view type) const noexcept {
-  const Route* route = find(type);
-  return route ? &route->options : nullptr;
+/// What this mux knows of the type counts more than what is in `route`, and what its handler knows
+/// if that is a mux counts more than both.
+inline void ServeMux::refine(std::string_view type, TaskRoute& route) const noexcept {
+  const auto* const found = find(type);
+  route.known = found != nullptr || not_found_ != nullptr;
+  if (found != nullptr) {
+    const auto& [pattern, registration] = *found;
+    route.pattern = pattern;
+    if (registration.options.retry_policy) route.retry_policy = &registration.options.retry_policy;
+    if (registration.options.timeout) route.timeout = registration.options.timeout;
+    registration.handler->refine(type, route);
+  } else if (not_found_) {
+    not_found_->refine(type, route);
+  }
+}
+
+inline Outcome ServeMux::handle(Context& context, const Task& task) noexcept {
+  return handle(context, task, route(task.type));
+}
+
+inline Outcome ServeMux::handle(Context& context, const Task& task,
+                                const TaskRoute& route) const noexcept {
+  return Next{middleware_, 0, *route.handler}(context, task);
 }
 
 inline Outcome ServeMux::DefaultNotFound::handle(Context&, const Task& task) {
   return Outcome::fail("handler not found for task \"" + task.type + '"');
 }
 
-inline const ServeMux::Route* ServeMux::find(std::string_view type) const noexcept {
+inline const ServeMux::Registrations::value_type* ServeMux::find(
+    std::string_view type) const noexcept {
   // The greatest pattern <= the text is either a prefix of it, or shares a shorter prefix with it
   // than which no match can be.
   std::string_view text = type;
@@ -101,7 +123,7 @@ inline const ServeMux::Route* ServeMux::find(std::string_view type) const noexce
     const auto it = routes_.lower_bound(text);
     if (it == routes_.end()) return nullptr;
     const std::string& pattern = it->first;
-    if (text.starts_with(pattern)) return &it->second;
+    if (text.starts_with(pattern)) return &*it;
     std::size_t shared = 0;
     while (shared < pattern.size() && shared < text.size() && pattern[shared] == text[shared])
       ++shared;

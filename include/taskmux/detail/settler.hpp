@@ -131,7 +131,7 @@ class Settler {
   void finish(RunPtr run, const Outcome& outcome, double random) {
     const TaskMessage& message = run->message();
     Verdict verdict = judge(message, outcome, run->stop_reason(), run->cancel_mode(),
-                            rules_for(outcome.failed() ? &message : nullptr, random));
+                            rules_for(run->route(), random));
     put(std::move(run), std::move(verdict));
   }
 
@@ -149,7 +149,8 @@ class Settler {
   /// A lost run that was taken over, and is held until `lease_until`: decides what becomes of its
   /// task.
   void settle_lost(const Run& run, double random, SteadyTime lease_until) {
-    Verdict verdict = judge_lost(*run.message, run.crashes, rules_for(run.message.get(), random));
+    const TaskRoute route = rules_.mux ? rules_.mux->route(run.message->task.type) : TaskRoute{};
+    Verdict verdict = judge_lost(*run.message, run.crashes, rules_for(route, random));
     complain(run.message->id, verdict);
     push(settlement_of(run, std::move(verdict)), {.run = nullptr, .lease_until = lease_until});
   }
@@ -254,13 +255,10 @@ class Settler {
     return lessened;
   }
 
-  /// Those for a failure of `message`; null if its type can't matter.
-  JudgeRules rules_for(const TaskMessage* message, double random) const {
-    const HandleOptions* const options =
-        rules_.mux && message ? rules_.mux->options_of(message->task.type) : nullptr;
-    const bool own = options != nullptr && options->retry_policy;
-    return {own ? options->retry_policy : rules_.retry_policy, rules_.is_failure, random,
-            rules_.max_crashes};
+  /// Those for a failure of a task of that route.
+  JudgeRules rules_for(const TaskRoute& route, double random) const {
+    return {route.retry_policy != nullptr ? *route.retry_policy : rules_.retry_policy,
+            rules_.is_failure, random, rules_.max_crashes};
   }
 
   void complain(const std::string& id, const Verdict& verdict) const {

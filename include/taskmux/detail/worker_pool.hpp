@@ -34,7 +34,7 @@ struct AttemptLimits {
   Time wall;
 };
 
-inline AttemptLimits attempt_limits(const TaskMessage& message, const HandleOptions* options,
+inline AttemptLimits attempt_limits(const TaskMessage& message, std::optional<Duration> most,
                                     SteadyTime now, Time wall_now) {
   const auto bounded = [](std::chrono::seconds timeout) -> Duration {
     constexpr std::chrono::seconds most =
@@ -45,12 +45,12 @@ inline AttemptLimits attempt_limits(const TaskMessage& message, const HandleOpti
   if (message.timeout.count() == 0 && message.deadline == Time{}) left = default_timeout;
   if (message.timeout.count() != 0) left = bounded(message.timeout);
   if (message.deadline != Time{}) left = std::min(left, message.deadline - wall_now);
-  if (options != nullptr && options->timeout) left = std::min(left, *options->timeout);
+  if (most) left = std::min(left, *most);
   left = std::max(left, Duration{0});  // Long over is over; it must not overflow the clock either.
   return {now + left, wall_now + left};
 }
 
-/// Runs one attempt of `run`, whose limits have been noted, on this thread. What is over before it
+/// Runs one attempt of `run`, whose limits and route have been noted, on this thread. What is over before it
 /// began does not reach a handler.
 inline Outcome attempt(ServeMux& mux, RunState& run, SteadyTime now, Time wall_now) noexcept {
   return outcome_of([&] {
@@ -63,7 +63,7 @@ inline Outcome attempt(ServeMux& mux, RunState& run, SteadyTime now, Time wall_n
       return Outcome::fail("context deadline exceeded");
     }
     Context context{run};
-    return mux.handle(context, message.task);
+    return mux.handle(context, message.task, run.route());
   });
 }
 
@@ -267,8 +267,8 @@ class WorkerPool {
       config.lapsed(std::move(run));
       return next;
     }
-    const AttemptLimits limits = attempt_limits(
-        run->message(), config.mux->options_of(run->message().task.type), begin, wall);
+    run->set_route(config.mux->route(run->message().task.type));
+    const AttemptLimits limits = attempt_limits(run->message(), run->route().timeout, begin, wall);
     if (!run->start(begin, limits.steady, limits.wall, worker.slot)) {
       RunPtr next = shared.ready.done_and_pop();
       config.skipped();
