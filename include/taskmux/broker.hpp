@@ -341,6 +341,9 @@ class TASKMUX_API Broker {
 
   /// The least lease that makes sense here: one that a few slow calls in a row do not use up.
   virtual Duration shortest_lease() const { return std::chrono::seconds{5}; }
+  /// Why that is so and what to change, for the text of an error: "three times the timeout, ...".
+  /// Empty where there is no more to say.
+  virtual std::string why_shortest_lease() const { return {}; }
 
   /// The side for inspection and repair; lives as long as the broker. Throws Error{unsupported}
   /// where there is none.

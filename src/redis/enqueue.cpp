@@ -44,16 +44,16 @@ class Enqueuer {
     const EnqueueRequest& request = batch_[item];
     if (const auto away = away_.find(message.queue); away != away_.end())
       return refuse(item, away->second.errc(), "not sent: " + std::string{away->second.what()});
-    const Keys keys = store_.keys(message.queue);
     message.unique_key.clear();
-    if (request.unique_for.count() > 0) {
-      const std::string& payload = message.task.payload;
-      const bool none = payload.empty() && !request.unique_empty_payload;
-      message.unique_key = keys.unique(
-          message.task.type, none ? std::nullopt : std::optional{std::string_view{payload}});
-    }
     std::string bytes;
     try {
+      const Keys keys = store_.keys(message.queue);
+      if (request.unique_for.count() > 0) {
+        const std::string& payload = message.task.payload;
+        const bool none = payload.empty() && !request.unique_empty_payload;
+        message.unique_key = keys.unique(
+            message.task.type, none ? std::nullopt : std::optional{std::string_view{payload}});
+      }
       bytes = encode_message(message);
     } catch (const Error& error) {
       return refuse(item, error.errc(), error.what());

@@ -98,8 +98,8 @@ class GlobalKeys {
 };
 
 /// The keys of one queue. All of them carry the hash tag `{queue}`, so in a cluster one script may
-/// touch them all. (A queue name with braces would scatter them.) None but the locks, the
-/// counters of a day and ids() ever gets a TTL. A plain value.
+/// touch them all. (A queue name with braces might scatter them: see Store::keys().) None but the locks, the
+/// counters of a day, ids() and due() ever gets a TTL. A plain value.
 class Keys {
  public:
   explicit Keys(std::string_view queue, std::string_view prefix = default_prefix) {
@@ -168,7 +168,8 @@ class Keys {
   std::string aggregation_sets() const { return stem_ + "aggregation_sets"; }
 
   /// Ours. ZSET of ids of scheduled and retry; score: due time, Unix µs. Times the last second
-  /// only: an entry counts iff, rounded up to a second, it equals the public score.
+  /// only: an entry counts iff, rounded up to a second, it equals the public score. Its TTL of a day
+  /// is renewed by upkeep.
   std::string due() const { return stem_ + "tmx:due"; }
 
   /// Ours. STRING that exists while a script tries the rights of its user.

@@ -8,6 +8,7 @@
 #include "redis/store.hpp"
 #include "redis/view.hpp"
 #include "redis/watch.hpp"
+#include "taskmux/detail/error_text.hpp"
 
 namespace taskmux {
 inline namespace v0 {
@@ -82,6 +83,13 @@ OpenReply RedisBroker::open(std::span<const std::string> queues) {
 
 Duration RedisBroker::shortest_lease() const {
   return std::max<Duration>(std::chrono::seconds{5}, 3 * impl_->options().command_timeout);
+}
+
+std::string RedisBroker::why_shortest_lease() const {
+  const Duration timeout = impl_->options().command_timeout;
+  if (3 * timeout <= shortest_lease() && shortest_lease() <= std::chrono::seconds{5}) return {};
+  return "three times RedisOptions::command_timeout, which is " + detail::in_words(timeout) +
+         ": lengthen the lease or shorten that timeout";
 }
 
 Time RedisBroker::now() { return impl_->store().now(); }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <optional>
+#include <stdexcept>
+#include <string>
 
 #include "redis/options.hpp"
 #include "taskmux/error.hpp"
@@ -16,7 +18,7 @@ constexpr std::uint16_t redis_port = 6379;
 constexpr std::uint16_t sentinel_port = 26379;
 
 [[noreturn]] void refuse(const std::string& cause) {
-  throw Error{Errc::invalid_argument, "parse a Redis URL: " + cause};
+  throw std::invalid_argument{"parse a Redis URL: " + cause};
 }
 
 /// What stands before and after the first `separator`; all of it before if there is none.
@@ -47,7 +49,7 @@ std::string decoded(std::string_view text, const std::string& part) {
     const bool complete = i + 2 < text.size();
     const int high = complete ? hex_digit(text[i + 1]) : -1;
     const int low = complete ? hex_digit(text[i + 2]) : -1;
-    if (high < 0 || low < 0) refuse("the " + part + " has a '%' without two hex digits");
+    if (high < 0 || low < 0) refuse("the " + part + " has a '%' without two hex digits (write %25)");
     result.push_back(static_cast<char>(high * 16 + low));
     i += 2;
   }
@@ -223,7 +225,9 @@ RedisOptions parse_cluster(const Parts& parts) {
 
 }  // namespace
 
-RedisOptions parse_redis_url(std::string_view url) {
+namespace {
+
+RedisOptions parse(std::string_view url) {
   const auto parts = split_url(url);
   if (parts.scheme == "redis") return parse_standalone(parts);
   if (parts.scheme == "redis-socket") return parse_socket(parts);
@@ -236,6 +240,28 @@ RedisOptions parse_redis_url(std::string_view url) {
   refuse("the scheme is none of redis, redis-socket, redis-sentinel, redis-cluster");
 }
 
+/// Whether what looks like the path of a URL that can't be parsed may be the rest of its password.
+bool cuts_login(std::string_view url) {
+  const auto scheme_end = url.find("://");
+  if (scheme_end == npos) return false;
+  const auto rest = url.substr(scheme_end + 3);
+  const auto end = rest.find_first_of("/?#");
+  return end != npos && rest.find('@', end) != npos;
+}
+
+}  // namespace
+
+RedisOptions parse_redis_url(std::string_view url) {
+  try {
+    return parse(url);
+  } catch (const std::invalid_argument& fault) {
+    if (!cuts_login(url)) throw;
+    throw std::invalid_argument{std::string{fault.what()} +
+                                "; in a user or password write '/' as %2F, '?' as %3F, '#' as %23, "
+                                "'@' as %40, ':' as %3A and '%' as %25"};
+  }
+}
+
 }  // namespace v0
 }  // namespace taskmux
 
@@ -243,7 +269,7 @@ namespace taskmux::redis {
 namespace {
 
 [[noreturn]] void refuse_field(const std::string& field_and_cause) {
-  throw Error{Errc::invalid_argument, "Redis options: " + field_and_cause};
+  throw std::invalid_argument{"Redis options: " + field_and_cause};
 }
 
 void check_address(const std::string& host, std::uint16_t port, const std::string& field) {

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <functional>
 #include <optional>
+#include <stdexcept>
 #include <utility>
 
 #include "redis/epoch.hpp"
@@ -508,7 +509,7 @@ std::unique_ptr<Router> make_router(const RedisOptions& options,
       return std::make_unique<SentinelRouter>(options, epoch, std::make_shared<Sentinels>(options));
     case RedisMode::cluster: return std::make_unique<ClusterRouter>(options, epoch);
   }
-  throw Error{Errc::invalid_argument, "Redis options: mode is not one of RedisMode"};
+  throw std::invalid_argument{"Redis options: mode is not one of RedisMode"};
 }
 
 }  // namespace taskmux::redis

@@ -131,6 +131,15 @@ local function tail(P, name, count, fields)
 end
 )lua";
 
+// tmx:due lives a day from when it was last written or upkeep found it in use: where a queue was
+// deleted by others, who do not know of it, it goes by itself. A task that waits longer while no
+// server runs loses its precise time, and starts at the second to which that was rounded up.
+constexpr std::string_view due_life = R"lua(
+local due_seconds = 86400
+
+local function keep_due(P) redis.call('EXPIRE', P .. 'tmx:due', due_seconds) end
+)lua";
+
 // Looks into a protobuf message.
 constexpr std::string_view protobuf = R"lua(
 local function varint(bytes, at)
@@ -410,7 +419,7 @@ local function is_remembered(id)
   return over and tonumber(over) > now
 end
 
-local replies, pending, at = {}, {}, 4
+local replies, pending, at, writes_due = {}, {}, 4, false
 while at <= #ARGV do
   local id, message, lock, ttl, due, facts = ARGV[at], ARGV[at + 1], '', nil, now, now_text
   local idempotent_for, outcome = 0, nil
@@ -434,7 +443,10 @@ while at <= #ARGV do
     if store(key, 'msg', message, 'state', 'scheduled', 'tmx_facts', facts) then
       local score = seconds_up(due)
       call('ZADD', P .. 'scheduled', score, id)
-      if score * 1000000 ~= due then call('ZADD', P .. 'tmx:due', due, id) end
+      if score * 1000000 ~= due then
+        call('ZADD', P .. 'tmx:due', due, id)
+        writes_due = true
+      end
       outcome = due
     end
   elseif store(key, 'msg', message, 'state', 'pending', 'pending_since', now_ns, 'tmx_facts', facts) then
@@ -453,6 +465,7 @@ while at <= #ARGV do
   end
 end
 many('LPUSH', P .. 'pending', pending)
+if writes_due then keep_due(P) end
 -- More than came in, so that what is over does not pile up in a queue without upkeep. The expiry is
 -- always a write, so that WAIT after a repeat waits for what the first call wrote.
 if remembers then
@@ -762,11 +775,15 @@ local function leave_active(ended)
 end
 
 -- Puts the id into a zset by time, rounded up to a second, and the precise time beside it.
+local writes_due = false
 local function wait_in(name, id, delay)
   local due = now + delay
   local score = seconds_up(due)
   call('ZADD', P .. name, score, id)
-  if score * 1000000 ~= due then call('ZADD', P .. 'tmx:due', due, id) end
+  if score * 1000000 ~= due then
+    call('ZADD', P .. 'tmx:due', due, id)
+    writes_due = true
+  end
 end
 
 local replies, ended, gone = {}, {}, {}
@@ -841,6 +858,7 @@ for n = 1, number do
     replies[n] = 0
   end
 end
+if writes_due then keep_due(P) end
 leave_active(ended)
 many('ZREM', P .. 'lease', ended)
 remove_tasks(gone)
@@ -948,6 +966,7 @@ local function check_due()
     if not source_of(P, found[i], tonumber(found[i + 1])) then unmatched[#unmatched + 1] = found[i] end
   end
   many('ZREM', P .. 'tmx:due', unmatched)
+  if #found > 0 and redis.call('TTL', P .. 'tmx:due') < due_seconds / 2 then keep_due(P) end
   due_rank = #found == 2 * limit and due_rank + limit - #unmatched or 0
 end
 
@@ -1148,7 +1167,7 @@ local commands = {
   {'ZCARD'}, {'ZSCORE', 'x'}, {'ZMSCORE', 'x'}, {'ZRANGE', 0, 0}, {'ZRANGEBYSCORE', 0, 0}, {'ZCOUNT', 0, 0},
   {'ZADD', 1, 'x'}, {'ZREM', 'x'}, {'HGET', 'x'}, {'HMGET', 'x'}, {'HEXISTS', 'x'}, {'HSET', 'x', 'x'},
   {'HSETNX', 'x', 'x'}, {'HDEL', 'x'}, {'SCARD'}, {'SADD', 'x'}, {'EXISTS'}, {'GET'}, {'INCRBY', 1},
-  {'EXPIRE', 1}, {'UNLINK'},
+  {'EXPIRE', 1}, {'TTL'}, {'UNLINK'},
 }
 
 local function try(failed, command, key, ...)
@@ -1542,15 +1561,15 @@ std::string join(std::initializer_list<std::string_view> parts) {
 }  // namespace
 
 Scripts::Scripts()
-    : enqueue{"enqueue", join({one_queue, clock, read, many, redis::enqueue})},
+    : enqueue{"enqueue", join({one_queue, clock, read, many, due_life, redis::enqueue})},
       give_back{"give_back", join({clock, read, many, redis::give_back})},
       acquire{"acquire",
               join({clock, read, due_of, many, redis::tail, protobuf, forward, redis::acquire})},
-      settle{"settle", join({one_queue, clock, read, fence, many, redis::tail, splice, statistics,
-                             locks, redis::settle})},
+      settle{"settle", join({one_queue, clock, read, fence, many, due_life, redis::tail, splice,
+                             statistics, locks, redis::settle})},
       extend{"extend", join({one_queue, clock, read, fence, many, redis::extend})},
       quarantine{"quarantine", join({one_queue, clock, read, fence, splice, redis::quarantine})},
-      upkeep{"upkeep", join({clock, read, due_of, many, forward, redis::upkeep})},
+      upkeep{"upkeep", join({clock, read, due_of, many, due_life, forward, redis::upkeep})},
       look{"look", join({clock, due_of, redis::look})},
       try_rights{"try_rights", std::string{redis::try_rights}},
       heartbeat{"heartbeat", join({clock, server_record, redis::heartbeat})},

@@ -76,6 +76,16 @@ void Store::check_process() const {
   }
 }
 
+Keys Store::keys(std::string_view queue) const {
+  if (cluster() && queue.find_first_of("{}") != std::string_view::npos) {
+    throw Error{Errc::invalid_argument,
+                "queue \"" + printable(queue) +
+                    "\": on a Redis Cluster the name of a queue must hold no braces, since what "
+                    "stands in braces in a key says which node has it"};
+  }
+  return Keys{queue, options().key_prefix};
+}
+
 Call Store::call(const Script& script, std::string_view queue,
                  std::initializer_list<std::string_view> args) const {
   Call call = call_on(script, {keys(queue).pending()}, {});

@@ -58,7 +58,9 @@ class Store {
   Faults& faults() noexcept { return faults_; }
   bool cluster() const noexcept { return options().mode == RedisMode::cluster; }
 
-  Keys keys(std::string_view queue) const { return Keys{queue, options().key_prefix}; }
+  /// Throws Error{invalid_argument} for a name that no queue of a cluster may have: with braces, so
+  /// that its keys might not lie together. A single server keeps queues of any name.
+  Keys keys(std::string_view queue) const;
   const GlobalKeys& global() const noexcept { return global_; }
 
   /// A run of `script` on `queue`; its arguments so far are now and `args`.

@@ -20,39 +20,39 @@ constexpr std::size_t rows_at_once = 100;
 // Tasks of one call of act_all's script.
 constexpr std::size_t acts_at_once = 1000;
 
-std::string subject(std::string_view operation, std::string_view kind, std::string_view name) {
-  return std::string{operation} + " " + std::string{kind} + " \"" + printable(name) + "\"";
+// Errors name their subject; Inspector puts the operation in front.
+std::string subject(std::string_view kind, std::string_view name) {
+  return std::string{kind} + " \"" + printable(name) + "\"";
 }
 
-std::string on_queue(std::string_view operation, std::string_view queue) {
-  return subject(operation, "queue", queue);
-}
+std::string of_queue(std::string_view queue) { return subject("queue", queue); }
+std::string of_task(std::string_view id) { return subject("task", id); }
 
 // The set of queues lies in another slot than a queue's keys, so this is a command of its own.
 Call membership(const Store& store, std::string_view queue) {
+  static_cast<void>(store.keys(queue));  // refuses a name that no queue here can have
   return Store::command(store.global().queues(), {"SISMEMBER", store.global().queues(), queue});
 }
 
-void require_member(std::string_view operation, std::string_view queue, const Reply& reply) {
-  throw_if_error(on_queue(operation, queue), reply);
+void require_member(std::string_view queue, const Reply& reply) {
+  throw_if_error(of_queue(queue), reply);
   if (reply.as_integer() == 0) {
-    throw Error{Errc::queue_not_found,
-                on_queue(operation, queue) + ": nothing was ever enqueued to it"};
+    throw Error{Errc::queue_not_found, of_queue(queue) + ": nothing was ever enqueued to it"};
   }
 }
 
 // Before an operation that changes something.
-void require_queue(Store& store, std::string_view operation, std::string_view queue) {
+void require_queue(Store& store, std::string_view queue) {
   const std::vector<Call> calls{membership(store, queue)};
-  require_member(operation, queue, store.run(calls).front());
+  require_member(queue, store.run(calls).front());
 }
 
 // An operation that only reads, in the same round trip.
-Reply read_of(Store& store, std::string_view operation, std::string_view queue, Call call) {
+Reply read_of(Store& store, std::string_view queue, Call call) {
   const std::vector<Call> calls{membership(store, queue), std::move(call)};
   std::vector<Reply> replies = store.run(calls);
-  require_member(operation, queue, replies[0]);
-  throw_if_error(on_queue(operation, queue), replies[1]);
+  require_member(queue, replies[0]);
+  throw_if_error(of_queue(queue), replies[1]);
   return std::move(replies[1]);
 }
 
@@ -177,15 +177,18 @@ std::string number(std::size_t value) {
 }
 
 // The outcome of a script that says 0, or 1 no such task, or 2 wrong state.
-void throw_outcome(std::string_view operation, std::string_view id, std::int64_t outcome) {
+void throw_outcome(Store& store, std::string_view queue, std::string_view id,
+                   std::int64_t outcome) {
   if (outcome == 1) {
-    throw Error{Errc::task_not_found, subject(operation, "task", id) + ": not in the queue",
-                std::string{id}};
+    throw Error{Errc::task_not_found, of_task(id) + ": not in the queue", std::string{id}};
   }
-  if (outcome == 2) {
-    throw Error{Errc::wrong_state, subject(operation, "task", id) + ": its state does not allow it",
-                std::string{id}};
-  }
+  if (outcome != 2) return;
+  const std::string key = store.keys(queue).task(id);
+  const Reply state = store.run_one(of_task(id), Store::command(key, {"HGET", key, field::state}));
+  throw Error{Errc::wrong_state,
+              of_task(id) + ": it is " +
+                  (state.is_string() ? printable(state.as_string()) : std::string{"gone"}),
+              std::string{id}};
 }
 
 }  // namespace
@@ -200,7 +203,7 @@ std::vector<std::string> queues(Store& store) {
 }
 
 QueueInfo queue_info(Store& store, std::string_view queue) {
-  const Reply reply = read_of(store, "look at", queue, store.call(scripts().queue_info, queue));
+  const Reply reply = read_of(store, queue, store.call(scripts().queue_info, queue));
   reply.expect_array(14);
   QueueInfo info;
   info.queue = queue;
@@ -225,7 +228,7 @@ QueueInfo queue_info(Store& store, std::string_view queue) {
 
 std::vector<DailyStats> history(Store& store, std::string_view queue, int days) {
   if (days < 1 || days > 90) {
-    throw Error{Errc::invalid_argument, on_queue("history of", queue) + ": 1 to 90 days are kept"};
+    throw Error{Errc::invalid_argument, of_queue(queue) + ": 1 to 90 days are kept"};
   }
   const Keys keys = store.keys(queue);
   const auto today = std::chrono::floor<std::chrono::days>(store.now());
@@ -236,7 +239,7 @@ std::vector<DailyStats> history(Store& store, std::string_view queue, int days) 
     get.args.push_back(keys.processed_on(stats.back().day));
     get.args.push_back(keys.failed_on(stats.back().day));
   }
-  const Reply reply = read_of(store, "history of", queue, std::move(get));
+  const Reply reply = read_of(store, queue, std::move(get));
   reply.expect_array(2 * stats.size());
   for (std::size_t i = 0; i < stats.size(); ++i) {
     stats[i].processed = counter(reply[2 * i]);
@@ -247,11 +250,11 @@ std::vector<DailyStats> history(Store& store, std::string_view queue, int days) 
 
 std::vector<TaskInfo> list(Store& store, std::string_view queue, TaskState state, Page page) {
   std::vector<TaskInfo> infos;
-  if (page.limit == 0) require_queue(store, "list tasks of", queue);
+  if (page.limit == 0) require_queue(store, queue);
   while (infos.size() < page.limit) {
     const std::size_t wanted = std::min(rows_at_once, page.limit - infos.size());
     const Reply reply =
-        read_of(store, "list tasks of", queue,
+        read_of(store, queue,
                 store.call(scripts().list, queue,
                            {to_string(state), number(page.offset + infos.size()), number(wanted),
                             number(store.transport().line().budget())}));
@@ -266,13 +269,13 @@ std::vector<TaskInfo> list(Store& store, std::string_view queue, TaskState state
 }
 
 std::optional<TaskInfo> find(Store& store, std::string_view queue, std::string_view id) {
-  const Reply reply = read_of(store, "look into", queue, store.call(scripts().find, queue, {id}));
+  const Reply reply = read_of(store, queue, store.call(scripts().find, queue, {id}));
   reply.expect_array(1);
   if (reply.size() < 2) return std::nullopt;
   reply[1].expect_array(9);
   const std::optional<TaskState> state = parse_state(reply[1][3].as_optional_string());
   if (!state) {
-    throw Error{Errc::malformed, subject("look at", "task", id) + ": it is in no known state",
+    throw Error{Errc::malformed, of_task(id) + ": it is in no known state",
                 std::string{id}};
   }
   return read_row(reply[1], queue, *state, time_of(reply[0].as_integer()));
@@ -281,7 +284,7 @@ std::optional<TaskInfo> find(Store& store, std::string_view queue, std::string_v
 std::vector<std::optional<Errc>> act(Store& store, std::string_view queue, TaskAction action,
                                      std::span<const std::string> ids,
                                      std::optional<TaskState> only) {
-  require_queue(store, name_of(action), queue);
+  require_queue(store, queue);
   std::vector<Call> calls;
   for (std::size_t first = 0; first < ids.size(); first += bound::items) {
     Call call = store.call(scripts().act, queue,
@@ -292,7 +295,7 @@ std::vector<std::optional<Errc>> act(Store& store, std::string_view queue, TaskA
   }
   std::vector<std::optional<Errc>> refusals;
   for (const Reply& reply : store.run(calls)) {
-    throw_if_error(subject(name_of(action), "tasks of queue", queue), reply);
+    throw_if_error(of_queue(queue), reply);
     for (std::size_t i = 0; i < reply.size(); ++i) {
       const std::int64_t outcome = reply[i].as_integer();
       refusals.push_back(outcome == 0   ? std::nullopt
@@ -308,14 +311,14 @@ std::size_t act_all(Store& store, std::string_view queue, TaskAction action, Tas
   const std::string operation{name_of(action)};
   if (!allows(action, state)) {
     throw Error{Errc::wrong_state,
-                subject(operation, "tasks of state", to_string(state)) + ": that is not possible"};
+                operation + ": not possible for tasks that are " + std::string{to_string(state)}};
   }
-  require_queue(store, operation, queue);
+  require_queue(store, queue);
   std::size_t done = 0;
   while (done < limit) {
     const std::size_t wanted = std::min(acts_at_once, limit - done);
     const Reply reply = store.run_one(
-        subject(operation, "tasks of queue", queue),
+        of_queue(queue),
         store.call(scripts().act_all, queue, {operation, to_string(state), number(wanted)}));
     reply.expect_array(2);
     done += count_of(reply[0]);
@@ -326,73 +329,73 @@ std::size_t act_all(Store& store, std::string_view queue, TaskAction action, Tas
 
 void update_payload(Store& store, std::string_view queue, std::string_view id,
                     std::string_view payload) {
-  require_queue(store, "update payload in", queue);
-  const std::string operation = subject("update payload of", "task", id);
+  require_queue(store, queue);
+  const std::string task = of_task(id);
   const std::string key = store.keys(queue).task(id);
   for (int attempt = 0; attempt < 10; ++attempt) {
-    const Reply old = store.run_one(operation, Store::command(key, {"HGET", key, field::msg}));
-    if (old.is_nil()) throw_outcome("update payload of", id, 1);
+    const Reply old = store.run_one(task, Store::command(key, {"HGET", key, field::msg}));
+    if (old.is_nil()) throw_outcome(store, queue, id, 1);
     Decoded<WireMessage> decoded = decode_message(old.as_string());
     if (!decoded) {
-      throw Error{Errc::malformed, operation + ": " + decoded.error().text(), std::string{id}};
+      throw Error{Errc::malformed, task + ": " + decoded.error().text(), std::string{id}};
     }
     decoded->message.task.payload = std::string{payload};
     const Reply reply = store.run_one(
-        operation,
+        task,
         store.call(scripts().update_message, queue,
                    {id, old.as_string(), encode_message(decoded->message, decoded->foreign)}));
     if (reply.as_integer() == 0) return;
-    throw_outcome("update payload of", id, reply.as_integer());
+    throw_outcome(store, queue, id, reply.as_integer());
   }
-  throw Error{Errc::wrong_state, operation + ": others keep changing it", std::string{id}};
+  throw Error{Errc::wrong_state, task + ": others keep changing it", std::string{id}};
 }
 
 void pause(Store& store, std::string_view queue) {
-  require_queue(store, "pause", queue);
-  const Reply reply = store.run_one(on_queue("pause", queue), store.call(scripts().pause, queue));
+  require_queue(store, queue);
+  const Reply reply = store.run_one(of_queue(queue), store.call(scripts().pause, queue));
   if (reply.as_integer() == 0) {
-    throw Error{Errc::wrong_state, on_queue("pause", queue) + ": already paused"};
+    throw Error{Errc::wrong_state, of_queue(queue) + ": already paused"};
   }
 }
 
 void unpause(Store& store, std::string_view queue) {
-  require_queue(store, "unpause", queue);
+  require_queue(store, queue);
   const std::string key = store.keys(queue).paused();
-  const Reply reply = store.run_one(on_queue("unpause", queue), Store::command(key, {"DEL", key}));
+  const Reply reply = store.run_one(of_queue(queue), Store::command(key, {"DEL", key}));
   if (reply.as_integer() == 0) {
-    throw Error{Errc::wrong_state, on_queue("unpause", queue) + ": not paused"};
+    throw Error{Errc::wrong_state, of_queue(queue) + ": not paused"};
   }
 }
 
 void cancel(Store& store, std::string_view queue, std::string_view id, CancelMode mode) {
-  require_queue(store, "cancel in", queue);
+  require_queue(store, queue);
   BoundCancellation message{.database = store.options().database,
                             .queue = std::string{queue},
                             .task_id = std::string{id}};
   const std::string of_ours = message.encode();
   message.repeated = true;
   const Reply reply =
-      store.run_one(subject("cancel", "task", id),
+      store.run_one(of_task(id),
                     store.call(scripts().cancel, queue,
                                {id, to_string(mode), store.global().cancel(),
                                 store.global().bound_cancel(), of_ours, message.encode()}));
-  throw_outcome("cancel", id, reply.as_integer());
+  throw_outcome(store, queue, id, reply.as_integer());
 }
 
 void delete_queue(Store& store, std::string_view queue, bool force) {
-  require_queue(store, "delete", queue);
-  const std::string operation = on_queue("delete", queue);
+  require_queue(store, queue);
+  const std::string subject = of_queue(queue);
   std::int64_t outcome = 1;
   while (outcome == 1) {
     const Reply reply = store.run_one(
-        operation,
+        subject,
         store.call(scripts().empty_queue, queue, {force ? "1" : "0", number(acts_at_once)}));
     outcome = reply.as_integer();
   }
-  if (outcome == 2) throw Error{Errc::wrong_state, operation + ": tasks of it are active"};
-  if (outcome == 3) throw Error{Errc::queue_not_empty, operation + ": it holds tasks"};
+  if (outcome == 2) throw Error{Errc::wrong_state, subject + ": tasks of it are active"};
+  if (outcome == 3) throw Error{Errc::queue_not_empty, subject + ": it holds tasks"};
   const std::string& names = store.global().queues();
-  store.run_one(operation, Store::command(names, {"SREM", names, queue}));
+  store.run_one(subject, Store::command(names, {"SREM", names, queue}));
 }
 
 std::vector<ServerInfo> servers(Store& store) {

@@ -139,8 +139,7 @@ TEST_CASE("what can't be done to a task is told with operation, subject and caus
   CHECK(missing.task_id() == "no");
   const Error wrong = error_from([&] { t.inspector.run("default", "t"); });
   CHECK(wrong.errc() == Errc::wrong_state);
-  CHECK(wrong.what() ==
-        std::string{"run: task \"t\" of queue \"default\": its state does not allow that"});
+  CHECK(wrong.what() == std::string{"run: task \"t\" of queue \"default\": it is pending"});
   const Error queue = error_from([&] { t.inspector.pause("nowhere"); });
   CHECK(queue.errc() == Errc::queue_not_found);
   CHECK(std::string{queue.what()}.starts_with("pause: queue \"nowhere\": "));

@@ -16,6 +16,7 @@
 #include "support/builders.hpp"
 #include "support/no_threads.hpp"
 #include "support/test.hpp"
+#include "taskmux/taskmux.hpp"
 
 namespace taskmux::test {
 namespace {
@@ -407,6 +408,75 @@ TEST_CASE("a lease outlasts three slow calls", "[redis]") {
   CHECK(RedisBroker{options}.shortest_lease() == 9s);
   options.command_timeout = 1s;
   CHECK(RedisBroker{options}.shortest_lease() == 5s);
+  CHECK(RedisBroker{options}.why_shortest_lease().empty());
+}
+
+TEST_CASE("a lease that is too short for the command timeout says what to change", "[redis]") {
+  RedisBroker broker;
+  ServeMux mux;
+  mux.handle("test", [](Context&, const Task&) {});
+  try {
+    Server server{broker, std::move(mux), {.lease = 5s}};
+    FAIL("accepted");
+  } catch (const std::invalid_argument& error) {
+    CHECK(error.what() ==
+          std::string{"Server: lease is under 9 s, three times RedisOptions::command_timeout, which "
+                      "is 3 s: lengthen the lease or shorten that timeout"});
+  }
+}
+
+TEST_CASE("options that can't work are invalid arguments, as of a server", "[redis]") {
+  RedisOptions options;
+  options.port = 0;
+  CHECK_THROWS_AS(RedisBroker{options}, std::invalid_argument);
+  CHECK_THROWS_AS(RedisBroker{"nonsense"}, std::invalid_argument);
+}
+
+TEST_CASE("the precise due times go by themselves when nobody serves their queue", "[redis]") {
+  RedisFixture t;
+  const char* const due = "asynq:{default}:tmx:due";
+  const auto ttl = [&] { return t.redis.command({"TTL", due}).as_integer(); };
+  const auto is_a_day = [](std::int64_t seconds) { return seconds > 86300 && seconds <= 86400; };
+  enqueue(t.broker, scheduled(message("t1"), 1500ms));
+  CHECK(is_a_day(ttl()));
+  t.redis.command({"DEL", due});
+  enqueue(t.broker, message("t2"));
+  settle(t.broker, {.run = take_one(t.broker), .action = SettleAction::snooze, .delay = 1500ms});
+  CHECK(is_a_day(ttl()));
+  SECTION("upkeep renews their time") { t.redis.command({"EXPIRE", due, "43000"}); }
+  SECTION("upkeep gives it to those of an older version") { t.redis.command({"PERSIST", due}); }
+  upkeep(t.broker);
+  CHECK(is_a_day(ttl()));
+  t.redis.command({"EXPIRE", due, "50000"});
+  upkeep(t.broker);
+  CHECK(ttl() <= 50000);  // not at each step
+}
+
+TEST_CASE("an inspector's error names its operation once, and the state", "[redis][inspector]") {
+  RedisFixture t;
+  Inspector inspector{t.broker};
+  enqueue(t.broker, message("t1"));
+  enqueue(t.broker, message("t2"));
+  take_one(t.broker);
+  inspector.pause("default");
+  const auto text_of = [](const auto& call) -> std::string {
+    try {
+      call();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "nothing";
+  };
+  CHECK(text_of([&] { inspector.pause("default"); }) == "pause: queue \"default\": already paused");
+  CHECK(text_of([&] { inspector.pause("none"); }) ==
+        "pause: queue \"none\": nothing was ever enqueued to it");
+  CHECK(text_of([&] { inspector.cancel("default", "t2"); }) == "cancel: task \"t2\": it is pending");
+  CHECK(text_of([&] { inspector.update_payload("default", "t1", "x"); }) ==
+        "update payload: task \"t1\": it is active");
+  CHECK(text_of([&] { inspector.run("default", "t1"); }) ==
+        "run: task \"t1\" of queue \"default\": it is active");
+  CHECK(text_of([&] { inspector.delete_queue("default"); }) ==
+        "delete queue: queue \"default\": tasks of it are active");
 }
 
 TEST_CASE("by Redis's own time: a task lives its life", "[redis][time]") {

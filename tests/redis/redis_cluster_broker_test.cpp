@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -31,6 +32,33 @@ struct ClusterFixture {
     return all;
   }
 };
+
+TEST_CASE("on a cluster a queue's name with braces is refused everywhere, with the reason",
+          "[redis][cluster]") {
+  ClusterFixture t;
+  for (const std::string& queue : std::vector<std::string>{"}", "}a", "a{b", "{a}"}) {
+    CAPTURE(queue);
+    const auto replies = t.broker.enqueue({pending(message("t1", queue)), pending(message("t2", "a"))});
+    CHECK(replies[0].error == Errc::invalid_argument);
+    CHECK(replies[0].detail.find("braces") != std::string::npos);
+    CHECK_FALSE(replies[1].error);
+    settle(t.broker, completed(take_one(t.broker, "a")));
+    const std::string queues[] = {queue};
+    const QueueQuota quotas[] = {{queue, 1}};
+    const std::vector<std::function<void()>> calls = {
+        [&] { t.broker.open(queues); },
+        [&] { t.broker.watch({queue}, [](const Hint&) {}); },
+        [&] { t.broker.exchange({.quotas = quotas}); },
+        [&] { t.broker.upkeep({.queues = queues}); },
+        [&] { t.view.queue_info(queue); },
+        [&] { t.view.list(queue, TaskState::pending, {}); },
+        [&] { t.view.pause(queue); },
+        [&] { t.view.act(queue, TaskAction::run, queues, std::nullopt); },
+        [&] { t.view.delete_queue(queue, true); },
+    };
+    for (const auto& call : calls) CHECK(error_of(call) == Errc::invalid_argument);
+  }
+}
 
 TEST_CASE("a broker works on a cluster", "[redis][cluster]") {
   ClusterFixture t;

@@ -47,13 +47,14 @@ inline void act_on(QueueView& view, std::string_view queue, std::string_view id,
       during(operation.name, [&] { return view.act(queue, operation.action, ids, only); });
   if (!errors.at(0)) return;
   const Errc errc = *errors.at(0);
-  std::string_view cause = to_string(errc);
+  std::string cause{to_string(errc)};
   if (errc == Errc::task_not_found) cause = "there is none";
-  if (errc == Errc::wrong_state) cause = "its state does not allow that";
-  throw Error{
-      errc,
-      std::string{operation.name} + ": " + task_subject(queue, id) + ": " + std::string{cause},
-      ids[0]};
+  if (errc == Errc::wrong_state) {
+    const auto info = during(operation.name, [&] { return view.find(queue, id); });
+    cause = "it is " + std::string{info ? to_string(info->state) : "gone"};
+  }
+  throw Error{errc, std::string{operation.name} + ": " + task_subject(queue, id) + ": " + cause,
+              ids[0]};
 }
 
 constexpr std::size_t count_of(const QueueInfo& info, TaskState state) noexcept {

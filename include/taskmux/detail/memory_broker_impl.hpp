@@ -517,7 +517,7 @@ inline std::size_t MemoryBroker::act_all(std::string_view queue, TaskAction acti
   check_process();
   if (!detail::MemoryQueue::allows(action, state)) {
     throw Error{Errc::wrong_state,
-                text("tasks of state", to_string(state), "can't be acted on so")};
+                text("tasks of state", to_string(state), "that is not possible")};
   }
   const detail::MemoryNow now = read_clock();
   std::size_t done = 0;
@@ -539,7 +539,7 @@ inline void MemoryBroker::update_payload(std::string_view queue, std::string_vie
   detail::MutexLock lock{mutex_};
   detail::MemoryTask& task = known(queue, id);
   if (task.state == TaskState::active || task.state == TaskState::completed) {
-    throw Error{Errc::wrong_state, text("task", id, "active or completed"), std::string{id}};
+    throw Error{Errc::wrong_state, text("task", id, "it is " + std::string{to_string(task.state)}), std::string{id}};
   }
   auto rewritten = std::make_shared<detail::MemoryTask>(task.message);
   rewritten->message.task.payload = std::move(payload);
@@ -574,7 +574,7 @@ inline void MemoryBroker::cancel(std::string_view queue, std::string_view id, Ca
     detail::MutexLock lock{mutex_};
     detail::MemoryTask& task = known(queue, id);
     if (task.state != TaskState::active) {
-      throw Error{Errc::wrong_state, text("task", id, "not active"), std::string{id}};
+      throw Error{Errc::wrong_state, text("task", id, "it is " + std::string{to_string(task.state)}), std::string{id}};
     }
     task.cancel_requested = true;
     task.cancel_mode = mode;

@@ -46,7 +46,7 @@ namespace detail {
 inline constexpr std::size_t most_shown_of_payload = 8192;
 
 /// Throws std::invalid_argument for what a server can't work with.
-inline void check_config(const ServerConfig& config, const ServeMux& mux, Duration shortest_lease) {
+inline void check_config(const ServerConfig& config, const ServeMux& mux, const Broker& broker) {
   const auto refuse_config = [](const std::string& why) {
     throw std::invalid_argument{"Server: " + why};
   };
@@ -65,7 +65,10 @@ inline void check_config(const ServerConfig& config, const ServeMux& mux, Durati
   if (config.max_crashes < 1) refuse_config("max_crashes is below 1");
   check("shutdown_timeout", config.shutdown_timeout, Duration{0});
   check("abandon_after", config.abandon_after, Duration{0});
-  check("lease", config.lease, shortest_lease);
+  if (const std::string fault = fault_of(config.lease, broker.shortest_lease()); !fault.empty()) {
+    const std::string why = config.lease < broker.shortest_lease() ? broker.why_shortest_lease() : "";
+    refuse_config("lease " + fault + (why.empty() ? "" : ", " + why));
+  }
   check("heartbeat_interval", config.heartbeat_interval, std::chrono::milliseconds{1});
   check("upkeep_interval", config.upkeep_interval, std::chrono::milliseconds{1});
   check("archive.max_age", config.archive.max_age, Duration{0});
@@ -85,7 +88,7 @@ class ServerEngine {
 
   ServerEngine(Broker& broker, ServeMux mux, ServerConfig config)
       : broker_{broker},
-        config_{(check_config(config, mux, broker.shortest_lease()), std::move(config))},
+        config_{(check_config(config, mux, broker), std::move(config))},
         mux_{std::make_shared<ServeMux>(std::move(mux))},
         environment_{std::make_shared<RunEnvironment>(clock_or_system(config_.clock),
                                                       config_.logger, config_.max_result_bytes)} {}

@@ -55,13 +55,17 @@ using ThisRedisLibrary =
 /// eight at most. One that hangs outlives its call, and perhaps the broker; it touches nothing of either,
 /// and ends when the resolver answers.
 ///
+/// *Names*: on a Cluster, calls about a queue whose name holds braces throw Error{invalid_argument}, and
+/// an enqueue to it is refused so: in a key, what stands in braces says which node has it, and an empty
+/// pair would scatter the keys of a queue. A single server keeps queues of any name.
+///
 /// *Full*: a Redis that is at its maxmemory and evicts nothing refuses enqueue(), as queue_full,
 /// and nothing else.
 ///
 /// Connects when it is first used. Thread-safe.
 class TASKMUX_API RedisBroker final : public Broker, public QueueView {
  public:
-  /// Throws Error{invalid_argument} for options that can't work.
+  /// Throws std::invalid_argument for options that can't work.
   explicit RedisBroker(RedisOptions options = {}, detail::ThisRedisLibrary library = {});
   /// See parse_redis_url().
   explicit RedisBroker(std::string_view url, detail::ThisRedisLibrary library = {});
@@ -84,6 +88,7 @@ class TASKMUX_API RedisBroker final : public Broker, public QueueView {
   /// 5 s, or three times RedisOptions::command_timeout if that is longer: an outage that breaks no
   /// call must not use up a lease.
   Duration shortest_lease() const override;
+  std::string why_shortest_lease() const override;
   QueueView& queue_view() override { return *this; }
 
   Time now() override;

@@ -90,7 +90,7 @@ struct RedisOptions {
 /// An IPv6 address stands in brackets. User, password, host, path and name may be percent-encoded.
 /// The password of redis-sentinel:// is the Sentinels', as in asynq; the one of the servers behind
 /// them is set in the options. Throws Error{unsupported} for rediss:// (TLS) and
-/// Error{invalid_argument} for whatever else is not of these forms; its text names the part, and
+/// std::invalid_argument for whatever else is not of these forms; its text names the part, and
 /// repeats nothing of the URL.
 TASKMUX_API RedisOptions parse_redis_url(std::string_view url);
 
