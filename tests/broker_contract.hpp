@@ -1642,6 +1642,71 @@ TASKMUX_CONTRACT("act_all can empty each state that allows it") {
   }
 }
 
+TASKMUX_CONTRACT(
+    "an archive is trimmed to a number of tasks, the oldest first, so many at a time") {
+  TestType t;
+  for (int i = 1; i <= 7; ++i) {
+    bring_to(t, "t" + std::to_string(i), TaskState::archived);
+    t.advance(1s);
+  }
+  bring_to(t, "x", TaskState::archived, "other");
+  bring_to(t, "waiting", TaskState::scheduled);
+  const Ids queues = {"default", "never", "other"};
+  TrimRequest request{.max_tasks = 3, .max_age = 1h, .limit = 0};
+
+  auto replies = t.view.trim_archives(queues, request);
+  REQUIRE(replies.size() == 3);
+  CHECK(replies[0].excess == 4);
+  CHECK(replies[0].deleted == 0);
+  CHECK(replies[1].excess == 0);
+  CHECK(replies[2].excess == 0);
+  for (const TrimReply& reply : replies) CHECK_FALSE(reply.error);
+  CHECK(t.view.queues() == Ids{"default", "other"});
+
+  request.limit = 3;
+  replies = t.view.trim_archives(queues, request);
+  CHECK(replies[0].deleted == 3);
+  CHECK(replies[0].excess == 1);
+  CHECK(ids(t.view, TaskState::archived) == Ids{"t4", "t5", "t6", "t7"});
+  replies = t.view.trim_archives(queues, request);
+  CHECK(replies[0].deleted == 1);
+  CHECK(replies[0].excess == 0);
+  CHECK(t.view.trim_archives(queues, request)[0].deleted == 0);
+  CHECK(ids(t.view, TaskState::archived) == Ids{"t5", "t6", "t7"});
+  CHECK(state_of(t.view, "waiting") == TaskState::scheduled);
+  CHECK(state_of(t.view, "x", "other") == TaskState::archived);
+  CHECK(t.view.trim_archives({}, request).empty());
+}
+
+TASKMUX_CONTRACT("an archive is trimmed of what is too old, however little it holds") {
+  TestType t;
+  bring_to(t, "t1", TaskState::archived);
+  t.advance(10s);
+  bring_to(t, "t2", TaskState::archived);
+  t.advance(50s);
+  bring_to(t, "t3", TaskState::archived);
+  const Ids queues = {"default"};
+  TrimRequest request{.max_tasks = 100, .max_age = 1h, .limit = 0};
+  CHECK(t.view.trim_archives(queues, request)[0].excess == 0);
+  request.max_age = 30s;
+  CHECK(t.view.trim_archives(queues, request)[0].excess == 2);
+  request.limit = 100;
+  const auto replies = t.view.trim_archives(queues, request);
+  CHECK(replies[0].deleted == 2);
+  CHECK(replies[0].excess == 0);
+  CHECK(ids(t.view, TaskState::archived) == Ids{"t3"});
+}
+
+TASKMUX_CONTRACT("a trimmed task frees its lock and its id") {
+  TestType t;
+  enqueue(t.broker, unique(message("t1")));
+  settle(t.broker, archived(take_one(t.broker)));
+  CHECK(enqueue(t.broker, unique(message("t2"))).error == Errc::duplicate_task);
+  const Ids queues = {"default"};
+  CHECK(t.view.trim_archives(queues, {.max_tasks = 0, .max_age = 1h, .limit = 1})[0].deleted == 1);
+  CHECK_FALSE(enqueue(t.broker, unique(message("t1"))).error);
+}
+
 TASKMUX_CONTRACT("a payload can be replaced while its task waits or is archived") {
   TestType t;
   const std::string fresh("\0new\xff", 5);

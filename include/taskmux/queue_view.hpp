@@ -62,6 +62,21 @@ enum class TaskAction {
   remove,   ///< Deletes it for good and frees its lock. From any state but active.
 };
 
+/// How much the archive of a queue may hold, and how many tasks a step may delete.
+struct TrimRequest {
+  std::size_t max_tasks = 0;
+  Duration max_age{};
+  std::size_t limit = 0;  ///< Of each queue; a broker may do less in a step. 0: only look.
+};
+
+/// How the archive of a queue stands after a step.
+struct TrimReply {
+  std::size_t deleted = 0;
+  std::size_t excess = 0;  ///< Tasks that are still beyond the limits; of the too old ones perhaps
+                           ///< fewer than there are, but not 0 if there is any.
+  std::optional<Error> error{};  ///< Why nothing was done in this queue.
+};
+
 /// The port to inspection and repair, beside Broker. Inspector and DeadLetterQueue are its users.
 ///
 /// An operation that names a queue throws Error{queue_not_found} if nothing was ever enqueued to it
@@ -104,6 +119,12 @@ class TASKMUX_API QueueView {
   /// pending, archive from archived, anything from active).
   virtual std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
                               std::size_t limit) = 0;
+
+  /// Deletes archived tasks, the oldest first, that are more than a queue's archive may hold or have
+  /// been there too long; frees their locks. One atomic step for each queue. A queue that does not
+  /// exist has no archive. One reply for each of `queues`, in order.
+  virtual std::vector<TrimReply> trim_archives(std::span<const std::string> queues,
+                                               const TrimRequest& request) = 0;
 
   /// Replaces the payload of a task that is pending, scheduled, in retry or archived. A unique lock
   /// that it holds stays the one of its first payload. Throws Error{task_not_found} or

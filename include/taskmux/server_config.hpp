@@ -38,6 +38,8 @@ struct TaskEvent {
   Duration ran{};     ///< In its handler; 0 for `started` and for a task that was not run.
   Duration delay{};
   std::string error{};  ///< Of retried and archived.
+  /// `task` lacks its payload, since too much waits for a slow hook (see Hooks).
+  bool payload_dropped = false;
 };
 
 constexpr std::string_view to_string(TaskEvent::Change change) noexcept {
@@ -62,19 +64,23 @@ struct Health {
 
 /// The host's ears. They are called one after the other on a thread of their own, from a queue of
 /// 10,000 events; what overflows is dropped and counted (ServerStats::hooks_dropped), so that a
-/// slow hook stops nothing. What they throw is logged.
+/// slow hook stops nothing. An event keeps its task's message alive: while those in the queue keep
+/// 64 MiB, further ones come without the payload (TaskEvent::payload_dropped), and none comes while
+/// they keep 128 MiB. What they throw is logged.
 struct Hooks {
   std::function<void(const TaskEvent&)> on_failure{};  ///< An attempt failed: retried or archived.
   std::function<void(const TaskEvent&)> on_dead_letter{};  ///< A task was archived by this server.
   std::function<void(const TaskEvent&)>
       on_state_change{};  ///< Every TaskEvent. Costs an event for each start and end.
   std::function<void(const Health&)> on_health_change{};
-  /// Before upkeep deletes a task that the archive's limits do not let stay; one that throws keeps
-  /// it (until the next look).
+  /// Before a task is deleted that the archive's limits do not let stay; one that throws keeps it
+  /// until the next look, ten seconds later. Makes deleting slower: the tasks must be read.
   std::function<void(const TaskInfo&)> before_evict{};
 };
 
-/// How much the dead-letter queue of a queue may hold; older tasks beyond it are deleted by upkeep.
+/// How much the dead-letter queue of a queue may hold. The oldest tasks beyond it are deleted by the
+/// servers of the queue, which look every ten seconds, log a warning (once a minute a queue, with
+/// the number) and count them (ServerStats::evicted).
 struct ArchiveLimits {
   std::size_t max_tasks = 10'000;
   Duration max_age = std::chrono::hours{24 * 90};
@@ -155,6 +161,7 @@ struct ServerStats {
   std::uint64_t exchanges = 0;
   std::uint64_t broker_errors = 0;
   std::uint64_t hooks_dropped = 0;
+  std::uint64_t evicted = 0;  ///< Archived tasks that this server deleted, see ArchiveLimits.
 };
 
 }  // namespace v0

@@ -123,6 +123,11 @@ std::size_t RedisBroker::act_all(std::string_view queue, TaskAction action, Task
   return redis::act_all(impl_->store(), queue, action, state, limit);
 }
 
+std::vector<TrimReply> RedisBroker::trim_archives(std::span<const std::string> queues,
+                                                  const TrimRequest& request) {
+  return redis::trim_archives(impl_->store(), queues, request);
+}
+
 void RedisBroker::update_payload(std::string_view queue, std::string_view id, std::string payload) {
   redis::update_payload(impl_->store(), queue, id, payload);
 }

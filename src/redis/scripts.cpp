@@ -1454,6 +1454,35 @@ remove_leftovers(leftovers)
 return {#here, #ids}
 )lua";
 
+// KEYS: the queue's. ARGV: now, how many tasks the archive may hold, for how long it may hold one, how
+// many may be deleted. Returns {tasks deleted, how many are still beyond the limits}.
+constexpr std::string_view trim = R"lua(
+local archived = P .. 'archived'
+local max_tasks, limit = tonumber(ARGV[3]), tonumber(ARGV[5])
+local oldest_allowed = string.format('(%.6f', (now - tonumber(ARGV[4])) / 1000000)
+
+local function excess()
+  local too_old = redis.call('ZCOUNT', archived, '-inf', oldest_allowed)
+  return math.max(redis.call('ZCARD', archived) - max_tasks, too_old, 0)
+end
+
+local count = math.min(excess(), limit)
+if count == 0 then return {0, excess()} end
+local ids, keys, locks, deleted = redis.call('ZRANGE', archived, 0, count - 1), {}, {}, 0
+for _, id in ipairs(ids) do
+  local exists = read('HEXISTS', T .. id, 'msg')
+  if exists then
+    keys[#keys + 1] = T .. id
+    locks[#locks + 1] = lock_of(id)
+    deleted = deleted + exists
+  end
+end
+many('ZREM', archived, ids)
+remove_tasks(locks)
+remove_tasks(keys)
+return {deleted, excess()}
+)lua";
+
 // Replaces a message if it still is the one that was read.
 // KEYS: the queue's. ARGV: now, id, old message, new message.
 // Returns 0 done; 1 there is no such task; 2 its state does not allow it; 3 it has changed.
@@ -1582,6 +1611,7 @@ Scripts::Scripts()
       act{"act", join({one_queue, clock, read, many, protobuf, locks, act_on, redis::act})},
       act_all{"act_all",
               join({one_queue, clock, read, many, protobuf, locks, act_on, redis::act_all})},
+      trim{"trim", join({one_queue, clock, read, many, protobuf, locks, act_on, redis::trim})},
       update_message{"update_message", join({one_queue, clock, read, redis::update_message})},
       pause{"pause", join({one_queue, clock, redis::pause})},
       cancel{"cancel", join({one_queue, clock, read, fence, redis::cancel})},

@@ -37,6 +37,7 @@ struct Scripts {
   Script find;
   Script act;
   Script act_all;
+  Script trim;
   Script update_message;
   Script pause;
   Script cancel;

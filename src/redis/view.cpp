@@ -327,6 +327,28 @@ std::size_t act_all(Store& store, std::string_view queue, TaskAction action, Tas
   return done;
 }
 
+std::vector<TrimReply> trim_archives(Store& store, std::span<const std::string> queues,
+                                     const TrimRequest& request) {
+  std::vector<Call> calls;
+  for (const std::string& queue : queues) {
+    calls.push_back(store.call(scripts().trim, queue,
+                               {number(request.max_tasks), micros(request.max_age),
+                                number(std::min(request.limit, acts_at_once))}));
+  }
+  const std::vector<Reply> answers = store.run(calls);
+  std::vector<TrimReply> replies(queues.size());
+  for (std::size_t i = 0; i < queues.size(); ++i) {
+    try {
+      throw_if_error(on_queue("trim the archive of", queues[i]), answers[i]);
+      answers[i].expect_array(2);
+      replies[i] = {.deleted = count_of(answers[i][0]), .excess = count_of(answers[i][1])};
+    } catch (const Error& error) {
+      replies[i].error = error;
+    }
+  }
+  return replies;
+}
+
 void update_payload(Store& store, std::string_view queue, std::string_view id,
                     std::string_view payload) {
   require_queue(store, queue);

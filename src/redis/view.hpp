@@ -23,6 +23,8 @@ std::vector<std::optional<Errc>> act(Store& store, std::string_view queue, TaskA
                                      std::optional<TaskState> only);
 std::size_t act_all(Store& store, std::string_view queue, TaskAction action, TaskState state,
                     std::size_t limit);
+std::vector<TrimReply> trim_archives(Store& store, std::span<const std::string> queues,
+                                     const TrimRequest& request);
 void update_payload(Store& store, std::string_view queue, std::string_view id,
                     std::string_view payload);
 void pause(Store& store, std::string_view queue);

@@ -60,6 +60,10 @@ class HookedView final : public Broker, public QueueView {
     if (before_act_all) before_act_all();
     return view_.act_all(queue, action, state, limit);
   }
+  std::vector<TrimReply> trim_archives(std::span<const std::string> queues,
+                                       const TrimRequest& request) override {
+    return view_.trim_archives(queues, request);
+  }
   void update_payload(std::string_view queue, std::string_view id, std::string payload) override {
     view_.update_payload(queue, id, std::move(payload));
   }

@@ -691,6 +691,42 @@ TEST_CASE("a server keeps its queues' archives within their limits", "[server]")
   for (int i = 0; i < 5; ++i) f.client.enqueue({.type = "t"});
   REQUIRE(eventually([&] { return server.stats().archived == 5; }));
   CHECK(f.pass_time_until([&] { return f.memory.queue_info("default").archived == 2; }));
+  CHECK(eventually([&] { return server.stats().evicted == 3; }));
+}
+
+TEST_CASE("events that wait for a slow hook keep a bounded number of payloads alive", "[server]") {
+  Fixture f;
+  constexpr std::size_t payload = 4u << 20;
+  constexpr std::size_t tasks = 30;
+  std::latch go{1};
+  std::vector<TaskEvent> events;
+  ServerConfig config = f.config();
+  config.hooks.on_failure = [&](const TaskEvent& event) {
+    go.wait();
+    events.push_back(event);
+  };
+  Server server{f.broker, mux_of([](Context&, const Task&) -> Outcome {
+                  return Outcome::skip_retry("never");
+                }),
+                config};
+  server.start();
+  for (std::size_t i = 0; i < tasks; ++i) {
+    f.client.enqueue({.type = "t", .payload = std::string(payload, 'x')},
+                     {.task_id = "t" + std::to_string(i)});
+  }
+  REQUIRE(eventually([&] { return server.stats().archived == tasks; }));
+  go.count_down();
+  f.shut_down(server);
+  REQUIRE(events.size() == tasks);
+  std::size_t whole = 0;
+  for (const TaskEvent& event : events) {
+    CHECK(event.error == "never");
+    CHECK(event.task->task.type == "t");
+    CHECK(event.task->task.payload.size() == (event.payload_dropped ? 0 : payload));
+    whole += event.payload_dropped ? 0U : 1U;
+  }
+  CHECK(whole > 0);
+  CHECK(whole <= (64u << 20) / payload);
 }
 
 TEST_CASE("a shutdown loses no task of a handler that heeds its stop token and returns",

@@ -16,13 +16,11 @@ using Operation = FlakyBroker::Operation;
 namespace {
 
 struct Keeping : Engine {
-  int trims = 0;
   detail::Upkeep upkeep{
       {broker, settler, registry, health, clock,
        [] {
          return ServerInfo{.host = "h", .pid = 1, .id = "s1", .concurrency = 2, .status = "active"};
-       },
-       [this] { ++trims; }},
+       }},
       {"default"},
       {2s, 5s, 10s}};
 
@@ -104,18 +102,6 @@ TEST_CASE("upkeep outlives an outage", "[upkeep]") {
   CHECK(k.memory.servers().size() == 1);
 }
 
-TEST_CASE("archives are looked through now and then", "[upkeep]") {
-  Keeping k;
-  k.upkeep.run_once();
-  CHECK(k.trims == 1);
-  k.clock->advance(59s);
-  k.upkeep.run_once();
-  CHECK(k.trims == 1);
-  k.clock->advance(1s);
-  k.upkeep.run_once();
-  CHECK(k.trims == 2);
-}
-
 TEST_CASE("a role that keeps failing beside others that work is told of once", "[upkeep]") {
   Keeping k;
   k.broker.fail(Operation::upkeep);
@@ -179,7 +165,7 @@ TEST_CASE("a pause within a turn breaks contact as well", "[upkeep][clock]") {
   Pausing pausing{e.memory};
   pausing.clock = e.clock;
   detail::Upkeep upkeep{{pausing, e.settler, e.registry, e.health, e.clock,
-                         [] { return ServerInfo{.id = "s1"}; }, [] {}},
+                         [] { return ServerInfo{.id = "s1"}; }},
                         {"default"},
                         {2s, 5s, 10s}};
   for (int i = 0; i < 20; ++i) {
@@ -255,7 +241,7 @@ TEST_CASE("a server's own run is not taken over, however late its lease is exten
 TEST_CASE("where upkeep is rare, the broker is asked in between whether it is there", "[upkeep]") {
   Keeping k;
   detail::Upkeep rare{{k.broker, k.settler, k.registry, k.health, k.clock,
-                       [] { return ServerInfo{.id = "s1"}; }, [] {}},
+                       [] { return ServerInfo{.id = "s1"}; }},
                       {"default"},
                       {1min, 1min, 10s}};
   const auto pass = [&](Duration length) {

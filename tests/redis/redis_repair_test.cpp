@@ -526,10 +526,10 @@ TEST_CASE("whether a peer's task may be taken ahead of a worker is for its own m
   const std::string fields = golden::from_hex("0a0174") + "\x1a\x04once\x22\x07" + "default";
   const auto never = GENERATE_COPY(values<std::string>({
       redis::encode_message(once),
-      fields,                                                         // no field after the queue
-      fields + golden::from_hex("2880808080f8ffffffff01"),            // a negative number
-      fields + golden::from_hex("28012800"),                          // the last one counts
-      fields + golden::from_hex("40012801"),                          // not in ascending order
+      fields,                                               // no field after the queue
+      fields + golden::from_hex("2880808080f8ffffffff01"),  // a negative number
+      fields + golden::from_hex("28012800"),                // the last one counts
+      fields + golden::from_hex("40012801"),                // not in ascending order
   }));
   put_raw(t, "t1", redis::encode_message(retried));
   put_raw(t, "once", never);
@@ -827,6 +827,24 @@ TEST_CASE("a full Redis refuses enqueues, each with its own error", "[redis][ful
   CHECK_FALSE(state_of(t.view, "t2"));
 }
 
+TEST_CASE("trimming drops ids without a task, and no key that is none of ours", "[redis][repair]") {
+  RedisFixture t;
+  settle(t.broker, archived(started(t.broker, message("t1"))));
+  t.redis.command({"ZADD", "asynq:{default}:archived", "1", "gone", "2", "foreign"});
+  t.redis.command({"SET", "asynq:{default}:t:foreign", "x"});
+  t.redis.command({"SET", "asynq:{broken}:archived", "x"});
+  const std::vector<std::string> queues = {"broken", "default"};
+  const Full full{t.redis};
+  const auto replies = t.view.trim_archives(queues, {.max_tasks = 0, .max_age = 1h, .limit = 10});
+  REQUIRE(replies.size() == 2);
+  CHECK(replies[0].error);
+  CHECK_FALSE(replies[1].error);
+  CHECK(replies[1].deleted == 1);
+  CHECK(replies[1].excess == 0);
+  CHECK(t.redis.command({"EXISTS", "asynq:{default}:t:foreign"}).as_integer() == 1);
+  CHECK(t.redis.command({"EXISTS", "asynq:{default}:t:t1"}).as_integer() == 0);
+}
+
 TEST_CASE("a full Redis answers for ids that it remembers", "[redis][full]") {
   RedisFixture t;
   enqueue(t.broker, idempotent(message("t1")));
@@ -834,9 +852,9 @@ TEST_CASE("a full Redis answers for ids that it remembers", "[redis][full]") {
   enqueue(t.broker, idempotent(message("over"), 1s));
   t.advance(2s);
   const Full full{t.redis};
-  const auto replies =
-      t.broker.enqueue({idempotent(message("t2")), idempotent(message("t1")), pending(message("t3")),
-                        idempotent(message("t1")), idempotent(message("over"))});
+  const auto replies = t.broker.enqueue({idempotent(message("t2")), idempotent(message("t1")),
+                                         pending(message("t3")), idempotent(message("t1")),
+                                         idempotent(message("over"))});
   REQUIRE(replies.size() == 5);
   CHECK(replies[0].error == Errc::queue_full);
   CHECK(replies[1].accepted_before);
@@ -871,7 +889,8 @@ TEST_CASE("remembered ids leave Redis when their time is over", "[redis]") {
   CHECK(t.redis.command({"EXISTS", "asynq:{default}:tmx:ids"}).as_integer() == 0);
 }
 
-TEST_CASE("a key of another type in the place of remembered ids changes nothing", "[redis][repair]") {
+TEST_CASE("a key of another type in the place of remembered ids changes nothing",
+          "[redis][repair]") {
   RedisFixture t;
   t.redis.command({"SET", "asynq:{default}:tmx:ids", "x"});
   CHECK_FALSE(enqueue(t.broker, message("t1")).error);

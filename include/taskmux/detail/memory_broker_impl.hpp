@@ -532,6 +532,20 @@ inline std::size_t MemoryBroker::act_all(std::string_view queue, TaskAction acti
   return done;
 }
 
+inline std::vector<TrimReply> MemoryBroker::trim_archives(std::span<const std::string> queues,
+                                                          const TrimRequest& request) {
+  check_process();
+  const detail::MemoryNow now = read_clock();
+  std::vector<TrimReply> replies(queues.size());
+  detail::MemoryGraveyard dead;
+  detail::MutexLock lock{mutex_};
+  for (std::size_t i = 0; i < queues.size(); ++i) {
+    const auto found = queues_.find(queues[i]);
+    if (found != queues_.end()) replies[i] = found->second.trim(request, now, dead);
+  }
+  return replies;
+}
+
 inline void MemoryBroker::update_payload(std::string_view queue, std::string_view id,
                                          std::string payload) {
   check_process();

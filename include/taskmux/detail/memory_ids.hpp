@@ -64,9 +64,7 @@ class MemoryIds {
     return found != ends_.end() && found->second > now;
   }
 
-  bool has_expired(Time now) const noexcept {
-    return !queue_.empty() && queue_.front().at <= now;
-  }
+  bool has_expired(Time now) const noexcept { return !queue_.empty() && queue_.front().at <= now; }
 
   /// Forgets up to `limit` ids whose time is over.
   void expire(Time now, std::size_t limit) noexcept {

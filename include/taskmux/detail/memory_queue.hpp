@@ -299,6 +299,25 @@ class MemoryQueue {
     return done;
   }
 
+  TrimReply trim(const TrimRequest& request, MemoryNow now, MemoryGraveyard& dead) {
+    TrimReply reply;
+    const Time oldest_allowed = now.wall - request.max_age;
+    for (; reply.deleted < request.limit && !archived_.empty(); ++reply.deleted) {
+      const auto [since, task] = *archived_.begin();
+      if (archived_.size() <= request.max_tasks && since >= oldest_allowed) break;
+      erase(*task, dead);
+    }
+    constexpr std::size_t most_counted = 1000;
+    std::size_t too_old = 0;
+    for (const auto& [since, task] : archived_) {
+      if (since >= oldest_allowed || too_old == most_counted) break;
+      ++too_old;
+    }
+    const std::size_t size = archived_.size();
+    reply.excess = std::max(size - std::min(size, request.max_tasks), too_old);
+    return reply;
+  }
+
   /// Puts `fresh`, a copy of `old`'s message, in the place of `old`.
   MemoryTask& rewrite(MemoryTask& old, std::shared_ptr<MemoryTask> fresh, MemoryGraveyard& dead) {
     MemoryTask& task = *fresh;

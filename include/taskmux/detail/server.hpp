@@ -198,7 +198,8 @@ class ServerEngine {
             .recovered = counts.recovered.load(std::memory_order_relaxed),
             .exchanges = fetcher_.exchanges(),
             .broker_errors = health_.broker_errors(),
-            .hooks_dropped = notifier_.dropped()};
+            .hooks_dropped = notifier_.dropped(),
+            .evicted = trimmer_.evicted()};
   }
 
   Health health() const TASKMUX_EXCLUDES(mutex_) {
@@ -295,6 +296,7 @@ class ServerEngine {
     }
     notifier_.drop_rest();
     notifying_.stop();
+    trimmer_.tell_rest();
   }
 
   /// Plays the exchanging role on this thread until the last outcomes are recorded, and what lost
@@ -353,8 +355,8 @@ class ServerEngine {
   void lapsed(RunPtr run) noexcept {
     try {
       if (config_.logger.enabled(LogLevel::info)) {
-        config_.logger(LogLevel::info, "task " + run->message().id +
-                                           ": not started, its lease was over before");
+        config_.logger(LogLevel::info,
+                       "task " + run->message().id + ": not started, its lease was over before");
       }
       settler_.give_back(run);
     } catch (const std::exception& e) {
@@ -389,24 +391,22 @@ class ServerEngine {
   }
 
   void post(TaskEvent event) {
-    post_event(config_.hooks, std::move(event), [this](const auto& hook, const auto& shared) {
-      post_call([&hook, shared] { hook(*shared); });
+    if (!notifier_.has_room_for(bytes_of(event))) drop_payload(event);
+    const std::size_t bytes = bytes_of(event);
+    post_event(config_.hooks, std::move(event), [&](const auto& hook, const auto& shared) {
+      post_call([&hook, shared] { hook(*shared); }, bytes);
     });
   }
 
-  void post_call(std::function<void()> call) {
-    if (notifier_.post(std::move(call))) notifying_.wake();
+  void post_call(std::function<void()> call, std::size_t bytes = 0) {
+    if (notifier_.post(std::move(call), bytes)) notifying_.wake();
   }
 
-  /// Hooks are called, and archives trimmed, whose hook is one too, by one thread.
+  /// One thread calls hooks and then trims archives a little, which has a hook too.
   std::optional<SteadyTime> notify_turn() {
-    if (trim_due_.exchange(false, std::memory_order_relaxed)) trimmer_.trim_next(queues_);
-    return notifier_.run_once();
-  }
-
-  void ask_for_trimming() {
-    trim_due_.store(true, std::memory_order_relaxed);
-    notifying_.wake();
+    const std::optional<SteadyTime> more = notifier_.run_once();
+    const std::optional<SteadyTime> trim_next = trimmer_.run_once();
+    return more ? more : trim_next;
   }
 
   std::string status() const TASKMUX_EXCLUDES(mutex_) {
@@ -447,8 +447,7 @@ class ServerEngine {
   const std::shared_ptr<RunEnvironment> environment_;
   Time started_at_{};
   std::atomic<bool> stopped_{false};
-  std::atomic<bool> trim_due_{false};  ///< Asked by the upkeep role of the notifying one.
-  Waker idle_;                         ///< For shutdown(): something has ended.
+  Waker idle_;  ///< For shutdown(): something has ended.
 
   mutable Mutex mutex_;
   std::condition_variable phase_changed_;
@@ -487,10 +486,12 @@ class ServerEngine {
                     }},
                    QueuePicker{config_.queues, config_.strict_priority},
                    config_.lease};
-  ArchiveTrimmer trimmer_{broker_, config_.archive, config_.hooks.before_evict, config_.logger,
-                          [this] { return stopped_.load(std::memory_order_relaxed); }};
+  ArchiveTrimmer trimmer_{{broker_, config_.logger, environment_->clock, config_.hooks.before_evict,
+                           [this] { return stopped_.load(std::memory_order_relaxed); }},
+                          queues_,
+                          config_.archive};
   Upkeep upkeep_{{broker_, settler_, registry_, health_, environment_->clock,
-                  [this] { return describe(); }, [this] { ask_for_trimming(); }},
+                  [this] { return describe(); }},
                  queues_,
                  {config_.upkeep_interval, config_.heartbeat_interval, config_.lease}};
 

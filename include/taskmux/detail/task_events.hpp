@@ -53,6 +53,25 @@ inline TaskEvent event_of(const Settlement& settlement, const RunState* state, S
   return event;
 }
 
+/// What `event` keeps alive, as far as it may be large.
+inline std::size_t bytes_of(const TaskEvent& event) {
+  const TaskMessage& message = *event.task;
+  std::size_t bytes = message.task.payload.size() + message.last_error.size() + event.error.size();
+  for (const auto& [key, value] : message.task.headers) bytes += key.size() + value.size();
+  return bytes;
+}
+
+/// Has `event` keep the payload of its task alive no longer.
+inline void drop_payload(TaskEvent& event) {
+  // All fields by name, since a copy of the whole would copy the payload.
+  const auto& [id, queue, task, max_retry, retried, timeout, retention, deadline, last_failed_at,
+               completed_at, enqueued_at, expires_at, last_error, unique_key] = *event.task;
+  event.task = std::make_shared<const TaskMessage>(TaskMessage{
+      id, queue, Task{task.type, {}, task.headers}, max_retry, retried, timeout, retention,
+      deadline, last_failed_at, completed_at, enqueued_at, expires_at, last_error, unique_key});
+  event.payload_dropped = true;
+}
+
 /// Gives `event` to `post` with each hook that wants it, so that one hook that throws does not
 /// silence the others.
 template <typename Post>

@@ -23,9 +23,9 @@ inline namespace v0 {
 namespace detail {
 
 /// What a server does for its queues beside running tasks: forwards what is due, settles what lost
-/// workers left behind, has expired results deleted and archives looked through, and tells the
-/// world that it lives. Looks for lost runs only after a whole lease in which it was at work and the
-/// broker answered: after a pause of all servers, or of the broker, their owners come first.
+/// workers left behind, has expired results deleted, and tells the world that it lives. Looks for
+/// lost runs only after a whole lease in which it was at work and the broker answered: after a pause
+/// of all servers, or of the broker, their owners come first.
 class Upkeep {
  public:
   struct Parts {
@@ -35,7 +35,6 @@ class Upkeep {
     HealthMonitor& health;
     std::shared_ptr<Clock> clock;
     std::function<ServerInfo()> describe;  ///< This server, for the heartbeat.
-    std::function<void()> trim_archives;   ///< To be done elsewhere: it calls the host's hook.
   };
 
   struct Times {
@@ -62,21 +61,15 @@ class Upkeep {
       if (!guarded(HealthMonitor::Role::upkeep, [&] { step(now); }))
         next_upkeep_ = now + std::min({times_.upkeep, soon()});
     }
-    if (now >= next_trim_) {
-      next_trim_ = now + trim_interval;
-      parts_.trim_archives();
-    }
     if (now >= next_contact_) {
       // Only where upkeep is so rare that a gap in the contact would not be noticed.
       next_contact_ = now + soon();
       guarded(HealthMonitor::Role::upkeep, [&] { parts_.broker.ping(); });
     }
-    return std::min({next_heartbeat_, next_upkeep_, next_trim_, next_contact_});
+    return std::min({next_heartbeat_, next_upkeep_, next_contact_});
   }
 
  private:
-  static constexpr Duration trim_interval = std::chrono::seconds{60};
-
   Duration soon() const noexcept {
     return std::min<Duration>(times_.lease / 16, std::chrono::seconds{1});
   }
@@ -130,7 +123,6 @@ class Upkeep {
   Contact contact_{times_.lease / 2};
   SteadyTime next_heartbeat_{SteadyTime::min()};
   SteadyTime next_upkeep_{SteadyTime::min()};
-  SteadyTime next_trim_{SteadyTime::min()};
   SteadyTime next_contact_{SteadyTime::min()};
   Random random_;
 };

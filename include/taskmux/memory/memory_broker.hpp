@@ -78,6 +78,8 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
                                               std::optional<TaskState> only) override;
   inline std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
                              std::size_t limit) override;
+  inline std::vector<TrimReply> trim_archives(std::span<const std::string> queues,
+                                              const TrimRequest& request) override;
   inline void update_payload(std::string_view queue, std::string_view id,
                              std::string payload) override;
   inline void pause(std::string_view queue) override;

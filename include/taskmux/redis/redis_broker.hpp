@@ -102,6 +102,8 @@ class TASKMUX_API RedisBroker final : public Broker, public QueueView {
                                        std::optional<TaskState> only) override;
   std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
                       std::size_t limit) override;
+  std::vector<TrimReply> trim_archives(std::span<const std::string> queues,
+                                       const TrimRequest& request) override;
   void update_payload(std::string_view queue, std::string_view id, std::string payload) override;
   void pause(std::string_view queue) override;
   void unpause(std::string_view queue) override;
