@@ -56,6 +56,29 @@ TEST_CASE("a full memory broker answers for ids that it remembers", "[memory]") 
   CHECK_FALSE(enqueue(broker, idempotent(message("t3"))).accepted_before);
 }
 
+TEST_CASE("only the queues that have changed are asked for news", "[memory]") {
+  detail::MemoryQueue* changed = nullptr;
+  detail::MemoryQueue one{"one", changed};
+  detail::MemoryQueue two{"two", changed};
+  const detail::MemoryNow now;
+  const auto add = [&](detail::MemoryQueue& queue, const std::string& id) {
+    auto task = std::make_shared<detail::MemoryTask>(message(id));
+    CHECK_FALSE(queue.add(task, now, {.at = now.wall}, {}));
+  };
+  CHECK(changed == nullptr);
+  add(two, "t1");
+  add(two, "t2");
+  CHECK(changed == &two);
+  add(one, "t1");
+  CHECK(changed == &one);
+  CHECK(one.take_news().next == &two);
+  CHECK(two.take_news().next == nullptr);
+  changed = nullptr;
+  add(two, "t3");
+  CHECK(changed == &two);
+  CHECK(two.take_news().next == nullptr);
+}
+
 TEST_CASE("refused items of a batch use up no room", "[memory]") {
   MemoryBroker broker{{.max_tasks = 2}};
   const auto replies =
@@ -129,8 +152,7 @@ TEST_CASE("the next due time counts from the wall clock as it is now", "[memory]
   CHECK(upkeep(t.broker).next_due == t.clock.now() + 3s);
 }
 
-TEST_CASE("scheduled tasks are listed in the order in which they become due",
-          "[memory][clock]") {
+TEST_CASE("scheduled tasks are listed in the order in which they become due", "[memory][clock]") {
   MemoryFixture t;
   enqueue(t.broker, scheduled(message("b"), 2s));
   enqueue(t.broker, scheduled(message("a"), t.clock.now() + 1s));

@@ -42,7 +42,7 @@ inline std::vector<EnqueueReply> MemoryBroker::enqueue(std::vector<EnqueueReques
   detail::MemoryHints hints;
   {
     detail::MutexLock lock{mutex_};
-    QueueFinder finder{queues_};
+    QueueFinder finder{queues_, changed_};
     std::size_t room = max_tasks_ == 0 ? std::numeric_limits<std::size_t>::max()
                                        : max_tasks_ - std::min(max_tasks_, stored());
     for (Arrival& arrival : arrivals) replies.push_back(admit(arrival, now, finder, room));
@@ -75,7 +75,8 @@ inline std::vector<MemoryBroker::Arrival> MemoryBroker::receive(std::vector<Enqu
     arrivals.push_back(
         {std::allocate_shared<detail::MemoryTask>(
              detail::MemoryPoolAllocator<detail::MemoryTask>{*pool_}, std::move(message)),
-         due, detail::later(std::max(now.steady, due.steady(now)), request.unique_for), remembrance});
+         due, detail::later(std::max(now.steady, due.steady(now)), request.unique_for),
+         remembrance});
   }
   return arrivals;
 }
@@ -151,7 +152,7 @@ inline std::vector<SettleStatus> MemoryBroker::settle(std::span<const Settlement
                                                       detail::MemoryGraveyard& dead) {
   std::vector<SettleStatus> statuses;
   statuses.reserve(settlements.size());
-  QueueFinder finder{queues_};
+  QueueFinder finder{queues_, changed_};
   constexpr std::size_t ahead = 4;
   for (std::size_t i = 0; i < settlements.size(); ++i) {
     if (i + ahead < settlements.size()) {
@@ -231,7 +232,7 @@ inline std::vector<ExtendReply> MemoryBroker::extend(std::span<const Run> runs, 
   std::vector<ExtendReply> replies;
   replies.reserve(runs.size());
   detail::MutexLock lock{mutex_};
-  QueueFinder finder{queues_};
+  QueueFinder finder{queues_, changed_};
   for (const Run& run : runs) {
     detail::MemoryQueue* queue = run.message ? finder.find(run.message->queue) : nullptr;
     replies.push_back(queue ? queue->extend(run, lease_end)
@@ -258,7 +259,6 @@ inline Watch::State MemoryBroker::arm(detail::MemoryWatcher& watcher) {
   for (const std::string& name : watcher.queues()) {
     const auto found = queues_.find(name);
     if (found == queues_.end()) continue;
-    found->second.take_news();  // old: whoever was armed has been told
     state.ready = state.ready || found->second.ready(now);
     state.next_due = earlier(state.next_due, found->second.next_due(now));
   }
@@ -277,11 +277,15 @@ inline void MemoryBroker::end(detail::MemoryWatcher& watcher) {
   watcher.end();
 }
 
-/// Collects hints for the watches that await what has just changed.
+/// Collects hints for the watches that await what has just changed. Looks at the queues that have
+/// changed alone: there may be many others.
 inline void MemoryBroker::tell_watches(detail::MemoryHints& hints) {
-  if (!watches_.any_armed()) return;
-  for (auto& [name, queue] : queues_) {
-    if (const std::optional<Time> news = queue.take_news()) watches_.ready(name, *news, hints);
+  const bool any_armed = changed_ && watches_.any_armed();
+  while (changed_) {
+    detail::MemoryQueue& queue = *changed_;
+    const auto [instant, next] = queue.take_news();
+    changed_ = next;
+    if (any_armed) watches_.ready(queue.name(), instant, hints);
   }
 }
 
@@ -600,15 +604,21 @@ inline void MemoryBroker::cancel(std::string_view queue, std::string_view id, Ca
 inline void MemoryBroker::delete_queue(std::string_view queue, bool force) {
   check_process();
   Queues::node_type dead;  // freed once the lock is free
-  detail::MutexLock lock{mutex_};
-  const detail::MemoryQueue& found = known(queue);
-  if (found.has_active()) {
-    throw Error{Errc::wrong_state, text("queue", queue, "tasks of it are active")};
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    const detail::MemoryQueue& found = known(queue);
+    if (found.has_active()) {
+      throw Error{Errc::wrong_state, text("queue", queue, "tasks of it are active")};
+    }
+    if (!force && found.size() > 0) {
+      throw Error{Errc::queue_not_empty, text("queue", queue, "holds tasks")};
+    }
+    // After a call that failed, the queue may be among those that have changed.
+    tell_watches(hints);
+    dead = queues_.extract(queues_.find(queue));
   }
-  if (!force && found.size() > 0) {
-    throw Error{Errc::queue_not_empty, text("queue", queue, "holds tasks")};
-  }
-  dead = queues_.extract(queues_.find(queue));
+  hints.give();
 }
 
 }  // namespace v0

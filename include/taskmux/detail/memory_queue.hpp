@@ -73,7 +73,9 @@ class MemoryStatistics {
 /// and no other queue; not thread-safe.
 class MemoryQueue {
  public:
-  MemoryQueue() = default;
+  /// The queue puts itself at the head of `changed` when something may be ready in it.
+  MemoryQueue(std::string name, MemoryQueue*& changed)
+      : name_{std::move(name)}, changed_{changed} {}
   MemoryQueue(const MemoryQueue&) = delete;
   MemoryQueue& operator=(const MemoryQueue&) = delete;
   ~MemoryQueue() {
@@ -81,6 +83,7 @@ class MemoryQueue {
     tasks_.for_each([&dead](MemoryTask& task) { dead.bury(task); });
   }
 
+  const std::string& name() const noexcept { return name_; }
   std::size_t size() const noexcept { return tasks_.size(); }
   bool paused() const noexcept { return paused_; }
   bool has_active() const noexcept { return !active_.empty(); }
@@ -93,9 +96,15 @@ class MemoryQueue {
     tell(Time::min());
   }
 
-  /// The earliest instant of the steady clock at which something may be ready since this was last
-  /// asked; forgets it.
-  std::optional<Time> take_news() noexcept { return std::exchange(news_, std::nullopt); }
+  /// What may be ready in a queue that has changed, and the changed queue after it.
+  struct News {
+    Time instant;  ///< Of the steady clock: the earliest.
+    MemoryQueue* next;
+  };
+  /// Of a queue that is among the changed ones; forgets it. The caller takes it off their list.
+  News take_news() noexcept {
+    return {*std::exchange(news_, std::nullopt), std::exchange(next_changed_, nullptr)};
+  }
 
   /// The earliest time in scheduled and retry, by the wall clock; none while paused.
   std::optional<Time> next_due(MemoryNow now) const {
@@ -473,7 +482,9 @@ class MemoryQueue {
 
   /// Something may be ready at `instant` of the steady clock.
   void tell(Time instant) noexcept {
-    if (!paused_ && (!news_ || instant < *news_)) news_ = instant;
+    if (paused_ || (news_ && *news_ <= instant)) return;
+    if (!news_) next_changed_ = std::exchange(changed_, this);
+    news_ = instant;
   }
 
   /// Links a task that is linked nowhere yet, last among those of its state.
@@ -588,6 +599,7 @@ class MemoryQueue {
     if (lock != locks_.end() && lock->second.holder == message.id) locks_.erase(lock);
   }
 
+  const std::string name_;
   MemoryTaskTable tasks_;
   MemoryTaskList pending_;
   MemoryTaskList active_;
@@ -599,6 +611,8 @@ class MemoryQueue {
   std::unordered_map<std::string, Lock> locks_;
   MemoryIds ids_;
   MemoryStatistics statistics_;
+  MemoryQueue*& changed_;  // The first of the queues that have news, each of which knows the next.
+  MemoryQueue* next_changed_ = nullptr;
   std::optional<Time> news_;
   bool paused_ = false;
 };

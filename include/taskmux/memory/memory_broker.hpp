@@ -123,19 +123,21 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
   /// Remembers the queue that was looked up last: most batches are of one queue.
   class QueueFinder {
    public:
-    explicit QueueFinder(Queues& queues) : queues_{queues}, found_{queues.end()} {}
+    QueueFinder(Queues& queues, detail::MemoryQueue*& changed)
+        : queues_{queues}, changed_{changed}, found_{queues.end()} {}
 
     detail::MemoryQueue* find(std::string_view name) {
       if (found_ == queues_.end() || found_->first != name) found_ = queues_.find(name);
       return found_ == queues_.end() ? nullptr : &found_->second;
     }
     detail::MemoryQueue& find_or_make(const std::string& name) {
-      if (!find(name)) found_ = queues_.try_emplace(name).first;
+      if (!find(name)) found_ = queues_.try_emplace(name, name, changed_).first;
       return found_->second;
     }
 
    private:
     Queues& queues_;
+    detail::MemoryQueue*& changed_;
     Queues::iterator found_;
   };
 
@@ -154,8 +156,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
   detail::MemoryQueue& known(std::string_view queue) TASKMUX_REQUIRES(mutex_);
   detail::MemoryTask& known(std::string_view queue, std::string_view id) TASKMUX_REQUIRES(mutex_);
   std::size_t stored() const TASKMUX_REQUIRES(mutex_);
-  std::vector<Arrival> receive(std::vector<EnqueueRequest>& batch,
-                               detail::MemoryNow now) const;
+  std::vector<Arrival> receive(std::vector<EnqueueRequest>& batch, detail::MemoryNow now) const;
   EnqueueReply admit(Arrival& arrival, detail::MemoryNow now, QueueFinder& finder,
                      std::size_t& room) TASKMUX_REQUIRES(mutex_);
   static Copies copy_rewritten(std::span<const Settlement> settlements);
@@ -184,6 +185,9 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
       new detail::MemoryPool};
 
   detail::Mutex mutex_;
+  /// Queues in which something may be ready that was not before; none when the mutex is free, but for
+  /// a call that failed.
+  detail::MemoryQueue* changed_ TASKMUX_GUARDED_BY(mutex_) = nullptr;
   Queues queues_ TASKMUX_GUARDED_BY(mutex_);
   detail::MemoryWatches watches_ TASKMUX_GUARDED_BY(mutex_);
   std::map<std::string, LiveServer> servers_ TASKMUX_GUARDED_BY(mutex_);  // by id
