@@ -1229,8 +1229,9 @@ TASKMUX_CONTRACT("extend tells that a run is to be cancelled, and how") {
     CHECK(reply.cancel == mode);
     CHECK(extend(t.broker, run).cancel == mode);
 
-    settle(t.broker, requeued(run));
+    settle(t.broker, retried(run, 0s));
     const Run next = take_one(t.broker);
+    CHECK_FALSE(next.cancel);
     CHECK_FALSE(extend(t.broker, next).cancel);
     settle(t.broker, completed(next));
   }
@@ -1242,6 +1243,48 @@ TASKMUX_CONTRACT("the last request to cancel counts") {
   t.view.cancel("default", "t1", CancelMode::retry);
   t.view.cancel("default", "t1", CancelMode::drop);
   CHECK(extend(t.broker, run).cancel == CancelMode::drop);
+}
+
+TASKMUX_CONTRACT("a wish to cancel a run that goes back is one to cancel the next run") {
+  TestType t;
+  const std::uint64_t block = 4711;
+  const auto lost = [&] {
+    const QueueQuota quotas[] = {{"default", 1}};
+    t.broker.exchange({.quotas = quotas, .token_block = block});
+    t.view.cancel("default", "t1", CancelMode::drop);
+    const LostTake lost[] = {{.token_block = block, .queues = {"default"}}};
+    t.broker.exchange({.lost_takes = lost});
+  };
+  const auto held = [&] {
+    const Run run = take_one(t.broker);
+    t.view.cancel("default", "t1", CancelMode::drop);
+    CHECK(settle(t.broker, requeued(run)) == SettleStatus::applied);
+  };
+  enqueue(t.broker, message("t1"));
+  for (const bool given_back : {false, true}) {
+    given_back ? held() : lost();
+    Run run = take_one(t.broker);
+    CHECK(run.cancel == CancelMode::drop);
+    CHECK(extend(t.broker, run).cancel == CancelMode::drop);
+    // As often as it goes back.
+    settle(t.broker, requeued(run));
+    run = take_one(t.broker);
+    CHECK(run.cancel == CancelMode::drop);
+    // But not once a run was begun and ended.
+    settle(t.broker, retried(run, 0s));
+    run = take_one(t.broker);
+    CHECK_FALSE(run.cancel);
+    CHECK_FALSE(extend(t.broker, run).cancel);
+    settle(t.broker, requeued(run));
+    run = take_one(t.broker);
+    CHECK_FALSE(run.cancel);
+    settle(t.broker, requeued(run));
+  }
+  held();
+  const std::string id = "t1";
+  t.view.act("default", TaskAction::archive, std::span{&id, 1}, {});
+  t.view.act("default", TaskAction::run, std::span{&id, 1}, {});
+  CHECK_FALSE(take_one(t.broker).cancel);
 }
 
 TASKMUX_CONTRACT("only what is active can be cancelled") {

@@ -52,6 +52,13 @@ struct EnqueueReply {
   bool accepted_before = false;
 };
 
+/// What an operator asked for when cancelling a running task.
+enum class CancelMode {
+  retry,    ///< As a failure: retried, or archived when its retries are spent. What asynq does.
+  archive,  ///< To the dead-letter queue at once.
+  drop,     ///< Deleted.
+};
+
 /// One attempt at a task by one worker. `token` fences it: the broker refuses to settle or extend a
 /// run with another token than the task's present one. Cheap to copy.
 struct Run {
@@ -61,6 +68,9 @@ struct Run {
   int crashes = 0;        ///< Runs of this task, in a row until now, whose workers were lost.
   std::string foreign{};  ///< For the broker that made the run alone: what its wire format holds
                           ///< beyond TaskMessage.
+  /// Set if an Inspector asked to cancel an earlier run that was given back before it was begun: this
+  /// one is not to be begun either.
+  std::optional<CancelMode> cancel{};
 };
 
 /// How a run ends.
@@ -73,7 +83,7 @@ enum class SettleAction {
   archive,  ///< To the dead-letter queue. Counts as processed and failed; the lock is kept until
             ///< its time is over.
   requeue,  ///< Back to pending, first in line; nothing is counted, the message and its crashes
-            ///< stay as they were (`crash` means nothing here).
+            ///< stay as they were (`crash` means nothing here), and so does a wish to cancel it.
   snooze,   ///< Scheduled again after `delay`; nothing is counted.
 };
 
@@ -156,13 +166,6 @@ struct ExchangeReply {
   /// What the next request must name as lost: those of the request that are not over yet, and this
   /// call where a part of the store did not answer.
   std::vector<LostTake> lost_takes{};
-};
-
-/// What an operator asked for when cancelling a running task.
-enum class CancelMode {
-  retry,    ///< As a failure: retried, or archived when its retries are spent. What asynq does.
-  archive,  ///< To the dead-letter queue at once.
-  drop,     ///< Deleted.
 };
 
 /// What became of a lease that was to be extended.

@@ -421,7 +421,7 @@ class Exchanger {
   }
 
   void read_share(ReplyView reply, Share& share, RunReader& reader) {
-    reply.expect_array(5);
+    reply.expect_array(6);
     const std::string_view fault = reply[0].as_string();
     if (!fault.empty()) {
       const Error error = error_of("take from queue \"" + printable(share.queue) + "\"", fault);
@@ -439,6 +439,7 @@ class Exchanger {
       reader.read(share.queue, static_cast<std::uint64_t>(lists[i].as_integer()), lists[i + 1],
                   share.runs);
     }
+    note_wishes(reply[5], std::span{share.runs}.subspan(before));
     taken_ += share.runs.size() - before;
     if (!reply[2].is_nil()) {
       reply_.next_due = earlier(reply_.next_due, time_of(reply[2].as_integer()));
@@ -447,6 +448,17 @@ class Exchanger {
     share.empty = reply[3].as_integer() == 0;
     share.stopped = share.runs.size() - before < share.count;
     tell_dropped(share.queue, reply[4]);
+  }
+
+  // Pairs of the number of a run and the mode in which it is to be cancelled.
+  void note_wishes(ReplyView wishes, std::span<Run> runs) const {
+    for (std::size_t i = 0; i + 1 < wishes.size(); i += 2) {
+      const std::uint64_t token =
+          make_token(block_, static_cast<std::uint64_t>(wishes[i].as_integer()));
+      for (Run& run : runs) {
+        if (run.token == token) run.cancel = parse_cancel_mode(wishes[i + 1].as_string());
+      }
+    }
   }
 
   void tell_dropped(const std::string& queue, ReplyView ids) {

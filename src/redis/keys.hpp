@@ -34,6 +34,8 @@ inline constexpr std::string_view run =
     "tmx_run";  ///< the fence: "<token> <lease score, Unix s> <taken, Unix µs>"
 inline constexpr std::string_view facts = "tmx_facts";    ///< see Facts in runs.hpp
 inline constexpr std::string_view cancel = "tmx_cancel";  ///< requested CancelMode, by name
+inline constexpr std::string_view wish =
+    "tmx_wish";  ///< tmx_cancel of a run that was given back unbegun: meant for the next one
 inline constexpr std::string_view raw = "tmx_raw";  ///< the original bytes of a malformed message
 }  // namespace field
 

@@ -82,6 +82,16 @@ local function holds_run(run, token, score)
 end
 )lua";
 
+// give_up_run(key) ends the run of a task that goes back as if it had not been taken: a wish to cancel
+// it is kept for the next run, as tmx_wish beside tmx_cancel, which alone is of the present run.
+constexpr std::string_view give_up_run = R"lua(
+local function give_up_run(key)
+  redis.call('HDEL', key, 'tmx_run')
+  local wish = redis.call('HGET', key, 'tmx_cancel')
+  if wish then redis.call('HSET', key, 'tmx_wish', wish) end
+end
+)lua";
+
 // A command with many members, in pieces that Lua can unpack. `items` of even length where they are
 // pairs.
 constexpr std::string_view many = R"lua(
@@ -482,9 +492,10 @@ return replies
 // 16 hex digits of the tokens, number of free workers, bytes of messages at most, due tasks to move
 // at most in each queue, bytes of the longest message lately read, the number of the first run, then
 // for each queue how many to take. Returns now; for each queue, {error or '', runs, next due time or nil,
-// whether it may hold more, ids that had no task}; and bytes of the longest message read. Runs are any
-// number of pairs: the number of a run, and a list of it and those that follow it, each as three
-// values: id, message, facts. A token ends in the number of the run, as 4 hex digits.
+// whether it may hold more, ids that had no task, pairs of the number of a run that is to be cancelled
+// and the mode}; and bytes of the longest message read. Runs are any number of pairs: the number of a
+// run, and a list of it and those that follow it, each as three values: id, message, facts. A token
+// ends in the number of the run, as 4 hex digits.
 constexpr std::string_view acquire = R"lua(
 local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
 local token, free, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -506,7 +517,7 @@ local function must_wait(message, facts)
 end
 
 -- Puts the tasks of `ids` under the lease of the caller's runs from number `taken` on.
-local function lease(P, ids)
+local function lease(P, ids, wishes)
   local T, fence_end, leases = P .. 't:', ' ' .. lease_end .. ' ' .. now_text, {}
   for n = 1, #ids do
     leases[2 * n - 1] = lease_end
@@ -517,8 +528,17 @@ local function lease(P, ids)
   for n = 1, #ids do
     local key = T .. ids[n]
     call('HSET', key, 'state', 'active', 'tmx_run', token .. format('%04x', first_number + taken) .. fence_end)
-    -- A wish to cancel an earlier run, of a Go worker's perhaps, is not one to cancel this.
-    call('HDEL', key, 'pending_since', 'tmx_cancel')
+    -- A wish to cancel an earlier run, of a Go worker's perhaps, is not one to cancel this, unless that was
+    -- given back before it was begun.
+    if call('HDEL', key, 'pending_since', 'tmx_cancel') > 1 then
+      local wish = call('HGET', key, 'tmx_wish')
+      if wish then
+        call('HSET', key, 'tmx_cancel', wish)
+        call('HDEL', key, 'tmx_wish')
+        wishes[#wishes + 1] = first_number + taken
+        wishes[#wishes + 1] = wish
+      end
+    end
     taken = taken + 1
   end
 end
@@ -566,7 +586,7 @@ local function take(queue, count)
       for i = size, 3 * number + 1, -1 do found[i] = nil end
       local first, last = taken, #queue.runs
       call('RPOP', P .. 'pending', popped)
-      lease(P, ids)
+      lease(P, ids, queue.wishes)
       -- Only now are they the caller's: a server that takes no writes stops this before.
       queue.runs[last + 1], queue.runs[last + 2] = first_number + first, found
       for _, id in ipairs(dangling) do queue.dangling[#queue.dangling + 1] = id end
@@ -587,7 +607,7 @@ end
 local queues, wanted = {}, 0
 for n = 1, #KEYS do
   local P = string.sub(KEYS[n], 1, -8)
-  local queue = {P = P, error = '', runs = {}, dangling = {}, seen = {}, more = false}
+  local queue = {P = P, error = '', runs = {}, wishes = {}, dangling = {}, seen = {}, more = false}
   local count = late and 0 or tonumber(ARGV[9 + n])
   queues[n] = queue
   local ok, problem = pcall(function()
@@ -616,7 +636,8 @@ for n, queue in ipairs(queues) do
   local leftovers = {}
   for i, id in ipairs(queue.dangling) do leftovers[i] = queue.P .. 't:' .. id end
   pcall(remove_leftovers, leftovers)
-  reply[n + 1] = {queue.error, queue.runs, queue.due or false, queue.more and 1 or 0, queue.dangling}
+  reply[n + 1] = {queue.error, queue.runs, queue.due or false, queue.more and 1 or 0, queue.dangling,
+      queue.wishes}
 end
 reply[#reply + 1] = longest
 return reply
@@ -663,7 +684,7 @@ local function give_back(P)
   for _, id in ipairs(ids) do
     local key = P .. 't:' .. id
     call('LREM', P .. 'active', 1, id)
-    call('HDEL', key, 'tmx_run')
+    give_up_run(key)
     call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
   end
   many('ZREM', P .. 'lease', ids)
@@ -852,7 +873,11 @@ for n = 1, number do
         fields[#fields + 1] = facts
       end
       call('HSET', key, unpack(fields))
-      call('HDEL', key, 'tmx_run', 'tmx_cancel')
+      if action == 'q' then
+        give_up_run(key)
+      else
+        call('HDEL', key, 'tmx_run', 'tmx_cancel')
+      end
     end
   else
     replies[n] = 0
@@ -1370,7 +1395,7 @@ local function act(id, action, lock)
   elseif action == 'archive' then
     redis.call('ZADD', P .. 'archived', now_s, id)
     redis.call('HSET', key, 'state', 'archived')
-    redis.call('HDEL', key, 'pending_since')
+    redis.call('HDEL', key, 'pending_since', 'tmx_cancel', 'tmx_wish')
   else
     if lock then redis.call('DEL', lock) end
     redis.call('UNLINK', key)
@@ -1591,36 +1616,12 @@ std::string join(std::initializer_list<std::string_view> parts) {
 
 Scripts::Scripts()
     : enqueue{"enqueue", join({one_queue, clock, read, many, due_life, redis::enqueue})},
-      give_back{"give_back", join({clock, read, many, redis::give_back})},
+      give_back{"give_back", join({clock, read, many, redis::give_up_run, redis::give_back})},
       acquire{"acquire",
               join({clock, read, due_of, many, redis::tail, protobuf, forward, redis::acquire})},
-      settle{"settle", join({one_queue, clock, read, fence, many, due_life, redis::tail, splice,
-                             statistics, locks, redis::settle})},
-      extend{"extend", join({one_queue, clock, read, fence, many, redis::extend})},
-      quarantine{"quarantine", join({one_queue, clock, read, fence, splice, redis::quarantine})},
-      upkeep{"upkeep", join({clock, read, due_of, many, due_life, forward, redis::upkeep})},
-      look{"look", join({clock, due_of, redis::look})},
-      try_rights{"try_rights", std::string{redis::try_rights}},
-      heartbeat{"heartbeat", join({clock, server_record, redis::heartbeat})},
-      register_server{"register_server", join({clock, server_record, redis::register_server})},
-      write_server{"write_server", join({clock, server_record, redis::write_server})},
-      live_servers{"live_servers", join({clock, redis::live_servers})},
-      queue_info{"queue_info", join({one_queue, clock, read, statistics, redis::queue_info})},
-      list{"list", join({one_queue, clock, read, describe, redis::list})},
-      find{"find", join({one_queue, clock, read, describe, redis::find})},
-      act{"act", join({one_queue, clock, read, many, protobuf, locks, act_on, redis::act})},
-      act_all{"act_all",
-              join({one_queue, clock, read, many, protobuf, locks, act_on, redis::act_all})},
-      trim{"trim", join({one_queue, clock, read, many, protobuf, locks, act_on, redis::trim})},
-      update_message{"update_message", join({one_queue, clock, read, redis::update_message})},
-      pause{"pause", join({one_queue, clock, redis::pause})},
-      cancel{"cancel", join({one_queue, clock, read, fence, redis::cancel})},
-      empty_queue{"empty_queue", join({one_queue, clock, read, statistics, many, protobuf, locks,
-                                       act_on, redis::empty_queue})} {}
-
-const Scripts& scripts() {
-  static const Scripts instance;
-  return instance;
-}
-
-}  // namespace taskmux::redis
+      settle{"settle", join({one_queue, clock, read, fence, give_up_run, many, due_life, redis::tail,
+    : enqueue{"enqueue", join({one_queue, clock, read, many, redis::enqueue})},
+      give_back{"give_back", join({clock, read, many, redis::give_up_run, redis::give_back})},
+      acquire{"acquire",
+              join({clock, read, due_of, many, redis::tail, protobuf, forward, redis::acquire})},
+      settle{"settle", join({one_queue, clock, read, fence, give_up_run, many, redis::tail, splice,

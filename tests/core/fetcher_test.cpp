@@ -500,6 +500,40 @@ TEST_CASE("a task that is never retried is the first that a free worker gets", "
   CHECK((e.pool->ready().pop()->message().id == "once") == taken);
 }
 
+TEST_CASE("a task whose last run was cancelled and given back ends without a handler", "[fetcher]") {
+  Fetching f{2};
+  f.broker.enqueue(many("t", 2));
+  Run run = take_one(f.memory);
+  f.memory.cancel("default", "t1", CancelMode::archive);
+  settle(f.memory, requeued(run));
+  f.settle_down();
+  CHECK(f.ready() == 1);
+  CHECK(f.pool->ready().pop()->message().id == "t2");
+  CHECK(f.state("t1") == TaskState::archived);
+  CHECK(f.registry.size() == 1);
+}
+
+TEST_CASE("nothing is taken while runs are on their way back", "[fetcher]") {
+  Fetching f{1};
+  f.broker.enqueue(many("t", 2));
+  f.settle_down();
+  CHECK(f.ready() == 1);
+  std::optional<SteadyTime> next;
+  f.settler.give_back_from([&] {
+    std::vector<std::shared_ptr<detail::RunState>> runs =
+        f.pool->ready().take_all_if_first([](const detail::RunState&) { return true; });
+    const std::size_t before = f.exchanges();
+    next = f.fetcher.run_once();
+    CHECK(f.exchanges() == before);
+    return runs;
+  });
+  REQUIRE(next);
+  CHECK(*next - f.clock->steady_now() < 1ms);
+  f.settle_down();
+  REQUIRE(f.ready() == 1);
+  CHECK(f.pool->ready().pop()->message().id == "t1");
+}
+
 TEST_CASE("once told to take no more, it settles only", "[fetcher]") {
   Fetching f;
   f.broker.enqueue(many("t", 3));

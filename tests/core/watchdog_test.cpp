@@ -4,6 +4,7 @@
 
 #include "support/engine.hpp"
 #include "support/eventually.hpp"
+#include "support/no_threads.hpp"
 #include "support/test.hpp"
 #include "support/violations.hpp"
 
@@ -68,6 +69,102 @@ TEST_CASE("a run that no worker came for goes back after 20 ms, the oldest first
   CHECK(ids(w.memory, TaskState::pending) == std::vector<std::string>{"t1", "t2", "t3", "t4"});
   CHECK(w.registry.size() == 0);
   CHECK(w.dog.run_once() == std::nullopt);
+}
+
+TEST_CASE("what came later goes back with it, so that the order is kept", "[watchdog]") {
+  Watching w;
+  w.broker.enqueue(many("t", 5));
+  w.make_ready(w.take_runs(2));
+  w.clock->advance(15ms);
+  w.make_ready(w.take_runs(2));
+  w.clock->advance(5ms);
+  w.dog.run_once();
+  CHECK(w.pool->load().ready == 0);
+  w.carry_out();
+  CHECK(ids(w.memory, TaskState::pending) ==
+        std::vector<std::string>{"t1", "t2", "t3", "t4", "t5"});
+}
+
+TEST_CASE("nothing is taken ahead of a worker that is busy for longer than runs are", "[watchdog]") {
+  Watching w{2};
+  for (int i = 0; i < 1000; ++i) w.pool->note_pace(100us);
+  std::latch entered{1};
+  std::latch leave{1};
+  w.mux->handle("long", [&](Context&, const Task&) {
+    entered.count_down();
+    leave.wait();
+  });
+  TaskMessage task = message("t1");
+  task.task.type = "long";
+  enqueue(w.broker, task);
+  w.pool->start();
+  w.make_ready(w.take_runs());
+  entered.wait();
+  const std::size_t quick = w.pool->room().total;
+  CHECK(quick > 50);
+  w.clock->advance(1ms);
+  const std::size_t slower = w.pool->room().total;
+  CHECK(slower < quick - 30);
+  w.clock->advance(3ms);
+  CHECK(w.pool->room().total == 1 + (quick - 1) / 2);  // For the other worker, with what it takes.
+  CHECK(w.pool->room().workers == 1);
+  leave.count_down();
+  w.pool->join();
+}
+
+TEST_CASE("once runs went back, none is taken ahead until a worker has ended one", "[watchdog]") {
+  Watching w{1};
+  for (int i = 0; i < 1000; ++i) w.pool->note_pace(1us);
+  CHECK(w.pool->room().total > 100);
+  w.broker.enqueue(many("t", 3));
+  w.make_ready(w.take_runs());
+  w.clock->advance(20ms);
+  w.dog.run_once();
+  CHECK(w.settler.unsettled() == 3);
+  CHECK(w.pool->room().total == 1);
+  w.pool->note_pace(1us);
+  CHECK(w.pool->room().total > 100);
+}
+
+TEST_CASE("a worker that could be started at last is told of", "[watchdog]") {
+  Watching w{1};
+  const auto hang = std::make_shared<std::latch>(1);
+  std::latch entered{1};
+  w.mux->handle("hang", [&entered, hang](Context&, const Task&) {
+    entered.count_down();
+    hang->wait();
+  });
+  TaskMessage hanging = message("t1");
+  hanging.task.type = "hang";
+  hanging.timeout = 1s;
+  enqueue(w.broker, hanging);
+  w.pool->start();
+  w.make_ready(w.take_runs());
+  entered.wait();
+  w.clock->advance(1s);
+  w.dog.run_once();
+  w.clock->advance(5s);
+  {
+    const NoThreads none;
+    w.dog.run_once();
+  }
+  CHECK(w.pool->hung() == 1);
+  CHECK(w.pool->missing() == 1);
+  hang->count_down();
+  while (w.pool->hung() > 0) std::this_thread::yield();
+  const int before = w.room_again;
+  {
+    // The hung handler has come back, but there still is no thread.
+    const NoThreads none;
+    w.dog.run_once();
+  }
+  CHECK(w.pool->room().total == 0);
+  const int still = w.room_again;
+  w.clock->advance(5s);
+  w.dog.run_once();
+  CHECK(w.pool->room().total == 1);
+  CHECK(w.room_again > still);
+  CHECK(still >= before);
 }
 
 TEST_CASE("a handler that hangs is given up, its run fails, and another worker takes its place",

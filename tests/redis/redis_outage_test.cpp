@@ -1,5 +1,6 @@
 #include <atomic>
 #include <chrono>
+#include <latch>
 #include <set>
 #include <string>
 #include <thread>
@@ -165,6 +166,57 @@ TEST_CASE("tasks that a lost reply carried run all the same, and none counts as 
   const QueueInfo info = direct.queue_info("default");
   CHECK(info.failed_total == 0);
   CHECK(info.archived + info.retry + info.active + info.pending == 0);
+}
+
+TEST_CASE("what was taken ahead of a long task goes to another server, and the first one rests",
+          "[redis][server]") {
+  RedisServer server;
+  RedisBroker broker{options_for(server)};
+  const auto enqueue_some = [&](const std::string& prefix, std::size_t count) {
+    broker.enqueue(many(prefix, count));
+  };
+  std::atomic<std::size_t> quick{0};
+  std::latch leave{1};
+  std::atomic<bool> entered{false};
+  const auto handlers = [&] {
+    ServeMux mux;
+    mux.handle("email:", [&](Context&, const Task&) { ++quick; });
+    mux.handle("long", [&](Context&, const Task&) {
+      entered = true;
+      leave.wait();
+    });
+    return mux;
+  };
+  Server one{broker, handlers(), {.concurrency = 1}};
+  one.start();
+  enqueue_some("learn", 3000);
+  REQUIRE(eventually([&] { return quick == 3000; }));
+  // In one batch, so that they are taken together.
+  TaskMessage task = message("long");
+  task.task.type = "long";
+  std::vector<EnqueueRequest> batch = many("t", 20);
+  batch.insert(batch.begin(), pending(task));
+  broker.enqueue(std::move(batch));
+  REQUIRE(eventually([&] { return entered.load(); }));
+  Server four{broker, handlers(), {.concurrency = 4}};
+  four.start();
+  CHECK(eventually([&] { return quick == 3020; }, 5s));
+  four.shutdown();
+
+  enqueue_some("more", 300);
+  CHECK(eventually([&] { return broker.queue_info("default").pending == 300; }));
+  const auto scripts = [&] {
+    const std::string calls = server.info("commandstats", "cmdstat_evalsha");
+    return std::stoi(calls.substr(calls.find('=') + 1));
+  };
+  const int before = scripts();
+  const auto later = std::chrono::steady_clock::now() + 300ms;
+  REQUIRE(eventually([&] { return std::chrono::steady_clock::now() > later; }));
+  CHECK(scripts() - before < 10);
+  CHECK(broker.queue_info("default").pending == 300);
+  leave.count_down();
+  CHECK(eventually([&] { return quick == 3320; }));
+  one.shutdown();
 }
 
 TEST_CASE("a server that shuts down gives back what its last call took", "[redis][outage]") {

@@ -80,7 +80,7 @@ class Fetcher {
   /// a run after this. Any thread; no waking needed.
   void close() {
     taking_.store(false);
-    parts_.settler.give_back_unstarted(parts_.pool.ready().seal());
+    parts_.settler.give_back_from([this] { return parts_.pool.ready().seal(); });
   }
 
   /// Whether a call whose reply was lost may have taken tasks that were not given back. Of the
@@ -136,10 +136,14 @@ class Fetcher {
   std::optional<SteadyTime> turn(SteadyTime now) {
     const bool repeat = repeat_at_ && now >= *repeat_at_;
     if (repeat) repeat_at_.reset();
+    const std::uint64_t given_back = parts_.settler.given_back();
     parts_.settler.collect(repeat);
     const std::span<const Settlement> settlements =
         parts_.settler.batch(most_settlements, most_settlement_bytes);
-    const WorkerPool::Room room = taking_.load() ? parts_.pool.room() : WorkerPool::Room{};
+    WorkerPool::Room room = taking_.load() ? parts_.pool.room() : WorkerPool::Room{};
+    // What is on its way back comes before anything that would be taken now.
+    const bool in_order = parts_.settler.may_take(given_back, settlements.size());
+    if (!in_order) room = {};
     if (room.workers > 0) blocked_ = false;
     const bool may_look = maybe_ready_ && now >= look_after_;
     const bool take = room.total > 0 && !blocked_ && (may_look || !settlements.empty());
@@ -147,7 +151,8 @@ class Fetcher {
     const std::vector<QueueQuota> quotas = take ? share(room.total) : std::vector<QueueQuota>{};
     if (!quotas.empty() || recall || !settlements.empty())
       return exchange(now, settlements, quotas, room.workers, recall);
-    const std::optional<SteadyTime> next = sooner(repeat_at_, recall_at_);
+    std::optional<SteadyTime> next = sooner(repeat_at_, recall_at_);
+    if (!in_order) next = sooner(next, now + std::chrono::microseconds{100});
     // Until a worker is free again, or a queue has given back what it owes.
     if (room.total == 0 || blocked_ || take) return next;
     if (now < look_after_) return sooner(look_after_, next);
@@ -334,6 +339,7 @@ class Fetcher {
     }
     parts_.registry.add(runs);
     try {
+      end_cancelled(runs, arrived_at);
       if (!parts_.pool.ready().push(runs)) parts_.settler.give_back_unstarted(runs);
     } catch (...) {
       // Out of memory: they are nobody's again, and must not be extended for ever.
@@ -342,6 +348,15 @@ class Fetcher {
     }
     taken_.fetch_add(runs.size(), std::memory_order_relaxed);
     parts_.runs_arrived();
+  }
+
+  /// Ends those whose cancellation was asked for before they were given back the last time.
+  void end_cancelled(std::vector<RunPtr>& runs, SteadyTime now) {
+    std::erase_if(runs, [&](const RunPtr& run) {
+      if (!run->run().cancel) return false;
+      parts_.settler.cancel(run, *run->run().cancel, now);
+      return true;
+    });
   }
 
   Duration stampede_pause() noexcept {

@@ -159,11 +159,7 @@ class LeaseKeeper {
   }
 
   void stop(const RunPtr& run, SteadyTime now, CancelMode mode) {
-    run->set_cancel_mode(mode);
-    run->request_stop(StopReason::cancelled, now);
-    if (run->advance(RunState::Phase::ready, RunState::Phase::ended)) {
-      parts_.settler.finish(run, Outcome::fail("context canceled"), 0.5);
-    }
+    parts_.settler.cancel(run, mode, now);
     parts_.stopped();
   }
 

@@ -165,8 +165,8 @@ class MemoryQueue {
       task = &rewrite(*task, std::move(rewritten), dead);
     }
     if (settlement.result) task->result = std::make_unique<std::string>(*settlement.result);
-    task->cancel_requested = false;
     if (settlement.action != SettleAction::requeue) {
+      task->cancel_requested = false;
       const bool countable = task->crashes < std::numeric_limits<std::uint16_t>::max();
       const int crashes = task->crashes + (countable ? 1 : 0);
       task->crashes = settlement.crash ? static_cast<std::uint16_t>(crashes) : std::uint16_t{0};
@@ -220,6 +220,8 @@ class MemoryQueue {
       task.state = TaskState::active;
       task.at = now.wall;
       runs.push_back(start(task, now, lease, ++token));
+      // Of an earlier run, which was given back.
+      if (task.cancel_requested) runs.back().cancel = CancelMode{task.cancel_mode};
     }
     return true;
   }
@@ -287,6 +289,7 @@ class MemoryQueue {
   }
 
   void act(TaskAction action, MemoryTask& task, MemoryNow now, MemoryGraveyard& dead) {
+    task.cancel_requested = false;
     switch (action) {
       case TaskAction::run:
         task.crashes = 0;
@@ -344,6 +347,8 @@ class MemoryQueue {
     task.crashes = old.crashes;
     task.state = old.state;
     task.delayed = old.delayed;
+    task.cancel_mode = old.cancel_mode;
+    task.cancel_requested = old.cancel_requested;
     dead.bury(old);
     task.self = std::move(fresh);
     return task;

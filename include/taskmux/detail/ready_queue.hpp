@@ -47,10 +47,7 @@ class ReadyQueue {
   std::vector<RunPtr> seal() TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     sealed_ = true;
-    std::vector<RunPtr> left{std::make_move_iterator(runs_.begin()),
-                             std::make_move_iterator(runs_.end())};
-    runs_.clear();
-    return left;
+    return take_all();
   }
 
   /// Waits for a run and takes it; the caller is busy then. Null once closed.
@@ -86,21 +83,12 @@ class ReadyQueue {
     --busy_;
   }
 
-  /// Takes out, without a worker, the runs for which `wanted` holds, oldest first.
+  /// If the oldest that waits is `overdue`, takes out all of them, oldest first.
   template <typename Predicate>
-  std::vector<RunPtr> take_if(Predicate wanted) TASKMUX_EXCLUDES(mutex_) {
-    std::vector<RunPtr> taken;
+  std::vector<RunPtr> take_all_if_first(Predicate overdue) TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
-    std::deque<RunPtr> kept;
-    for (RunPtr& run : runs_) {
-      if (wanted(static_cast<const RunState&>(*run))) {
-        taken.push_back(std::move(run));
-      } else {
-        kept.push_back(std::move(run));
-      }
-    }
-    runs_.swap(kept);
-    return taken;
+    if (runs_.empty() || !overdue(static_cast<const RunState&>(*runs_.front()))) return {};
+    return take_all();
   }
 
   Load load() const TASKMUX_EXCLUDES(mutex_) {
@@ -122,6 +110,13 @@ class ReadyQueue {
     RunPtr run = std::move(runs_.front());
     runs_.pop_front();
     return run;
+  }
+
+  std::vector<RunPtr> take_all() TASKMUX_REQUIRES(mutex_) {
+    std::vector<RunPtr> all{std::make_move_iterator(runs_.begin()),
+                            std::make_move_iterator(runs_.end())};
+    runs_.clear();
+    return all;
   }
 
   mutable Mutex mutex_;

@@ -139,11 +139,53 @@ class Settler {
   void give_back(RunPtr run) { put(std::move(run), Verdict{.action = SettleAction::requeue}); }
 
   /// The same for runs, oldest first, that no worker has begun meanwhile; the oldest ends up first in
-  /// line.
-  void give_back_unstarted(std::span<const RunPtr> runs) {
-    for (auto run = runs.rbegin(); run != runs.rend(); ++run) {
-      if ((*run)->advance(RunState::Phase::ready, RunState::Phase::ended)) give_back(*run);
+  /// line. Returns how many. They reach the broker together. If it throws for lack of memory, their
+  /// leases end.
+  std::size_t give_back_unstarted(std::span<const RunPtr> runs) {
+    std::size_t count = 0;
+    try {
+      MutexLock lock{mutex_};
+      arrivals_.reserve(runs.size());
+      for (auto run = runs.rbegin(); run != runs.rend(); ++run) {
+        Settlement settlement =
+            settlement_of((*run)->run(), Verdict{.action = SettleAction::requeue});
+        if (!(*run)->advance(RunState::Phase::ready, RunState::Phase::ended)) continue;
+        arrivals_.add(std::move(settlement), {.run = *run, .lease_until = {}});
+        unsettled_.fetch_add(1, std::memory_order_relaxed);
+        ++count;
+      }
+    } catch (...) {
+      registry_.remove(runs);
+      throw;
     }
+    if (count > 0) arrived_();
+    return count;
+  }
+
+  /// Gives back those that `take_out` takes from where they wait, oldest first. Until that is done,
+  /// nothing is to be taken (see may_take()): it would be begun before them.
+  template <typename TakeOut>
+  std::size_t give_back_from(TakeOut take_out) {
+    giving_back_.fetch_add(1);
+    const struct Done {
+      std::atomic<int>& giving_back;
+      std::atomic<std::uint64_t>& given_back;
+      ~Done() {
+        given_back.fetch_add(1);
+        giving_back.fetch_sub(1);
+      }
+    } done{giving_back_, given_back_};
+    const std::vector<RunPtr> runs = take_out();
+    return runs.empty() ? 0 : give_back_unstarted(runs);
+  }
+
+  /// A run that was asked to be cancelled: if no worker has begun it, it ends so; else its handler is
+  /// asked to stop.
+  void cancel(const RunPtr& run, CancelMode mode, SteadyTime now) {
+    run->set_cancel_mode(mode);
+    run->request_stop(StopReason::cancelled, now);
+    if (run->advance(RunState::Phase::ready, RunState::Phase::ended))
+      finish(run, Outcome::fail("context canceled"), 0.5);
   }
 
   /// A lost run that was taken over, and is held until `lease_until`: decides what becomes of its
@@ -168,6 +210,17 @@ class Settler {
     MutexLock lock{mutex_};
     waiting_.append(arrivals_);
   }
+
+  /// Whether the next exchange may take tasks, as far as what is given back is concerned: all of that
+  /// is in its batch, if `before` is what given_back() was before the last collect().
+  bool may_take(std::uint64_t before, std::size_t batch) const noexcept {
+    if (giving_back_.load() != 0 || given_back_.load() != before) return false;
+    const std::span<const Settlement> later = waiting_.settlements().subspan(batch);
+    return std::none_of(later.begin(), later.end(), [](const Settlement& each) {
+      return each.action == SettleAction::requeue;
+    });
+  }
+  std::uint64_t given_back() const noexcept { return given_back_.load(); }
 
   /// What the next exchange is to settle: the oldest, `limit` at most, and of about `most_bytes`
   /// together unless one alone is larger. Valid until report().
@@ -341,6 +394,8 @@ class Settler {
   const std::function<void(const Settlement&, const RunState*)> settled_;
   SettlerCounts counts_;
   std::atomic<std::size_t> unsettled_{0};
+  std::atomic<int> giving_back_{0};
+  std::atomic<std::uint64_t> given_back_{0};  ///< How often that was done.
 
   // Of the exchanging thread.
   EndedRuns waiting_;

@@ -40,7 +40,7 @@ class Watchdog {
     const Logger& logger;
     std::shared_ptr<Clock> clock;
     std::function<void()>
-        room_again;  ///< Given-up threads have come back: tasks may be taken again.
+        room_again;  ///< Threads have come back, or could be started: tasks may be taken again.
   };
 
   Watchdog(Parts parts, Duration abandon_after, std::size_t max_abandoned)
@@ -66,7 +66,9 @@ class Watchdog {
       return due <= now;
     });
     for (const RunPtr& run : late) next = std::min(next, deal_with(run, now));
+    const std::size_t missing = parts_.pool.missing();
     const bool whole = parts_.pool.replace_missing();
+    if (parts_.pool.missing() < missing) parts_.room_again();
     if (parts_.pool.hung() > 0 || !whole) next = std::min(next, now + hung_interval());
     const bool full = parts_.pool.hung() >= max_abandoned_;
     parts_.health.too_many_hung(full);
@@ -129,9 +131,14 @@ class Watchdog {
     return SteadyTime::max();
   }
 
+  /// All of them once the oldest has waited for too long: those that came later would otherwise end
+  /// up behind it, or be begun before it.
   void send_back_unstarted(SteadyTime now) {
-    parts_.settler.give_back_unstarted(parts_.pool.ready().take_if(
-        [&](const RunState& run) { return run.arrived_at() + unstarted_limit <= now; }));
+    const std::size_t count = parts_.settler.give_back_from([&] {
+      return parts_.pool.ready().take_all_if_first(
+          [&](const RunState& run) { return run.arrived_at() + unstarted_limit <= now; });
+    });
+    if (count > 0) parts_.pool.gave_back();
   }
 
   const Parts parts_;

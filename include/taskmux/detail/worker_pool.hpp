@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <set>
 #include <string>
@@ -118,7 +119,7 @@ class WorkerPool {
     const std::size_t taken = load.busy + load.ready;
     const std::size_t workers =
         shared.config.concurrency - shared.missing.load(std::memory_order_relaxed);
-    const std::size_t places = workers > 0 ? workers + prefetch() : 0;
+    const std::size_t places = workers > 0 ? workers + shared.prefetch() : 0;
     return {taken < workers ? workers - taken : 0, taken < places ? places - taken : 0};
   }
 
@@ -134,6 +135,7 @@ class WorkerPool {
     shared_->ready.done();
     MutexLock lock{mutex_};
     threads_[run.worker()].detach();
+    shared_->note_missing(run.worker());
     if (!replace) return true;
     missing_.push_back(run.worker());
     shared_->missing.store(missing_.size(), std::memory_order_relaxed);
@@ -141,12 +143,19 @@ class WorkerPool {
     return true;
   }
 
+  /// Threads that could not be started.
+  std::size_t missing() const noexcept { return shared_->missing.load(std::memory_order_relaxed); }
+
   /// Starts the threads that could not be started before; false if there still is one.
   bool replace_missing() TASKMUX_EXCLUDES(mutex_) {
     if (shared_->missing.load(std::memory_order_relaxed) == 0) return true;
     MutexLock lock{mutex_};
     return fill_up();
   }
+
+  /// Runs were taken ahead and no worker came for them: none is taken ahead any more until a worker
+  /// has ended a run.
+  void gave_back() noexcept { shared_->gave_back.store(true, std::memory_order_relaxed); }
 
   /// Tells the pool how long a run took, as its workers do. For tests.
   void note_pace(SteadyTime::duration took) noexcept { shared_->note_pace(took); }
@@ -171,8 +180,18 @@ class WorkerPool {
   }
 
  private:
+  /// Of a worker, on a cache line of its own.
+  struct alignas(64) Slot {
+    /// When it began its present run, in nanoseconds of the steady clock.
+    std::atomic<std::int64_t> busy_since{idle};
+
+    static constexpr std::int64_t idle = std::numeric_limits<std::int64_t>::max();
+    static constexpr std::int64_t for_ever = std::numeric_limits<std::int64_t>::min();
+  };
+
   struct Shared {
-    explicit Shared(Config c) : config{std::move(c)} {}
+    explicit Shared(Config c)
+        : config{std::move(c)}, slots{std::make_unique<Slot[]>(config.concurrency)} {}
 
     bool is_worker(std::thread::id id) const TASKMUX_EXCLUDES(mutex) {
       MutexLock lock{mutex};
@@ -183,12 +202,50 @@ class WorkerPool {
       const std::int64_t mean = recent_ns.load(std::memory_order_relaxed);
       const std::int64_t took_ns = std::chrono::nanoseconds{took}.count();
       recent_ns.store(mean + (took_ns - mean) / 32, std::memory_order_relaxed);
+      if (gave_back.load(std::memory_order_relaxed))
+        gave_back.store(false, std::memory_order_relaxed);
+    }
+
+    void note_begin(std::size_t slot, SteadyTime at) noexcept {
+      slots[slot].busy_since.store(ns_of(at), std::memory_order_relaxed);
+    }
+    void note_idle(std::size_t slot) noexcept {
+      slots[slot].busy_since.store(Slot::idle, std::memory_order_relaxed);
+    }
+    /// The slot has no thread: nothing will be begun there.
+    void note_missing(std::size_t slot) noexcept {
+      slots[slot].busy_since.store(Slot::for_ever, std::memory_order_relaxed);
+    }
+
+    /// How many runs all workers together will have begun within a few milliseconds. Each is taken to
+    /// need as long as runs did of late, or as long as it has been busy with its present one.
+    std::size_t prefetch() const {
+      constexpr std::int64_t window_ns = 4'000'000;
+      constexpr std::int64_t most = 512;  // More would fall out of the processor's caches meanwhile.
+      const std::int64_t mean =
+          std::max<std::int64_t>(recent_ns.load(std::memory_order_relaxed), 1000);
+      if (mean > window_ns || gave_back.load(std::memory_order_relaxed)) return 0;
+      const std::int64_t now = ns_of(config.environment->clock->steady_now());
+      std::int64_t sum = 0;
+      for (std::size_t slot = 0; slot < config.concurrency; ++slot) {
+        const std::int64_t since = slots[slot].busy_since.load(std::memory_order_relaxed);
+        if (since <= now - window_ns) continue;
+        const std::int64_t age = since == Slot::idle ? 0 : now - since;
+        sum += std::min(window_ns / std::max(mean, age), most);
+      }
+      return static_cast<std::size_t>(sum);
+    }
+
+    static std::int64_t ns_of(SteadyTime at) noexcept {
+      return std::chrono::duration_cast<std::chrono::nanoseconds>(at.time_since_epoch()).count();
     }
 
     Config config;
     ReadyQueue ready;
     std::atomic<std::size_t> hung{0};
     std::atomic<std::size_t> missing{0};  ///< Workers that could not be replaced.
+    std::atomic<bool> gave_back{false};   ///< Since a worker last ended a run.
+    const std::unique_ptr<Slot[]> slots;
     /// A running mean of how long a worker takes from one run to the next that waits; a lost update
     /// does no harm. Begins high, so that nothing is hoarded before the pace is known.
     std::atomic<std::int64_t> recent_ns{
@@ -204,16 +261,6 @@ class WorkerPool {
     bool given_up = false;
     Random random{};
   };
-
-  /// As many runs as all workers together get through in a few milliseconds, at the recent pace.
-  std::size_t prefetch() const noexcept {
-    constexpr std::int64_t window_ns = 4'000'000;
-    constexpr std::int64_t most = 512;  // More would fall out of the processor's caches meanwhile.
-    const std::int64_t each =
-        std::max<std::int64_t>(shared_->recent_ns.load(std::memory_order_relaxed), 1000);
-    const auto workers = static_cast<std::int64_t>(shared_->config.concurrency);
-    return static_cast<std::size_t>(std::min(window_ns / each, most) * workers);
-  }
 
   bool fill_up() TASKMUX_REQUIRES(mutex_) {
     try {
@@ -240,6 +287,7 @@ class WorkerPool {
       shared.ids.insert(id);
     }
     Worker worker{.slot = slot};
+    shared.note_idle(slot);
     while (RunPtr run = shared.ready.pop()) {
       worker.free_since = shared.config.environment->clock->steady_now();
       while (run && !worker.given_up) run = work_on(shared, std::move(run), worker);
@@ -247,6 +295,7 @@ class WorkerPool {
         shared.hung.fetch_sub(1, std::memory_order_relaxed);
         break;
       }
+      shared.note_idle(slot);
     }
     MutexLock lock{shared.mutex};
     shared.ids.erase(id);
@@ -274,6 +323,7 @@ class WorkerPool {
       config.skipped();
       return next;
     }
+    shared.note_begin(worker.slot, begin);
     config.started(*run);
     const Outcome outcome = attempt(*config.mux, *run, begin, wall);
     if (!run->advance(RunState::Phase::running, RunState::Phase::ended)) {
