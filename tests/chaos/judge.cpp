@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "plan.hpp"
+#include "taskmux/handler.hpp"
 #include "work.hpp"
 
 namespace taskmux::chaos {
@@ -29,11 +30,14 @@ struct RunRecord {
   Instant start{};
   Instant end = never;
   EventKind outcome = EventKind::start;  ///< `start`: it has none.
+  bool lost_lease = false;               ///< It was stopped for that.
   Instant settled = never;               ///< When its worker saw its end recorded.
 
   bool succeeded() const { return outcome == EventKind::good; }
   /// Whether its handler ended it so that it has to run again.
-  bool wants_another() const { return outcome != EventKind::start && !succeeded(); }
+  bool wants_another() const {
+    return outcome != EventKind::start && !succeeded() && !lost_lease;
+  }
 };
 
 /// All that the ledger says of one task.
@@ -186,6 +190,7 @@ class Judge {
       if (run.process != event.process || run.number != event.number) continue;
       run.end = event.at;
       run.outcome = event.kind;
+      run.lost_lease = event.detail == to_string(StopReason::lease_lost);
       return;
     }
     find(Rule::nothing_invented, event.process + " ended a run that it did not start: " + event.id);
@@ -257,7 +262,7 @@ class Judge {
       case WorkKind::poison: return;
       case WorkKind::once: {
         const RunRecord& run = life.runs.back();
-        if (!run.succeeded() && run.outcome != EventKind::start) return;
+        if (run.wants_another()) return;
         if (faults_.hit(run.process, run.start, never)) return;
         break;
       }

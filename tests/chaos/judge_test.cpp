@@ -236,6 +236,17 @@ TEST_CASE("the judge finds each kind of wrong run", "[chaos]") {
     book.worker(EventKind::good, "kept", 4);
     expected = {Rule::no_second_run};
   }
+  SECTION("after one that lost its lease without a fault") {
+    for (Event& event : book.events()) {
+      if (event.id == "dead" && event.kind == EventKind::bad) {
+        event.kind = EventKind::stopped;
+        event.detail = "lease lost";
+      }
+    }
+    book.worker(EventKind::start, "dead", 4);
+    book.worker(EventKind::bad, "dead", 4);
+    expected = {Rule::no_second_run};
+  }
   SECTION("that ends without a start") {
     book.worker(EventKind::good, "done", 9);
     expected = {Rule::nothing_invented};
