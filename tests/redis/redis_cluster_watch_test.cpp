@@ -104,10 +104,8 @@ TEST_CASE("in a cluster, a change at any node is told at once, long before a pol
       node.command({"DEL", key(queue, "pending")});
       t.box.ready(0ms);
       REQUIRE_FALSE(t.watch->arm().ready);
-      const auto begun = std::chrono::steady_clock::now();
       node.command(change);
-      CHECK(t.box.ready());
-      CHECK(std::chrono::steady_clock::now() - begun < 2s);  // the poll beside it comes after 2.5 s
+      CHECK(t.box.ready());  // The first poll comes later than this waits.
     }
   }
 }
@@ -247,10 +245,8 @@ TEST_CASE("a node of a cluster that is away holds up nothing of the others",
   }
   SECTION("it does not answer") {
     away.pause();
-    const auto begun = std::chrono::steady_clock::now();
     t.cluster.node(1).command({"LPUSH", key(t.queues[1], "pending"), "x"});
     CHECK(t.box.ready());
-    CHECK(std::chrono::steady_clock::now() - begun < 2s);
     t.cluster.node(1).command({"DEL", key(t.queues[1], "pending")});
     // Once it is known to be away, asking it takes no time.
     REQUIRE(comes_to_tell(*t.watch, t.box, t.cluster.node(1), t.queues[1]));
@@ -348,10 +344,8 @@ TEST_CASE("an armed watch learns of a slot that moves from any call that does",
   REQUIRE_FALSE(t.watch->arm().ready);
   begin_move(t.cluster, slot, 0, 1);
   end_move(t.cluster, slot, 0, 1);
-  const auto begun = std::chrono::steady_clock::now();
   upkeep(t.broker, t.queues[0]);
   CHECK(t.box.ready());
-  CHECK(std::chrono::steady_clock::now() - begun < 2s);
 }
 
 TEST_CASE("a watch of no queues hears of cancellations", "[redis][cluster][watch]") {

@@ -41,10 +41,8 @@ TEST_CASE("a change that anyone makes is told at once, long before a poll", "[re
     t.redis.command({"DEL", "asynq:{other}:pending", "asynq:{default}:pending"});
     box.ready(0ms);
     REQUIRE_FALSE(watch->arm().ready);
-    const auto begun = std::chrono::steady_clock::now();
     t.redis.command(change);
-    CHECK(box.ready());
-    CHECK(std::chrono::steady_clock::now() - begun < 2s);  // the poll beside it comes after 2.5 s
+    CHECK(box.ready());  // The first poll comes later than this waits.
   }
 }
 

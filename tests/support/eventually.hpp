@@ -12,7 +12,8 @@ bool eventually(Predicate done) {
   const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes{1};
   while (!done()) {
     if (std::chrono::steady_clock::now() > give_up) return false;
-    std::this_thread::yield();
+    // A thread that spins would starve those that it waits for.
+    std::this_thread::sleep_for(std::chrono::microseconds{200});
   }
   return true;
 }
