@@ -332,6 +332,24 @@ TASKMUX_CONTRACT("upkeep moves what is due to pending, so many at a time") {
   CHECK(upkeep(t.broker).forwarded == 0);
 }
 
+TASKMUX_CONTRACT("instants and delays come due in one order") {
+  TestType t;
+  enqueue(t.broker, scheduled(message("t3"), t.clock.now() + 3s));
+  enqueue(t.broker, scheduled(message("t2"), 2s));
+  enqueue(t.broker, scheduled(message("t1"), t.clock.now() + 1s));
+  enqueue(t.broker, scheduled(message("t4"), 4s));
+  SECTION("in time") {
+    t.advance(10s);
+    CHECK(upkeep(t.broker).forwarded == 4);
+    CHECK(ids(t.view, TaskState::pending) == Ids{"t1", "t2", "t3", "t4"});
+  }
+  SECTION("by an operator") {
+    for (int i = 0; i < 4; ++i)
+      CHECK(t.view.act_all("default", TaskAction::run, TaskState::scheduled, 1) == 1);
+    CHECK(ids(t.view, TaskState::pending) == Ids{"t1", "t2", "t3", "t4"});
+  }
+}
+
 TASKMUX_CONTRACT("many tasks that are due at once are all taken in the end") {
   TestType t;
   std::vector<EnqueueRequest> batch = many("t", 1500);

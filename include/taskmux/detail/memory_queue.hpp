@@ -191,10 +191,12 @@ class MemoryQueue {
   /// Moves up to `limit` due tasks to pending; returns how many.
   std::size_t forward(MemoryNow now, std::size_t limit) {
     std::size_t moved = 0;
-    for (MemoryTimeline* line : {&scheduled_, &delayed_, &retry_}) {
-      for (; moved < limit && is_due(*line, now); ++moved) {
-        move(*line->begin()->second, pending(now), now);
-      }
+    while (moved < limit && (is_due(scheduled_, now) || is_due(delayed_, now))) {
+      move(*first_scheduled(now), pending(now), now);
+      ++moved;
+    }
+    for (; moved < limit && is_due(retry_, now); ++moved) {
+      move(*retry_.begin()->second, pending(now), now);
     }
     return moved;
   }
@@ -304,7 +306,7 @@ class MemoryQueue {
                       MemoryGraveyard& dead) {
     std::size_t done = 0;
     for (; done < limit; ++done) {
-      MemoryTask* task = first(state);
+      MemoryTask* task = first(state, now);
       if (!task) break;
       act(action, *task, now, dead);
     }
@@ -462,13 +464,20 @@ class MemoryQueue {
     }
   }
 
-  MemoryTask* first(TaskState state) noexcept {
+  /// The scheduled task that will be due first.
+  MemoryTask* first_scheduled(MemoryNow now) const noexcept {
+    if (delayed_.empty()) return scheduled_.empty() ? nullptr : scheduled_.begin()->second;
+    const auto delayed = delayed_.begin();
+    if (scheduled_.empty()) return delayed->second;
+    const auto instant = scheduled_.begin();
+    return instant->first <= to_wall(delayed->first, now) ? instant->second : delayed->second;
+  }
+
+  MemoryTask* first(TaskState state, MemoryNow now) noexcept {
+    if (state == TaskState::scheduled) return first_scheduled(now);
     if (MemoryTaskList* list = list_of(state)) return list->front();
-    for (const bool delayed : {false, true}) {
-      MemoryTimeline* line = timeline_of(state, delayed);
-      if (line && !line->empty()) return line->begin()->second;
-    }
-    return nullptr;
+    MemoryTimeline* line = timeline_of(state, false);
+    return line && !line->empty() ? line->begin()->second : nullptr;
   }
 
   MemoryTask* find_run(const Run& run) const noexcept {
