@@ -1620,8 +1620,32 @@ Scripts::Scripts()
       acquire{"acquire",
               join({clock, read, due_of, many, redis::tail, protobuf, forward, redis::acquire})},
       settle{"settle", join({one_queue, clock, read, fence, give_up_run, many, due_life, redis::tail,
-    : enqueue{"enqueue", join({one_queue, clock, read, many, redis::enqueue})},
-      give_back{"give_back", join({clock, read, many, redis::give_up_run, redis::give_back})},
-      acquire{"acquire",
-              join({clock, read, due_of, many, redis::tail, protobuf, forward, redis::acquire})},
-      settle{"settle", join({one_queue, clock, read, fence, give_up_run, many, redis::tail, splice,
+                             splice, statistics, locks, redis::settle})},
+      extend{"extend", join({one_queue, clock, read, fence, many, redis::extend})},
+      quarantine{"quarantine", join({one_queue, clock, read, fence, splice, redis::quarantine})},
+      upkeep{"upkeep", join({clock, read, due_of, many, due_life, forward, redis::upkeep})},
+      look{"look", join({clock, due_of, redis::look})},
+      try_rights{"try_rights", std::string{redis::try_rights}},
+      heartbeat{"heartbeat", join({clock, server_record, redis::heartbeat})},
+      register_server{"register_server", join({clock, server_record, redis::register_server})},
+      write_server{"write_server", join({clock, server_record, redis::write_server})},
+      live_servers{"live_servers", join({clock, redis::live_servers})},
+      queue_info{"queue_info", join({one_queue, clock, read, statistics, redis::queue_info})},
+      list{"list", join({one_queue, clock, read, describe, redis::list})},
+      find{"find", join({one_queue, clock, read, describe, redis::find})},
+      act{"act", join({one_queue, clock, read, many, protobuf, locks, act_on, redis::act})},
+      act_all{"act_all",
+              join({one_queue, clock, read, many, protobuf, locks, act_on, redis::act_all})},
+      trim{"trim", join({one_queue, clock, read, many, protobuf, locks, act_on, redis::trim})},
+      update_message{"update_message", join({one_queue, clock, read, redis::update_message})},
+      pause{"pause", join({one_queue, clock, redis::pause})},
+      cancel{"cancel", join({one_queue, clock, read, fence, redis::cancel})},
+      empty_queue{"empty_queue", join({one_queue, clock, read, statistics, many, protobuf, locks,
+                                       act_on, redis::empty_queue})} {}
+
+const Scripts& scripts() {
+  static const Scripts instance;
+  return instance;
+}
+
+}  // namespace taskmux::redis
