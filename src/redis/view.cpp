@@ -339,7 +339,7 @@ std::vector<TrimReply> trim_archives(Store& store, std::span<const std::string> 
   std::vector<TrimReply> replies(queues.size());
   for (std::size_t i = 0; i < queues.size(); ++i) {
     try {
-      throw_if_error(on_queue("trim the archive of", queues[i]), answers[i]);
+      throw_if_error("trim the archive of " + of_queue(queues[i]), answers[i]);
       answers[i].expect_array(2);
       replies[i] = {.deleted = count_of(answers[i][0]), .excess = count_of(answers[i][1])};
     } catch (const Error& error) {
