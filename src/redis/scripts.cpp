@@ -1088,7 +1088,7 @@ local function check_active()
   active_rank = #ids == limit and active_rank + limit - removed or 0
 end
 
--- Sets whose aggregation did not end in time go back to their group.
+-- Sets whose aggregation did not end in time go back to their group, a part of a large one at a time.
 local function reclaim_groups()
   local sets = redis.call('ZRANGEBYSCORE', P .. 'aggregation_sets', '-inf', now_s, 'LIMIT', 0, 10)
   for _, set in ipairs(sets) do
@@ -1100,14 +1100,25 @@ local function reclaim_groups()
       redis.call('ZCARD', group)
       redis.call('SCARD', P .. 'groups')
     end
-    redis.call('ZREM', P .. 'aggregation_sets', set)
-    if ours then
-      if redis.call('EXISTS', set) == 1 then
-        redis.call('ZUNIONSTORE', group, 2, group, set, 'AGGREGATE', 'MIN')
-        redis.call('SADD', P .. 'groups', string.sub(group, #stem + 1))
-        redis.call('DEL', set)
-        repaired = repaired + 1
+    local back = ours and redis.call('ZRANGE', set, 0, 999, 'WITHSCORES') or {}
+    local ids, entries = {}, {}
+    for i = 1, #back, 2 do
+      ids[#ids + 1] = back[i]
+      entries[i], entries[i + 1] = back[i + 1], back[i]
+    end
+    effort = effort - #ids
+    many('ZREM', set, ids)
+    if #ids > 0 then
+      for first = 1, #entries, 500 do
+        redis.call('ZADD', group, 'LT', unpack(entries, first, math.min(first + 499, #entries)))
       end
+      redis.call('SADD', P .. 'groups', string.sub(group, #stem + 1))
+      repaired = repaired + 1
+    end
+    if #ids == 1000 then
+      more = true
+    else
+      redis.call('ZREM', P .. 'aggregation_sets', set)
     end
   end
 end
@@ -1260,22 +1271,25 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now_s, '+inf')
 )lua";
 
 // KEYS: the queue's. ARGV: now. Returns {now, paused, pending, active, scheduled, retry, archived,
-// completed, aggregating, time since which the next task is pending in ns or nil, processed today,
+// completed, number of groups, time since which the next task is pending in ns or nil, processed today,
 // failed today, processed, failed (each nil for none)}.
 constexpr std::string_view queue_info = R"lua(
-local aggregating = 0
-for _, group in ipairs(redis.call('SMEMBERS', P .. 'groups')) do
-  aggregating = aggregating + redis.call('ZCARD', P .. 'g:' .. group)
-end
 local oldest = redis.call('LINDEX', P .. 'pending', -1)
 local since = oldest and read('HGET', T .. oldest, 'pending_since') or false
 local today = day()
 return {now, redis.call('EXISTS', P .. 'paused'), redis.call('LLEN', P .. 'pending'),
     redis.call('LLEN', P .. 'active'), redis.call('ZCARD', P .. 'scheduled'),
     redis.call('ZCARD', P .. 'retry'), redis.call('ZCARD', P .. 'archived'),
-    redis.call('ZCARD', P .. 'completed'), aggregating, since,
+    redis.call('ZCARD', P .. 'completed'), redis.call('SCARD', P .. 'groups'), since,
     redis.call('GET', P .. 'processed:' .. today), redis.call('GET', P .. 'failed:' .. today),
     redis.call('GET', P .. 'processed'), redis.call('GET', P .. 'failed')}
+)lua";
+
+// KEYS: the queue's. ARGV: now, names of groups. Returns how many tasks each holds.
+constexpr std::string_view group_sizes = R"lua(
+local sizes = {}
+for n = 3, #ARGV do sizes[#sizes + 1] = read('ZCARD', P .. 'g:' .. ARGV[n]) or 0 end
+return sizes
 )lua";
 
 // describe(id, score) -> {id, score or nil, precise due time or nil, state, message, result, facts,
@@ -1293,7 +1307,7 @@ end
 )lua";
 
 // KEYS: the queue's. ARGV: now, state, offset, how many, bytes of messages and results after which
-// no other task is read. Returns now, whether there is more of what was asked for (0 or 1), then
+// no other task is read, the group if the state is aggregating. Returns now, whether there is more of what was asked for (0 or 1), then
 // describe() of each, at least of one.
 constexpr std::string_view list = R"lua(
 local state, offset, limit, bytes = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -1314,19 +1328,9 @@ if state == 'pending' or state == 'active' then
   for n = #ids, 1, -1 do
     add(ids[n], state == 'active' and redis.call('ZSCORE', P .. 'lease', ids[n]))
   end
-elseif state == 'aggregating' then
-  local groups = redis.call('SMEMBERS', P .. 'groups')
-  table.sort(groups)
-  for _, group in ipairs(groups) do
-    local key = P .. 'g:' .. group
-    local found = redis.call('ZRANGE', key, offset, offset + limit - 1, 'WITHSCORES')
-    for i = 1, #found, 2 do add(found[i], found[i + 1]) end
-    offset = math.max(0, offset - redis.call('ZCARD', key))
-    limit = limit - #found / 2
-    if limit <= 0 then break end
-  end
 else
-  local found = redis.call('ZRANGE', P .. state, offset, offset + limit - 1, 'WITHSCORES')
+  local key = state == 'aggregating' and P .. 'g:' .. ARGV[7] or P .. state
+  local found = redis.call('ZRANGE', key, offset, offset + limit - 1, 'WITHSCORES')
   for i = 1, #found, 2 do add(found[i], found[i + 1]) end
 end
 if cut then reply[2] = 1 end
@@ -1408,11 +1412,14 @@ redis.call('ZCARD', P .. 'tmx:due')
 )lua";
 
 // KEYS: the queue's. ARGV: now, action, the only state to act on ('' = any), ids.
-// Returns for each: 0 done; 1 there is no such task; 2 it is in a state that does not allow it.
+// Returns for each, in their order: 0 done; 1 there is no such task; 2 it is in a state that does not
+// allow it. To take a task out of pending walks the list: a call ends after walking a million ids, at
+// least one task, and its reply then is of the first ids only.
 constexpr std::string_view act = R"lua(
 local action, only = ARGV[3], ARGV[4]
-local replies = {}
+local replies, walked = {}, 0
 for at = 5, #ARGV do
+  if walked >= 1000000 then break end
   local id = ARGV[at]
   local task = read('HMGET', T .. id, 'state', 'group') or {}
   local state = task[1]
@@ -1424,6 +1431,7 @@ for at = 5, #ARGV do
     replies[#replies + 1] = 1
   else
     local lock = action == 'remove' and lock_of(id)
+    if state == 'pending' then walked = walked + redis.call('LLEN', P .. 'pending') end
     if detach(id, state, task[2]) then
       act(id, action, lock)
       replies[#replies + 1] = 0
@@ -1444,9 +1452,7 @@ if state == 'pending' then
   local found = redis.call('LRANGE', P .. 'pending', -limit, -1)
   for n = #found, 1, -1 do ids[#ids + 1] = found[n] end
 elseif state == 'aggregating' then
-  local names = redis.call('SMEMBERS', P .. 'groups')
-  table.sort(names)
-  for _, group in ipairs(names) do
+  for _, group in ipairs(redis.call('SMEMBERS', P .. 'groups')) do
     for _, id in ipairs(redis.call('ZRANGE', P .. 'g:' .. group, 0, limit - #ids - 1)) do
       ids[#ids + 1] = id
       groups[#ids] = group
@@ -1631,6 +1637,7 @@ Scripts::Scripts()
       write_server{"write_server", join({clock, server_record, redis::write_server})},
       live_servers{"live_servers", join({clock, redis::live_servers})},
       queue_info{"queue_info", join({one_queue, clock, read, statistics, redis::queue_info})},
+      group_sizes{"group_sizes", join({one_queue, clock, read, redis::group_sizes})},
       list{"list", join({one_queue, clock, read, describe, redis::list})},
       find{"find", join({one_queue, clock, read, describe, redis::find})},
       act{"act", join({one_queue, clock, read, many, protobuf, locks, act_on, redis::act})},
@@ -1642,6 +1649,13 @@ Scripts::Scripts()
       cancel{"cancel", join({one_queue, clock, read, fence, redis::cancel})},
       empty_queue{"empty_queue", join({one_queue, clock, read, statistics, many, protobuf, locks,
                                        act_on, redis::empty_queue})} {}
+
+std::vector<const Script*> Scripts::all() const {
+  return {&enqueue, &give_back, &acquire, &settle, &extend, &quarantine, &upkeep, &look,
+          &try_rights, &heartbeat, &register_server, &write_server, &live_servers, &queue_info,
+          &group_sizes, &list, &find, &act, &act_all, &trim, &update_message, &pause, &cancel,
+          &empty_queue};
+}
 
 const Scripts& scripts() {
   static const Scripts instance;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 #include "redis/script.hpp"
 
@@ -33,6 +34,7 @@ struct Scripts {
   Script write_server;
   Script live_servers;
   Script queue_info;
+  Script group_sizes;
   Script list;
   Script find;
   Script act;
@@ -44,6 +46,9 @@ struct Scripts {
   Script empty_queue;
 
   Scripts();
+
+  /// Each of them, for a look at all.
+  std::vector<const Script*> all() const;
 };
 
 /// The one instance, made at the first call.

@@ -202,6 +202,64 @@ std::vector<std::string> queues(Store& store) {
   return names;
 }
 
+namespace {
+
+// Groups, in the order of their names. Their number is not bounded, so nothing walks them in a script.
+std::vector<std::string> groups_of(Store& store, std::string_view queue) {
+  const std::string key = store.keys(queue).groups();
+  const Reply reply = read_of(store, queue, Store::command(key, {"SMEMBERS", key}));
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < reply.size(); ++i) names.emplace_back(reply[i].as_string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::vector<std::size_t> sizes_of(Store& store, std::string_view queue,
+                                  std::span<const std::string> groups) {
+  Call call = store.call(scripts().group_sizes, queue);
+  call.args.insert(call.args.end(), groups.begin(), groups.end());
+  const Reply reply = store.run_one(of_queue(queue), call);
+  reply.expect_array(groups.size());
+  std::vector<std::size_t> sizes;
+  for (std::size_t i = 0; i < groups.size(); ++i) sizes.push_back(count_of(reply[i]));
+  return sizes;
+}
+
+// Calls `visit` with each group's name and size until it returns false.
+template <typename Visit>
+void visit_groups(Store& store, std::string_view queue, Visit visit) {
+  const std::vector<std::string> groups = groups_of(store, queue);
+  for (std::size_t first = 0; first < groups.size(); first += bound::items) {
+    const auto part = std::span{groups}.subspan(first, std::min(bound::items, groups.size() - first));
+    const std::vector<std::size_t> sizes = sizes_of(store, queue, part);
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      if (!visit(part[i], sizes[i])) return;
+    }
+  }
+}
+
+// Adds to `infos` the tasks of one container, `page.limit` at most; `group` is that of `aggregating`.
+void list_into(std::vector<TaskInfo>& infos, Store& store, std::string_view queue, TaskState state,
+               Page page, std::string_view group) {
+  for (std::size_t listed = 0; listed < page.limit;) {
+    const std::size_t wanted = std::min(rows_at_once, page.limit - listed);
+    const Reply reply =
+        read_of(store, queue,
+                store.call(scripts().list, queue,
+                           {to_string(state), number(page.offset + listed), number(wanted),
+                            number(store.transport().line().budget()), group}));
+    reply.expect_array(2);
+    const Time now = time_of(reply[0].as_integer());
+    for (std::size_t i = 2; i < reply.size(); ++i) {
+      infos.push_back(read_row(reply[i], queue, state, now));
+    }
+    listed += reply.size() - 2;
+    if (reply.size() - 2 < wanted && reply[1].as_integer() == 0) break;
+  }
+}
+
+}  // namespace
+
 QueueInfo queue_info(Store& store, std::string_view queue) {
   const Reply reply = read_of(store, queue, store.call(scripts().queue_info, queue));
   reply.expect_array(14);
@@ -214,7 +272,12 @@ QueueInfo queue_info(Store& store, std::string_view queue) {
   info.retry = count_of(reply[5]);
   info.archived = count_of(reply[6]);
   info.completed = count_of(reply[7]);
-  info.aggregating = count_of(reply[8]);
+  if (reply[8].as_integer() > 0) {
+    visit_groups(store, queue, [&info](const std::string&, std::size_t size) {
+      info.aggregating += size;
+      return true;
+    });
+  }
   if (const auto since = parse_number(reply[9].as_optional_string()); since && *since > 0) {
     const Duration latency{reply[0].as_integer() - *since / 1000};
     info.latency = std::max(Duration{0}, latency);
@@ -251,20 +314,21 @@ std::vector<DailyStats> history(Store& store, std::string_view queue, int days) 
 std::vector<TaskInfo> list(Store& store, std::string_view queue, TaskState state, Page page) {
   std::vector<TaskInfo> infos;
   if (page.limit == 0) require_queue(store, queue);
-  while (infos.size() < page.limit) {
-    const std::size_t wanted = std::min(rows_at_once, page.limit - infos.size());
-    const Reply reply =
-        read_of(store, queue,
-                store.call(scripts().list, queue,
-                           {to_string(state), number(page.offset + infos.size()), number(wanted),
-                            number(store.transport().line().budget())}));
-    reply.expect_array(2);
-    const Time now = time_of(reply[0].as_integer());
-    for (std::size_t i = 2; i < reply.size(); ++i) {
-      infos.push_back(read_row(reply[i], queue, state, now));
-    }
-    if (reply.size() - 2 < wanted && reply[1].as_integer() == 0) break;
+  if (state != TaskState::aggregating) {
+    list_into(infos, store, queue, state, page, {});
+    return infos;
   }
+  visit_groups(store, queue, [&](const std::string& group, std::size_t size) {
+    if (page.offset >= size) {
+      page.offset -= size;
+      return true;
+    }
+    const std::size_t before = infos.size();
+    list_into(infos, store, queue, state, page, group);
+    page.limit -= std::min(page.limit, infos.size() - before);
+    page.offset = 0;
+    return page.limit > 0;
+  });
   return infos;
 }
 
@@ -285,17 +349,15 @@ std::vector<std::optional<Errc>> act(Store& store, std::string_view queue, TaskA
                                      std::span<const std::string> ids,
                                      std::optional<TaskState> only) {
   require_queue(store, queue);
-  std::vector<Call> calls;
-  for (std::size_t first = 0; first < ids.size(); first += bound::items) {
+  std::vector<std::optional<Errc>> refusals;
+  while (refusals.size() < ids.size()) {
+    const auto left = ids.subspan(refusals.size());
+    const auto part = left.first(std::min(bound::items, left.size()));
     Call call = store.call(scripts().act, queue,
                            {name_of(action), only ? to_string(*only) : std::string_view{}});
-    const auto part = ids.subspan(first, std::min(bound::items, ids.size() - first));
     call.args.insert(call.args.end(), part.begin(), part.end());
-    calls.push_back(std::move(call));
-  }
-  std::vector<std::optional<Errc>> refusals;
-  for (const Reply& reply : store.run(calls)) {
-    throw_if_error(of_queue(queue), reply);
+    const Reply reply = store.run_one(of_queue(queue), call);
+    reply.expect_array(1);  // where that is much work, it is done in part
     for (std::size_t i = 0; i < reply.size(); ++i) {
       const std::int64_t outcome = reply[i].as_integer();
       refusals.push_back(outcome == 0   ? std::nullopt
