@@ -77,7 +77,7 @@ bool run(const Scenario& scenario, const Settings& settings) {
   const auto directory = make_directory(settings);
   std::printf("scenario %s, seed %llu: %s\n", scenario.name.data(),
               static_cast<unsigned long long>(settings.seed), scenario.purpose.data());
-  const Instant began = now();
+  const Moment began = now();
   bool held = false;
   try {
     const Verdict verdict = run_trial(scenario, settings.seed, directory);

@@ -115,7 +115,7 @@ class Trial {
   static constexpr std::size_t concurrency = 4;
 
   struct Action {
-    Instant at{};
+    Moment at{};
     std::function<void()> act{};
   };
 
@@ -148,7 +148,7 @@ class Trial {
     }
   }
 
-  void later(Instant at, std::function<void()> act) { actions_.push_back({at, std::move(act)}); }
+  void later(Moment at, std::function<void()> act) { actions_.push_back({at, std::move(act)}); }
 
   /// Plays the plan to its end, and until no producer runs any more.
   void play() {
@@ -222,7 +222,7 @@ class Trial {
   }
 
   void stop(const std::vector<Place*>& places, const Fault& fault) {
-    const Instant began = now();
+    const Moment began = now();
     std::vector<std::pair<Place*, std::string>> stopped;
     for (Place* place : places) {
       const std::string name = place->name();
@@ -231,7 +231,7 @@ class Trial {
       stopped.emplace_back(place, name);
     }
     later(began + fault.length, [this, stopped, began, fault] {
-      const Instant ended = now();
+      const Moment ended = now();
       for (const auto& [place, name] : stopped) {
         ledger_.write_at(began, EventKind::fault, name, (ended - began).count(),
                          to_string(fault.kind));
@@ -244,7 +244,7 @@ class Trial {
   void with_redis(const Fault& fault, const std::function<void()>& off, std::function<void()> on) {
     if (redis_away_) return;
     redis_away_ = true;
-    const Instant began = now();
+    const Moment began = now();
     off();
     later(began + fault.length, [this, began, fault, on = std::move(on)] {
       on();
@@ -254,7 +254,7 @@ class Trial {
     });
   }
 
-  void kill_clients(Instant began, Instant until) {
+  void kill_clients(Moment began, Moment until) {
     if (!redis_away_) {
       redis_.command({"CLIENT", "KILL", "TYPE", "normal"});
       redis_.command({"CLIENT", "KILL", "TYPE", "pubsub"});
@@ -268,7 +268,7 @@ class Trial {
   }
 
   void disturb_line(const Fault& fault) {
-    const Instant began = now();
+    const Moment began = now();
     switch (fault.kind) {
       case FaultKind::cut_replies: proxy_->cut_replies(seed_); break;
       case FaultKind::delay_line: proxy_->delay(50ms); break;
@@ -327,8 +327,8 @@ class Trial {
   LedgerWriter ledger_;
   test::RedisServer redis_;
   std::unique_ptr<Proxy> proxy_;
-  Instant begin_{};
-  Instant drained_{};
+  Moment begin_{};
+  Moment drained_{};
   std::vector<Action> actions_;
   bool redis_away_ = false;
   std::vector<Place> workers_;

@@ -18,33 +18,31 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr Instant never{std::numeric_limits<std::int64_t>::max()};
+constexpr Moment never{std::numeric_limits<std::int64_t>::max()};
 /// Clocks of processes agree; between a broker's clock and theirs there is rounding.
-constexpr Instant rounding = 5ms;
-constexpr Instant shortly = 50ms;
+constexpr Moment rounding = 5ms;
+constexpr Moment shortly = 50ms;
 
 /// One run of a task, from the ledger.
 struct RunRecord {
   std::string process{};
   std::int64_t number = 0;
-  Instant start{};
-  Instant end = never;
+  Moment start{};
+  Moment end = never;
   EventKind outcome = EventKind::start;  ///< `start`: it has none.
   bool lost_lease = false;               ///< It was stopped for that.
-  Instant settled = never;               ///< When its worker saw its end recorded.
+  Moment settled = never;                ///< When its worker saw its end recorded.
 
   bool succeeded() const { return outcome == EventKind::good; }
   /// Whether its handler ended it so that it has to run again.
-  bool wants_another() const {
-    return outcome != EventKind::start && !succeeded() && !lost_lease;
-  }
+  bool wants_another() const { return outcome != EventKind::start && !succeeded() && !lost_lease; }
 };
 
 /// All that the ledger says of one task.
 struct Life {
   std::optional<Order> order{};
-  Instant asked{};
-  Instant answered = never;
+  Moment asked{};
+  Moment answered = never;
   bool accepted = false;
   bool refused = false;
   std::vector<RunRecord> runs{};  ///< By start.
@@ -52,7 +50,7 @@ struct Life {
 
   bool succeeded() const { return std::ranges::any_of(runs, &RunRecord::succeeded); }
   /// Until when it was not done, as far as the ledger tells.
-  Instant done() const {
+  Moment done() const {
     for (const RunRecord& run : runs) {
       if (run.succeeded()) return run.end;
     }
@@ -62,20 +60,20 @@ struct Life {
 
 struct FaultRecord {
   std::string target{};
-  Instant from{};
-  Instant to{};
+  Moment from{};
+  Moment to{};
   bool of_all = false;  ///< Everybody stopped at once: no reason to take a run for lost.
 
   bool concerns(const std::string& process) const {
     return target == process || target == "redis" || target == "line";
   }
-  bool overlaps(Instant begin, Instant end) const { return from <= end && to >= begin; }
+  bool overlaps(Moment begin, Moment end) const { return from <= end && to >= begin; }
 };
 
 class Faults {
  public:
   void add(const Event& event) {
-    records_.push_back({event.id, event.at, event.at + Instant{event.number},
+    records_.push_back({event.id, event.at, event.at + Moment{event.number},
                         event.detail == to_string(FaultKind::stop_everybody)});
   }
   void add_end(const Event& event) { ends_.push_back({event.id, event.at, event.at}); }
@@ -84,7 +82,7 @@ class Faults {
   const std::vector<FaultRecord>& ends() const { return ends_; }
 
   /// Whether something between two instants is a reason to take a run of `process` for lost.
-  bool hit(const std::string& process, Instant begin, Instant end) const {
+  bool hit(const std::string& process, Moment begin, Moment end) const {
     const auto hits = [&](const FaultRecord& fault) {
       return !fault.of_all && fault.concerns(process) && fault.overlaps(begin, end);
     };
@@ -92,13 +90,13 @@ class Faults {
   }
 
   /// When `process` had ended; `never` if it had not.
-  Instant end_of(const std::string& process) const {
+  Moment end_of(const std::string& process) const {
     const auto end = std::ranges::find(ends_, process, &FaultRecord::target);
     return end == ends_.end() ? never : end->from;
   }
 
   /// The fault whose end let `process` go on shortly before `at`.
-  const FaultRecord* resumed(const std::string& process, Instant at) const {
+  const FaultRecord* resumed(const std::string& process, Moment at) const {
     for (const FaultRecord& fault : records_) {
       if (fault.target == process && fault.to <= at && at - fault.to <= shortly) return &fault;
     }
@@ -199,11 +197,13 @@ class Judge {
   void settle(Life& life, const Event& event) {
     life.last_change = event.detail;
     const std::string change = event.detail.substr(0, event.detail.find(' '));
-    if (life.order) ++changes_[life.order->queue][change];
+    // One that its server gives back unstarted was no run.
+    if (life.order && change != "requeued") ++changes_[life.order->queue][change];
     for (RunRecord& run : life.runs) {
       if (run.process != event.process || run.settled != never || run.end > event.at) continue;
       if (run.succeeded() != (change == "succeeded")) continue;
       run.settled = event.at;
+      if (life.order && change == "requeued") ++changes_[life.order->queue][change];
       return;
     }
   }
@@ -405,7 +405,7 @@ class Judge {
       for (std::size_t i = 1; i < lives.size(); ++i) {
         const Life& first = *lives[i - 1].second;
         const Life& second = *lives[i].second;
-        const Instant start = first.runs.empty() ? never : first.runs.front().start;
+        const Moment start = first.runs.empty() ? never : first.runs.front().start;
         if (second.asked > first.answered && second.answered < start)
           find(Rule::locks, lives[i].first + " was accepted while " + lives[i - 1].first +
                                 " waited under the same lock, " + lock);
@@ -430,17 +430,17 @@ class Judge {
   bool hits(const FaultRecord& fault) const {
     for (const auto& [id, life] : lives_) {
       const std::string producer = id.substr(0, id.rfind('-'));
-      const Instant answered = std::min(life.answered, faults_.end_of(producer));
+      const Moment answered = std::min(life.answered, faults_.end_of(producer));
       if (fault.concerns(producer) && fault.overlaps(life.asked, answered)) return true;
       for (const RunRecord& run : life.runs) {
-        const Instant end = std::min(run.end, faults_.end_of(run.process));
+        const Moment end = std::min(run.end, faults_.end_of(run.process));
         if (fault.concerns(run.process) && fault.overlaps(run.start, end)) return true;
       }
     }
     return false;
   }
 
-  std::string seconds(Instant at) const {
+  std::string seconds(Moment at) const {
     const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(at).count();
     return std::to_string(milliseconds) + " ms";
   }
@@ -457,7 +457,7 @@ class Judge {
   std::map<std::string, Life> lives_;
   std::map<std::string, StoredTask> stored_;
   std::map<std::string, std::map<std::string, std::int64_t>> changes_;  // by queue
-  std::map<std::pair<std::string, Instant>, std::size_t> excuses_;
+  std::map<std::pair<std::string, Moment>, std::size_t> excuses_;
   Verdict verdict_;
 };
 

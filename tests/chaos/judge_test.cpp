@@ -32,7 +32,7 @@ class Book {
   void fault(const std::string& target, FaultKind kind = FaultKind::kill_worker) {
     add("driver", EventKind::fault, target, 0, std::string{to_string(kind)});
   }
-  void pass(Instant time) { at_ += time; }
+  void pass(Moment time) { at_ += time; }
 
   const std::vector<Event>& events() const { return events_; }
   std::vector<Event>& events() { return events_; }
@@ -44,7 +44,7 @@ class Book {
     events_.push_back({at_, process, kind, id, number, detail});
   }
 
-  Instant at_ = 1s;
+  Moment at_ = 1s;
   std::vector<Event> events_;
 };
 
@@ -202,8 +202,7 @@ TEST_CASE("the judge finds each kind of wrong run", "[chaos]") {
   }
   SECTION("of a task that was refused") {
     book.ask("no", {});
-    book.events().push_back(
-        {Instant{5s}, "producer-0.1", EventKind::refused, "no", 0, "duplicate"});
+    book.events().push_back({Moment{5s}, "producer-0.1", EventKind::refused, "no", 0, "duplicate"});
     book.worker(EventKind::start, "no", 4);
     expected = {Rule::nothing_invented};
   }
@@ -293,7 +292,7 @@ TEST_CASE("the judge accepts a second run that a fault explains", "[chaos]") {
   SECTION("a fault of its worker") { book.fault("worker-0.1"); }
   SECTION("a fault of Redis") { book.fault("redis"); }
   SECTION("the end of its worker") {
-    book.events().push_back({Instant{2s}, "driver", EventKind::gone, "worker-0.1", 0, "ended"});
+    book.events().push_back({Moment{2s}, "driver", EventKind::gone, "worker-0.1", 0, "ended"});
   }
   book.pass(2s);
   book.worker(EventKind::start, "done", 1, {}, "worker-1.1");

@@ -37,7 +37,7 @@ Event parse(const std::string& line, const std::string& process) {
   Event event{.process = process};
   if (!(words >> at >> kind >> event.id >> event.number))
     throw std::runtime_error{"ledger of " + process + ": broken line: " + line};
-  event.at = Instant{at};
+  event.at = Moment{at};
   event.kind = kind_of(kind);
   words.get();
   std::getline(words, event.detail);
@@ -46,8 +46,8 @@ Event parse(const std::string& line, const std::string& process) {
 
 }  // namespace
 
-Instant now() {
-  return std::chrono::duration_cast<Instant>(std::chrono::steady_clock::now().time_since_epoch());
+Moment now() {
+  return std::chrono::duration_cast<Moment>(std::chrono::steady_clock::now().time_since_epoch());
 }
 
 std::string_view to_string(EventKind kind) noexcept {
@@ -81,7 +81,7 @@ void LedgerWriter::write(EventKind kind, std::string_view id, std::int64_t numbe
   write_at(now(), kind, id, number, detail);
 }
 
-void LedgerWriter::write_at(Instant at, EventKind kind, std::string_view id, std::int64_t number,
+void LedgerWriter::write_at(Moment at, EventKind kind, std::string_view id, std::int64_t number,
                             std::string_view detail) {
   std::string line = std::to_string(at.count());
   line.append(" ").append(to_string(kind)).append(" ").append(id).append(" ");

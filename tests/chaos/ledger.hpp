@@ -10,9 +10,9 @@
 namespace taskmux::chaos {
 
 /// Microseconds of the machine's monotonic clock, which all processes of a trial share.
-using Instant = std::chrono::microseconds;
+using Moment = std::chrono::microseconds;
 
-Instant now();
+Moment now();
 
 enum class EventKind {
   // A producer's:
@@ -35,7 +35,7 @@ enum class EventKind {
 std::string_view to_string(EventKind kind) noexcept;
 
 struct Event {
-  Instant at{};
+  Moment at{};
   std::string process{};  ///< Who wrote it; for example "worker-1.2", its third incarnation.
   EventKind kind = EventKind::ask;
   std::string id{};
@@ -58,7 +58,7 @@ class LedgerWriter {
   void write(EventKind kind, std::string_view id, std::int64_t number = 0,
              std::string_view detail = {});
   /// The same, of an instant in the past.
-  void write_at(Instant at, EventKind kind, std::string_view id, std::int64_t number,
+  void write_at(Moment at, EventKind kind, std::string_view id, std::int64_t number,
                 std::string_view detail);
 
  private:

@@ -96,7 +96,7 @@ int run_producer(const std::vector<std::string>& arguments) {
                      .name = arguments.at(3),
                      .seed = std::stoull(arguments.at(4)),
                      .mix = parse_mix(arguments.at(5)),
-                     .until = Instant{std::stoll(arguments.at(6))},
+                     .until = Moment{std::stoll(arguments.at(6))},
                      .per_second = std::stoi(arguments.at(7))}};
   producer.run();
   return 0;

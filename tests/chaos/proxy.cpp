@@ -44,7 +44,7 @@ class Pipe {
   Pipe(int from, int to) : from_{from}, to_{to} {}
 
   /// Reads what is there, unless much is on its way; false at the end of the stream.
-  bool read(Instant arrives) {
+  bool read(Moment arrives) {
     if (size_ >= most) return true;
     std::array<char, 65536> buffer;
     const auto count = recv(from_, buffer.data(), buffer.size(), 0);
@@ -57,8 +57,8 @@ class Pipe {
 
   bool wants_to_read() const { return size_ < most; }
   /// When the next bytes may go on; the end of time if there are none.
-  Instant due() const {
-    return chunks_.empty() ? Instant::max() : std::max(chunks_.front().arrives, free_at_);
+  Moment due() const {
+    return chunks_.empty() ? Moment::max() : std::max(chunks_.front().arrives, free_at_);
   }
   bool has_due() const { return due() <= now(); }
   std::size_t front() const { return chunks_.front().bytes.size(); }
@@ -75,7 +75,7 @@ class Pipe {
     size_ -= written;
     chunk.bytes.erase(0, written);
     if (chunk.bytes.empty()) chunks_.pop_front();
-    if (rate > 0) free_at_ = now() + Instant{static_cast<std::int64_t>(written * 1'000'000 / rate)};
+    if (rate > 0) free_at_ = now() + Moment{static_cast<std::int64_t>(written * 1'000'000 / rate)};
     return true;
   }
 
@@ -85,7 +85,7 @@ class Pipe {
  private:
   static constexpr std::size_t most = 1 << 20;
   struct Chunk {
-    Instant arrives{};
+    Moment arrives{};
     std::string bytes{};
   };
 
@@ -93,7 +93,7 @@ class Pipe {
   int to_;
   std::size_t size_ = 0;
   std::deque<Chunk> chunks_;
-  Instant free_at_{};
+  Moment free_at_{};
 };
 
 }  // namespace
@@ -150,7 +150,7 @@ void Proxy::serve() {
   std::vector<pollfd> polled;
   while (!over_) {
     polled.assign(1, {listener_, POLLIN, 0});
-    Instant due = now() + 20ms;
+    Moment due = now() + 20ms;
     for (const auto& line : lines) {
       for (Pipe* pipe : {&line->requests(), &line->replies()}) {
         due = std::min(due, pipe->due());
@@ -158,7 +158,7 @@ void Proxy::serve() {
         polled.push_back({pipe->from(), static_cast<short>(reads ? POLLIN : 0), 0});
       }
     }
-    const auto wait = std::max(due - now(), Instant{0});
+    const auto wait = std::max(due - now(), Moment{0});
     const timespec limit{0, static_cast<long>(wait.count() * 1000)};
     ppoll(polled.data(), polled.size(), &limit, nullptr);
 
@@ -166,7 +166,7 @@ void Proxy::serve() {
       seed = cut_seed_;
       dice = Dice{seed};
     }
-    const Instant arrives = now() + std::chrono::milliseconds{delay_ms_.load()};
+    const Moment arrives = now() + std::chrono::milliseconds{delay_ms_.load()};
     std::size_t index = 0;
     std::erase_if(lines, [&](const std::unique_ptr<Line>& line) {
       for (Pipe* pipe : {&line->requests(), &line->replies()}) {

@@ -34,7 +34,7 @@ struct ProducerSettings {
   std::string name{};  ///< Of the process, in the ledger; its tasks' ids begin with it.
   std::uint64_t seed = 0;
   Mix mix{};
-  Instant until{};       ///< It ends then.
+  Moment until{};        ///< It ends then.
   int per_second = 100;  ///< Tasks.
 
   std::vector<std::string> arguments() const;
