@@ -10,15 +10,17 @@
 /// - handlers that tell what is hopeless (skip_retry) from what may pass (fail, retry_after);
 /// - results that travel with the tasks: a task may run twice, but only one run is recorded, so
 ///   nothing is counted twice, whichever process ran it, and no handler shares state with another;
+/// - how a host shows what its queue does, by Inspector, statistics and hooks, and has the log lines of
+///   its server go where it writes itself;
 /// - how a host that keeps its signals to itself ends a server.
 
-#include <unistd.h>
-
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <random>
 #include <set>
@@ -34,6 +36,7 @@
 #include <taskmux/redis/redis_broker.hpp>
 #endif
 
+#include "indexer/display.hpp"
 #include "indexer/files.hpp"
 #include "indexer/serial_count.hpp"
 #include "indexer/text_index.hpp"
@@ -116,6 +119,39 @@ Outcome index_file(Context& context, const Task& task) try {
   return hopeless ? Outcome::skip_retry(error.what()) : Outcome::fail(error.what());
 }
 
+/// How long tasks waited to be run, and were run, as the server's events tell. Used by one thread at a
+/// time: that of the hooks, and the main one once the server has ended.
+class Times {
+ public:
+  void add(const TaskEvent& event) {
+    if (event.change == TaskEvent::Change::started) {
+      waited_.push_back(event.waited);
+    } else {
+      ran_.push_back(event.ran);
+    }
+  }
+
+  void print() {
+    print("waited in line", waited_);
+    print("in its handler", ran_);
+  }
+
+ private:
+  static void print(const char* what, std::vector<Duration>& times) {
+    if (times.empty()) return;
+    std::sort(times.begin(), times.end());
+    const auto at = [&](std::size_t percent) {
+      return std::chrono::duration<double, std::milli>{times[(times.size() - 1) * percent / 100]}
+          .count();
+    };
+    std::printf("%-14s%12.1f ms (half of the attempts: no longer), %.1f ms (99 of 100)\n", what,
+                at(50), at(99));
+  }
+
+  std::vector<Duration> waited_;
+  std::vector<Duration> ran_;
+};
+
 /// What the broker can tell once all is done.
 struct Report {
   Totals totals{};
@@ -124,14 +160,16 @@ struct Report {
   std::vector<TaskInfo> dead_letters{};
 };
 
-Report collect(Broker& broker, const std::string& queue) {
+/// The totals are of the tasks that `counts`.
+Report collect(Broker& broker, const std::string& queue,
+               const std::function<bool(const TaskInfo&)>& counts) {
   constexpr std::size_t page = 500;
   Report report;
   Inspector inspector{broker};
   for (std::size_t offset = 0;; offset += page) {
     const auto completed = inspector.list(queue, TaskState::completed, {offset, page});
     for (const TaskInfo& task : completed) {
-      report.totals.add(task.result);
+      if (counts(task)) report.totals.add(task.result);
       report.retries += static_cast<std::uint64_t>(task.retried);
       if (task.retried > 0) report.late.push_back(task);
     }
@@ -145,21 +183,31 @@ Report collect(Broker& broker, const std::string& queue) {
   return report;
 }
 
-void print(const Report& report, std::chrono::duration<double> took) {
+unsigned long long number(std::uint64_t value) { return value; }
+
+/// What the queue did, in figures.
+void print(const QueueInfo& info, const ServerStats& stats, Times& times,
+           std::chrono::duration<double> took) {
+  const std::uint64_t ended = info.processed_total - stats.retried;
+  std::printf("tasks         %12llu in %.2f s: %.0f a second\n", number(ended), took.count(),
+              static_cast<double>(ended) / took.count());
+  std::printf("attempts      %12llu, of which %llu failed: %llu tried again, %llu given up\n",
+              number(info.processed_total), number(info.failed_total), number(stats.retried),
+              number(stats.archived));
+  times.print();
+}
+
+void print(const Report& report) {
   const Totals& totals = report.totals;
   std::printf(
-      "files         %12llu\nbytes         %12llu\nwords         %12llu\n"
-      "distinct words%12zu\nretries       %12llu\ndead letters  %12zu\n"
-      "seconds       %12.2f\n",
-      static_cast<unsigned long long>(totals.files), static_cast<unsigned long long>(totals.bytes),
-      static_cast<unsigned long long>(totals.words), totals.counts.size(),
-      static_cast<unsigned long long>(report.retries), report.dead_letters.size(), took.count());
+      "\nfiles         %12llu\nbytes         %12llu\nwords         %12llu\ndistinct words%12zu\n",
+      number(totals.files), number(totals.bytes), number(totals.words), totals.counts.size());
   std::printf("\ntop words\n");
   for (const auto& [word, count] : totals.top_words(10)) {
-    std::printf("%12llu  %s\n", static_cast<unsigned long long>(count), word.c_str());
+    std::printf("%14llu  %s\n", number(count), word.c_str());
   }
   const auto print_tasks = [](const char* title, const std::vector<TaskInfo>& tasks) {
-    std::printf("\n%s\n", title);
+    std::printf("\n%s: %zu\n", title, tasks.size());
     for (const TaskInfo& task : tasks) {
       std::printf("  %s: %s (attempt %d)\n", task.task.payload.c_str(), task.last_error.c_str(),
                   task.retried + 1);
@@ -169,47 +217,76 @@ void print(const Report& report, std::chrono::duration<double> took) {
   print_tasks("dead letters", report.dead_letters);
 }
 
-/// Whether the queue did what a plain loop over the same files does; tells what differs.
-bool check(const Report& report, const Options& options) {
-  std::set<std::string> files;
+/// How the files look that are to be indexed.
+Snapshot look_at_files(const Options& options) {
+  Snapshot snapshot;
   for (const std::string& directory : options.directories) {
-    for (std::string& path : list_files(directory, options.limit)) files.insert(std::move(path));
+    for (const std::string& path : list_files(directory, options.limit)) {
+      snapshot.emplace(path, look_at(path));
+    }
   }
-  const SerialCount serial{files};
+  return snapshot;
+}
+
+/// Whether the queue did what a plain loop over the same files does; tells what differs.
+bool check(const Report& report, const SerialCount& serial, std::size_t dead_letters) {
+  if (!serial.changed.empty()) {
+    std::printf("\n%zu files changed meanwhile, and are left out of both counts\n",
+                serial.changed.size());
+  }
   const auto compare = [](const char* what, std::uint64_t queue, std::uint64_t plain) {
     if (queue == plain) return;
-    std::printf("  %s: %llu by the queue, %llu by a plain serial count\n", what,
-                static_cast<unsigned long long>(queue), static_cast<unsigned long long>(plain));
+    std::printf("  %s: %llu by the queue, %llu by a plain serial count\n", what, number(queue),
+                number(plain));
   };
-  if (report.totals == serial.totals && report.dead_letters.size() == serial.rejected) {
+  if (report.totals == serial.totals && dead_letters == serial.rejected) {
     std::printf("\nequal to a plain serial count\n");
     return true;
   }
-  std::printf("\nDIFFERENT from a plain serial count (did files change meanwhile?)\n");
+  std::printf("\nDIFFERENT from a plain serial count\n");
   compare("files", report.totals.files, serial.totals.files);
   compare("bytes", report.totals.bytes, serial.totals.bytes);
   compare("words", report.totals.words, serial.totals.words);
   compare("hashes", report.totals.hashes, serial.totals.hashes);
   compare("distinct words", report.totals.counts.size(), serial.totals.counts.size());
-  compare("dead letters", report.dead_letters.size(), serial.rejected);
+  compare("dead letters", dead_letters, serial.rejected);
   return false;
 }
 
+/// How the queue stands, in a line.
+std::string describe(const QueueInfo& info) {
+  constexpr std::size_t width = 12;
+  const std::size_t all = info.size();
+  const std::size_t done = info.completed + info.archived;
+  const std::size_t full = all == 0 ? 0 : done * width / all;
+  const auto part = [](const char* name, std::uint64_t count) {
+    return ' ' + std::string{name} + ' ' + std::to_string(count);
+  };
+  return '[' + std::string(full, '#') + std::string(width - full, '.') + "] " +
+         std::to_string(done) + '/' + std::to_string(all) + part("pending", info.pending) +
+         part("active", info.active) + part("retry", info.retry + info.scheduled) +
+         part("failed", info.failed_total) + part("dead", info.archived);
+}
+
 /// Waits until no task is left that will still run; false if a signal came first.
-bool wait_until_done(Broker& broker, const std::string& queue, const SignalWaiter& signals) {
-  const bool on_terminal = ::isatty(STDERR_FILENO) == 1;
+bool wait_until_done(Broker& broker, const std::string& queue, const SignalWaiter& signals,
+                     Display& display) {
+  using Clock = std::chrono::steady_clock;
+  const auto interval = display.live() ? 50ms : 1000ms;
   Inspector inspector{broker};
+  Clock::time_point next_line = Clock::now() + interval;
   for (;;) {
     // A scan is one of the unfinished until it has enqueued its files: so 0 means all is done.
     const QueueInfo info = inspector.queue(queue);
     const std::size_t unfinished = info.pending + info.active + info.scheduled + info.retry;
-    if (on_terminal) {
-      std::fprintf(stderr, "\r\033[K%zu done, %zu dead letters, %zu to do", info.completed,
-                   info.archived, unfinished);
+    if (Clock::now() >= next_line || unfinished == 0) {
+      display.show(describe(info));
+      next_line = Clock::now() + interval;
     }
     const bool interrupted = unfinished > 0 && signals.wait_for(50ms).has_value();
-    if (on_terminal && (interrupted || unfinished == 0)) std::fprintf(stderr, "\r\033[K");
-    if (interrupted || unfinished == 0) return !interrupted;
+    if (!interrupted && unfinished > 0) continue;
+    display.clear();
+    return !interrupted;
   }
 }
 
@@ -232,6 +309,8 @@ int run(Options options) {
   const std::string queue = "indexer-" + std::to_string(std::random_device{}());
   const std::unique_ptr<Broker> broker = make_broker(options.broker);
   Client client{*broker};
+  Display display;
+  Times times;
 
   ServeMux mux;
   mux.handle("index:scan", std::make_unique<ScanHandler>(client, options.limit));
@@ -245,25 +324,38 @@ int run(Options options) {
                                [&](const TaskEvent& event) {
                                  if (event.task->task.payload == trouble.growing_file())
                                    trouble.stop_growing();
-                               }},
-                 .logger = {LogLevel::warning, [](LogLevel level, std::string_view text) {
-                              std::fprintf(stderr, "%s: %.*s\n", to_string(level).data(),
-                                           static_cast<int>(text.size()), text.data());
+                               },
+                           .on_state_change = [&](const TaskEvent& event) { times.add(event); }},
+                 .logger = {LogLevel::warning, [&](LogLevel level, std::string_view text) {
+                              display.log(std::string{to_string(level)} + ": " + std::string{text});
                             }}}};
 
+  const Snapshot snapshot = look_at_files(options);
+  display.log("indexing " + std::to_string(snapshot.size()) + " files, with " +
+              std::to_string(options.concurrency) + " handlers at once");
   const auto began = std::chrono::steady_clock::now();
   for (const std::string& directory : options.directories) {
     client.enqueue({.type = "index:scan", .payload = directory}, {.queue = queue, .max_retry = 3});
   }
   server.start();
-  const bool done = wait_until_done(*broker, queue, signals);
+  const bool done = wait_until_done(*broker, queue, signals, display);
   server.shutdown();  // After a signal: what runs may end, what does not end in time is put back.
   const auto took = std::chrono::steady_clock::now() - began;
 
-  const Report report = collect(*broker, queue);
-  print(report, took);
+  // Files that others change while this runs tell nothing of the queue. Those in the directory of
+  // trouble change by intent, and no more once all is done.
+  const std::vector<std::string> troubled = list_files(trouble.path(), options.limit);
+  SerialCount serial{snapshot, look_at_files(options), {troubled.begin(), troubled.end()}};
+  const auto counts = [&](const TaskInfo& task) {
+    return snapshot.contains(task.task.payload) && !serial.changed.contains(task.task.payload);
+  };
+  const Report report = collect(*broker, queue, counts);
+  print(Inspector{*broker}.queue(queue), server.stats(), times, took);
+  print(report);
+  const auto dead_letters = static_cast<std::size_t>(
+      std::count_if(report.dead_letters.begin(), report.dead_letters.end(), counts));
   if (!done) std::printf("\nstopped by a signal, with tasks left to do\n");
-  const bool good = done && check(report, options);
+  const bool good = done && check(report, serial, dead_letters);
   Inspector{*broker}.delete_queue(queue, true);
   return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -48,14 +48,35 @@ inline std::vector<std::string> list_files(const std::string& root, std::size_t 
   return files;
 }
 
-/// How a file looks at one moment.
+/// How a file looks at one moment. A file that looks the same later has not been written meanwhile.
 struct Look {
   std::uint64_t size = 0;
+  std::uint64_t inode = 0;
   std::chrono::nanoseconds modified{};  ///< Since the epoch.
+  std::chrono::nanoseconds changed{};   ///< The same of all that the file system says of it.
   bool regular = false;
 
+  explicit Look(const struct stat& status)
+      : size{static_cast<std::uint64_t>(status.st_size)},
+        inode{static_cast<std::uint64_t>(status.st_ino)},
+        modified{since_epoch(status.st_mtim)},
+        changed{since_epoch(status.st_ctim)},
+        regular{S_ISREG(status.st_mode)} {}
+  Look() = default;
+
   bool operator==(const Look&) const = default;
+
+ private:
+  static std::chrono::nanoseconds since_epoch(const timespec& time) {
+    return std::chrono::seconds{time.tv_sec} + std::chrono::nanoseconds{time.tv_nsec};
+  }
 };
+
+/// How the file at `path` looks; as nothing where there is none.
+inline Look look_at(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 ? Look{status} : Look{};
+}
 
 /// A file that is open for reading. What goes wrong throws std::system_error with its errno.
 class InputFile {
@@ -71,10 +92,7 @@ class InputFile {
   Look look() const {
     struct stat status {};
     if (::fstat(descriptor_, &status) != 0) throw_errno("stat");
-    return {.size = static_cast<std::uint64_t>(status.st_size),
-            .modified = std::chrono::seconds{status.st_mtim.tv_sec} +
-                        std::chrono::nanoseconds{status.st_mtim.tv_nsec},
-            .regular = S_ISREG(status.st_mode)};
+    return Look{status};
   }
 
   /// All that is left to read, or a little more than `enough` if there is so much.

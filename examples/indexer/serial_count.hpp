@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <set>
 #include <string>
 #include <system_error>
@@ -13,20 +14,38 @@
 
 namespace indexer {
 
+/// The files to be indexed, and how each looked before the queue went to work.
+using Snapshot = std::map<std::string, Look>;
+
 /// The same work as the queue's, done the plain way: one file after the other, a character at a
-/// time. `rejected` are the files that can't be indexed.
+/// time. `rejected` are the files that can't be indexed, `changed` those that no longer look as they
+/// did: they are not counted, since the queue may have read something else.
 struct SerialCount {
   Totals totals{};
   std::uint64_t rejected = 0;
+  std::set<std::string> changed{};
 
-  explicit SerialCount(const std::set<std::string>& files) {
-    for (const std::string& path : files) {
-      if (!add_file(path)) ++rejected;
+  /// `before` and `now` are all files, as they looked and look. Those in `restless` are counted
+  /// however they look.
+  SerialCount(const Snapshot& before, const Snapshot& now, const std::set<std::string>& restless) {
+    for (const auto& [path, look] : now) {
+      if (!before.contains(path)) changed.insert(path);
+    }
+    for (const auto& [path, look] : before) {
+      Totals with_file;
+      const bool good = add_file(path, with_file);
+      if (!restless.contains(path) && (!now.contains(path) || look_at(path) != look)) {
+        changed.insert(path);
+      } else if (good) {
+        totals.add(with_file);
+      } else {
+        ++rejected;
+      }
     }
   }
 
  private:
-  bool add_file(const std::string& path) {
+  static bool add_file(const std::string& path, Totals& totals) {
     std::error_code no_file;
     if (!std::filesystem::is_regular_file(path, no_file)) return false;
     if (std::filesystem::file_size(path, no_file) > largest_file || no_file) return false;

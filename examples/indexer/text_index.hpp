@@ -102,6 +102,14 @@ struct Totals {
     for (std::uint64_t count = 0; lines >> count >> word;) counts[word] += count;
   }
 
+  void add(const Totals& other) {
+    files += other.files;
+    bytes += other.bytes;
+    words += other.words;
+    hashes += other.hashes;
+    for (const auto& [word, count] : other.counts) counts[word] += count;
+  }
+
   std::vector<std::pair<std::string, std::uint64_t>> top_words(std::size_t many) const {
     std::vector<std::pair<std::string, std::uint64_t>> top(counts.begin(), counts.end());
     std::sort(top.begin(), top.end(), [](const auto& one, const auto& other) {
