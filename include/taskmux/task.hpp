@@ -102,12 +102,14 @@ struct EnqueueOptions {
   /// How long one attempt may take, rounded up to whole seconds. 30 min when neither this nor
   /// `deadline` is given.
   std::optional<Duration> timeout{};
-  /// The instant at which every attempt ends, rounded up to a whole second; must lie in the future.
+  /// The instant at which every attempt ends, rounded up to a whole second; must lie in the future. An
+  /// attempt works out when it starts how much time is left, so a later step of the wall clock does
+  /// not move its end.
   std::optional<Instant> deadline{};
   /// Not to be run before this instant; at once if it has passed. Not together with `process_in`.
   std::optional<Instant> process_at{};
-  /// Not to be run before this much time has passed, by the broker's clock. Not together with
-  /// `process_at`.
+  /// Not to be run before this much time has passed, by the broker's clock: in the memory broker by a
+  /// steady one, with Redis by the server's. Not together with `process_at`.
   std::optional<Duration> process_in{};
   /// While this lasts, and until the task succeeds or is deleted, no other task of the same queue,
   /// type and payload is accepted. At least 1 s; rounded up to whole seconds. Counted from the time

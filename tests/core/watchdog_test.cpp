@@ -243,6 +243,48 @@ TEST_CASE("a worker that finds its run taken back says that it is free", "[watch
   CHECK(w.handled.empty());
 }
 
+TEST_CASE("a step of the wall clock ends no attempt, and gives none more time",
+          "[watchdog][clock]") {
+  Watching w;
+  const Duration step = GENERATE(Duration{1h}, Duration{-1h});
+  TaskMessage timed = message("t1");
+  timed.timeout = 10min;
+  TaskMessage due = message("t2");
+  due.timeout = 0s;
+  due.deadline = w.clock->now() + 10min;
+  enqueue(w.broker, timed);
+  enqueue(w.broker, due);
+  const auto runs = w.take_runs();
+  for (const auto& run : runs) {
+    const auto limits = detail::attempt_limits(run->message(), std::nullopt, w.clock->steady_now(),
+                                               run->taken_at_wall());
+    run->start(w.clock->steady_now(), limits.steady, limits.wall, 0);
+  }
+  w.clock->step_wall(step);
+  w.clock->advance(10min - 1us);
+  w.dog.run_once();
+  for (const auto& run : runs) CHECK(run->stop_reason() == StopReason::none);
+  w.clock->advance(1us);
+  w.dog.run_once();
+  for (const auto& run : runs) CHECK(run->stop_reason() == StopReason::timeout);
+}
+
+TEST_CASE("an attempt's deadline goes by the wall clock as it is when the task is taken",
+          "[watchdog][clock]") {
+  Engine e;
+  TaskMessage due = message("t1");
+  due.timeout = 0s;
+  due.deadline = e.clock->now() + 2h;
+  enqueue(e.broker, due);
+  e.clock->step_wall(1h);
+  const QueueQuota quotas[] = {{"default", 1}};
+  const ExchangeReply reply = e.broker.exchange({.quotas = quotas});
+  const auto limits =
+      detail::attempt_limits(*reply.runs.at(0).message, std::nullopt, e.clock->steady_now(), reply.now);
+  CHECK(limits.steady - e.clock->steady_now() == 1h);
+  CHECK(limits.wall == due.deadline);
+}
+
 TEST_CASE("a run taken more than a lease ago is not begun, and goes back uncounted", "[watchdog]") {
   Watching w{1};
   const auto pause = GENERATE(9s, 10s);
