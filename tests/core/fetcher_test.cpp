@@ -312,14 +312,14 @@ TEST_CASE("an outage is met with growing pauses, and nothing is lost by it", "[f
     REQUIRE(next);
     const auto pause = std::chrono::duration_cast<Duration>(*next - f.clock->steady_now());
     CHECK(pause > last / 3);
-    CHECK(pause <= 7500ms);
+    CHECK(pause <= 450ms);  // So that work goes on within a second of the broker's return.
     last = pause;
     const std::size_t before = f.exchanges();
     f.fetcher.run_once();  // Too early: no call.
     CHECK(f.exchanges() == before);
     f.clock->advance(pause + 1us);
   }
-  CHECK(last > 2s);
+  CHECK(last > 100ms);
   CHECK_FALSE(f.health.health().healthy);
   CHECK(f.health_changes.size() == 1);
   CHECK(f.log.size() == 1);
@@ -434,8 +434,9 @@ TEST_CASE("a queue that does not answer for a lost call costs the others nothing
       if (away) rest.lost_takes = {};
       reply = PassOn::exchange(rest);
       if (!silent.queues.empty()) reply.lost_takes.push_back(silent);
-      if (away) reply.lost_takes.insert(reply.lost_takes.end(), request.lost_takes.begin(),
-                                        request.lost_takes.end());
+      if (away)
+        reply.lost_takes.insert(reply.lost_takes.end(), request.lost_takes.begin(),
+                                request.lost_takes.end());
       most_named = std::max(most_named, reply.lost_takes.size());
       return reply;
     }

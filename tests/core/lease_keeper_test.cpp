@@ -232,7 +232,7 @@ TEST_CASE("a run whose extension is not known goes on, and is asked for again so
   for (const auto& run : runs) k.begin(*run);
   k.clock->advance(3s);
   silent.about = {"t1"};
-  CHECK(*keeper.run_once() - k.clock->steady_now() == 625ms);
+  CHECK(*keeper.run_once() - k.clock->steady_now() == 400ms);
   CHECK(runs[0]->stop_reason() == StopReason::none);
   CHECK(k.stopped == 0);
   CHECK(k.health.health().reason.find("t1") != std::string::npos);
@@ -255,7 +255,7 @@ TEST_CASE("however long the lease, what was not extended is asked for again with
   e.begin(*runs[0]);
   e.clock->advance(5min);
   e.broker.fail(Operation::extend);
-  CHECK(keeper.run_once() == e.clock->steady_now() + 1s);
+  CHECK(keeper.run_once() == e.clock->steady_now() + 400ms);
   e.broker.recover();
   e.clock->advance(1s);
   CHECK(keeper.run_once() == e.clock->steady_now() + 150s);
@@ -282,4 +282,23 @@ TEST_CASE("a cancellation waits for the run that the broker does not answer for"
   keeper.run_once();
   CHECK(silent.asked == std::vector<std::string>{"t1"});
   CHECK(runs[0]->stop_reason() == StopReason::cancelled);
+}
+
+TEST_CASE("a failed extension is forgotten once there are no runs left", "[lease]") {
+  Engine e;
+  detail::LeaseKeeper keeper{{e.broker, e.registry, e.settler, e.health, e.logger, e.clock, [] {}},
+                             10s};
+  enqueue(e.broker, message("t1"));
+  const auto runs = e.take_runs();
+  e.begin(*runs[0]);
+  e.clock->advance(3s);
+  e.broker.fail(Operation::extend);
+  keeper.run_once();
+  CHECK_FALSE(e.health.health().healthy);
+  e.settler.give_back(runs[0]);
+  e.carry_out();
+  REQUIRE(e.registry.size() == 0);
+  e.clock->advance(1s);
+  keeper.run_once();
+  CHECK(e.health.health().healthy);
 }

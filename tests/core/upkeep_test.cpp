@@ -218,7 +218,7 @@ TEST_CASE("an outage of the broker breaks contact, a short failure does not", "[
 TEST_CASE("a failed step is repeated soon", "[upkeep]") {
   Keeping k;
   k.broker.fail(Operation::upkeep, 1);
-  CHECK(*k.upkeep.run_once() - k.clock->steady_now() == 625ms);
+  CHECK(*k.upkeep.run_once() - k.clock->steady_now() == 400ms);
   k.clock->advance(625ms);
   CHECK(*k.upkeep.run_once() - k.clock->steady_now() == 2s);
 }

@@ -26,15 +26,16 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Waits longer after each failure, from 50 ms to 5 s, spread at random so that a fleet does not
-/// come back at one instant.
+/// Waits longer after each failure, from 50 ms to 300 ms, spread at random so that a fleet does not
+/// come back at one instant. No longer, as a server works again within a second of its broker: a broker
+/// that can't be reached has to make calls cheap by itself.
 class Backoff {
  public:
   explicit Backoff(Random& random) : random_{random} {}
 
   Duration next() noexcept {
     const Duration step = current_;
-    current_ = std::min<Duration>(current_ * 2, std::chrono::seconds{5});
+    current_ = std::min<Duration>(current_ * 2, std::chrono::milliseconds{300});
     return std::chrono::duration_cast<Duration>(step * (0.5 + random_.unit()));
   }
   void reset() noexcept { current_ = first; }

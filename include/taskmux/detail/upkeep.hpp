@@ -51,8 +51,10 @@ class Upkeep {
     const SteadyTime now = parts_.clock->steady_now();
     if (now >= next_heartbeat_) {
       next_heartbeat_ = now + times_.heartbeat;
-      guarded(HealthMonitor::Role::heartbeat,
-              [&] { parts_.broker.heartbeat(parts_.describe(), times_.heartbeat * 2); });
+      const bool done = guarded(HealthMonitor::Role::heartbeat, [&] {
+        parts_.broker.heartbeat(parts_.describe(), times_.heartbeat * 2);
+      });
+      if (!done) next_heartbeat_ = now + std::min(times_.heartbeat, soon());
     }
     if (now >= next_upkeep_) {
       next_upkeep_ = now + times_.upkeep;
@@ -70,8 +72,9 @@ class Upkeep {
   }
 
  private:
+  /// After a failure: a server is healthy again within a second of its broker.
   Duration soon() const noexcept {
-    return std::min<Duration>(times_.lease / 16, std::chrono::seconds{1});
+    return std::min<Duration>(times_.lease / 16, std::chrono::milliseconds{400});
   }
 
   void step(SteadyTime now) {

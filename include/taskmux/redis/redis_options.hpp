@@ -60,7 +60,7 @@ struct RedisOptions {
   /// `reconnect_min` at first, then twice as long each time up to `reconnect_max`, each with up to
   /// half of it taken off at random.
   Duration reconnect_min = std::chrono::milliseconds{50};
-  Duration reconnect_max = std::chrono::seconds{1};
+  Duration reconnect_max = std::chrono::milliseconds{500};
   /// Connections to one server that are kept for the next call; more are made when more threads
   /// call at once.
   std::size_t max_idle_connections = 8;
