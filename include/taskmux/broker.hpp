@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +20,19 @@ namespace taskmux {
 inline namespace v0 {
 
 class QueueView;
+
+/// By when a broker is to give up calls, also those under way; see Broker::limit_calls(). Thread-safe.
+class CallLimit {
+ public:
+  using Instant = std::chrono::steady_clock::time_point;
+
+  /// Of the machine's steady clock.
+  void set(Instant end) noexcept { end_.store(end.time_since_epoch().count()); }
+  Instant end() const noexcept { return Instant{Instant::duration{end_.load()}}; }
+
+ private:
+  std::atomic<Instant::rep> end_{Instant::max().time_since_epoch().count()};
+};
 
 /// A task on its way in. Its id, queue, type and limits have been checked by Client and are fixed.
 struct EnqueueRequest {
@@ -341,6 +355,12 @@ class TASKMUX_API Broker {
     ping();
     return {};
   }
+
+  /// From now on, calls that the calling thread makes end within about 100 ms after `limit.end()`, those
+  /// that wait at that time too: they throw Error{unavailable} where the broker did not answer. For all
+  /// brokers of this kind; null: no limit any more. The limit must outlive its use. A broker that never
+  /// waits for anything needs none of this.
+  virtual void limit_calls(const CallLimit* limit) noexcept { static_cast<void>(limit); }
 
   /// The least lease that makes sense here: one that a few slow calls in a row do not use up.
   virtual Duration shortest_lease() const { return std::chrono::seconds{5}; }

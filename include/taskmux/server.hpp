@@ -42,10 +42,14 @@ class Server {
   /// stop(), then waits until all handlers are done: up to `shutdown_timeout`; then asks them to
   /// stop and waits for up to `abandon_after`; then puts what still runs back into its queue.
   /// Records all outcomes with the broker, as far as that can be reached within the lease, and ends
-  /// all threads but those that hang. Hooks are heard out for `abandon_after`, and what is left is
-  /// dropped and counted. So it takes `shutdown_timeout`, twice `abandon_after` and a lease at the
-  /// most (with the defaults 28 s; 8 s if the broker answers and handlers heed their stop tokens), and
-  /// as long as a hook takes that does not return. May be called again, and from several threads: all
+  /// all threads but those that hang. Waits up to `abandon_after` for queued hooks; what is left is
+  /// dropped and counted. So it takes at most
+  ///
+  ///     shutdown_timeout + abandon_after + lease + abandon_after
+  ///
+  /// (28 s with the defaults; 8 s if the broker answers and handlers heed their stop tokens), whatever the
+  /// broker does: calls under way are given up when their time is over (see Broker::limit_calls()), at the
+  /// latest 100 ms later. A hook that does not return is waited for beyond that. May be called again, and from several threads: all
   /// return when it is done. Throws Error{wrong_state} when called from a handler or hook of this
   /// server.
   void shutdown();

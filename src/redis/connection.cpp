@@ -20,6 +20,8 @@
 #include <new>
 #include <system_error>
 
+#include "redis/call_limit.hpp"
+
 namespace taskmux::redis {
 namespace {
 
@@ -244,7 +246,7 @@ void Connection::connect_to(const sockaddr* address, socklen_t length, SteadyTim
     if (errno == EINPROGRESS || errno == EINTR) break;
     if (errno != EAGAIN) fail(Errc::unavailable, cause_of(errno));
     // A Unix socket whose backlog is full: there is nothing to wait on but time.
-    if (steady_clock::now() >= deadline) fail(Errc::unavailable, "not connected in time");
+    if (is_over(deadline)) fail(Errc::unavailable, "not connected in time");
     poll(nullptr, 0, 2);
   }
   if (wait(true, false, deadline) == Readiness::timed_out)
@@ -431,7 +433,7 @@ bool Connection::wait_patiently(bool for_write, Patience& patience) {
     const auto now = steady_clock::now();
     if (before && left < *before) patience.progressed(now);
     before = left;
-    if (now >= patience.deadline()) return false;
+    if (is_over(patience.deadline())) return false;
   }
 }
 
@@ -447,11 +449,11 @@ Connection::Readiness Connection::wait(bool for_write, bool for_wake, SteadyTime
   watched[1].fd = wakeup_.get();
   watched[1].events = POLLIN;
   for (;;) {
-    const auto left = time_until(deadline);
+    const auto left = time_until(end_of_wait(deadline));
     const int ready = ppoll(watched.data(), for_wake ? 2 : 1, &left, nullptr);
     if (ready < 0 && errno != EINTR) fail(Errc::unavailable, cause_of(errno));
     if (ready > 0) return watched[1].revents != 0 ? Readiness::woken : Readiness::ready;
-    if (steady_clock::now() >= deadline) return Readiness::timed_out;
+    if (is_over(deadline)) return Readiness::timed_out;
   }
 }
 

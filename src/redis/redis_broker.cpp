@@ -4,6 +4,7 @@
 #include <chrono>
 #include <utility>
 
+#include "redis/call_limit.hpp"
 #include "redis/operations.hpp"
 #include "redis/store.hpp"
 #include "redis/view.hpp"
@@ -80,6 +81,8 @@ void RedisBroker::ping() { impl_->store().run_one("ping", redis::Store::command(
 OpenReply RedisBroker::open(std::span<const std::string> queues) {
   return redis::open(impl_->store(), queues);
 }
+
+void RedisBroker::limit_calls(const CallLimit* limit) noexcept { redis::limit_calls(limit); }
 
 Duration RedisBroker::shortest_lease() const {
   return std::max<Duration>(std::chrono::seconds{5}, 3 * impl_->options().command_timeout);

@@ -11,6 +11,8 @@
 #include <thread>
 #include <utility>
 
+#include "redis/call_limit.hpp"
+
 namespace taskmux::redis {
 namespace {
 
@@ -109,7 +111,9 @@ Resolver::Addresses Resolver::resolve(const std::string& host, SteadyTime deadli
   std::unique_lock lock{state_->mutex};
   const auto entry = join_or_start(host, cause);
   if (!entry) return nullptr;
-  if (!state_->changed.wait_until(lock, deadline, [&] { return entry->done; })) {
+  while (!entry->done && !is_over(deadline))
+    state_->changed.wait_until(lock, end_of_wait(deadline));
+  if (!entry->done) {
     cause = "the host's name was not resolved in time";
   } else if (entry->error != 0) {
     cause = std::string{"can't resolve the host: "} + gai_strerror(entry->error);

@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "redis/call_limit.hpp"
 #include "redis/options.hpp"
 #include "redis/pool.hpp"
 #include "redis/router.hpp"
@@ -360,13 +361,13 @@ Transport::Transport(RedisOptions options) : options_{std::move(options)}, proce
 Transport::~Transport() = default;
 
 std::vector<Reply> Transport::run(std::span<const Call> calls) {
-  require_same_process();
+  require_time();
   return Batch{*router_, line_, options_, calls, {}}.run().replies;
 }
 
 WaitedReplies Transport::run_and_wait(std::span<const Call> calls, int replicas,
                                       std::chrono::milliseconds timeout) {
-  require_same_process();
+  require_time();
   // Redis takes a timeout of 0 for none at all.
   timeout = std::max(timeout, std::chrono::milliseconds{1});
   return Batch{*router_, line_, options_, calls, {replicas, timeout}}.run();
@@ -411,6 +412,13 @@ bool Transport::holds(const Connection& connection) {
 
 SteadyTime Transport::command_deadline() const {
   return steady_clock::now() + options_.command_timeout;
+}
+
+/// A call that is given up before it begins says nothing about the server.
+void Transport::require_time() const {
+  require_same_process();
+  if (is_over(SteadyTime::max()))
+    throw Error{Errc::unavailable, "call to Redis: given up, as the time for it was over before"};
 }
 
 void Transport::require_same_process() const {

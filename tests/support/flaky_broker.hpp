@@ -117,8 +117,7 @@ class FlakyBroker final : public Broker {
       begin(Operation::exchange);
       throw Error{Errc::unavailable, "flaky broker: no answer in time"};
     }
-    ExchangeReply reply =
-        pass(Operation::exchange, [&] { return broker_.exchange(request); });
+    ExchangeReply reply = pass(Operation::exchange, [&] { return broker_.exchange(request); });
     const std::lock_guard lock{mutex_};
     for (const LostTake& lost : request.lost_takes) {
       if (!late_ || late_->token_block != lost.token_block) continue;
@@ -160,6 +159,8 @@ class FlakyBroker final : public Broker {
     pass(Operation::ping, [&] { reply = broker_.open(queues); });
     return reply;
   }
+
+  void limit_calls(const CallLimit* limit) noexcept override { broker_.limit_calls(limit); }
 
   QueueView& queue_view() override { return broker_.queue_view(); }
 

@@ -36,6 +36,7 @@ class PassOn : public Broker {
   void retire(const ServerInfo& server) override { broker_.retire(server); }
   void ping() override { broker_.ping(); }
   OpenReply open(std::span<const std::string> queues) override { return broker_.open(queues); }
+  void limit_calls(const CallLimit* limit) noexcept override { broker_.limit_calls(limit); }
   QueueView& queue_view() override { return broker_.queue_view(); }
 
  private:

@@ -162,12 +162,7 @@ class ServerEngine {
       throw;
     }
     end_threads();
-    try {
-      broker_.retire(describe());
-    } catch (const std::exception& e) {
-      config_.logger(LogLevel::warning,
-                     std::string{"the server's record was left to expire: "} + e.what());
-    }
+    retire();
     tell("shut down");
     set_phase(Phase::ended);
   }
@@ -215,6 +210,20 @@ class ServerEngine {
  private:
   enum class Phase { made, starting, running, ending, ended };
 
+  /// While one lives, broker calls of its thread go by a limit.
+  class Limited {
+   public:
+    Limited(Broker& broker, const CallLimit& limit) : broker_{broker} {
+      broker_.limit_calls(&limit);
+    }
+    ~Limited() { broker_.limit_calls(nullptr); }
+    Limited(const Limited&) = delete;
+    Limited& operator=(const Limited&) = delete;
+
+   private:
+    Broker& broker_;
+  };
+
   void tell(std::string_view what) const {
     if (config_.logger.enabled(LogLevel::info))
       config_.logger(LogLevel::info, "server " + id_ + ": " + std::string{what});
@@ -238,10 +247,18 @@ class ServerEngine {
 
   void start_threads() {
     started_at_ = environment_->clock->now();
-    for (LoopThread* const thread : {&notifying_, &watching_, &extending_, &upkeeping_})
-      thread->start(config_.on_thread_start);
+    const auto within = [this](const CallLimit& limit) {
+      return [this, &limit] {
+        broker_.limit_calls(&limit);
+        if (config_.on_thread_start) config_.on_thread_start();
+      };
+    };
+    notifying_.start(within(side_limit_));
+    watching_.start(config_.on_thread_start);
+    extending_.start(within(limit_));
+    upkeeping_.start(within(side_limit_));
     pool_.start();
-    exchanging_.start(config_.on_thread_start);
+    exchanging_.start(within(limit_));
   }
 
   /// Ends what runs: lets it finish, then asks it to stop, then puts it back.
@@ -276,15 +293,34 @@ class ServerEngine {
   }
 
   /// Ends the threads in the order in which they hand things on, so that nothing is left between two.
+  /// The broker has as long as a lease lasts for all of it, since later outcomes would come too late
+  /// anyway; what is not about outcomes has a second.
   void end_threads() {
+    const auto now = std::chrono::steady_clock::now();
+    limit_.set(now + config_.lease);
+    side_limit_.set(now + std::min<Duration>(config_.lease, std::chrono::seconds{1}));
+    const SteadyTime until = environment_->clock->steady_now() + config_.lease;
     upkeeping_.stop();
     watching_.stop();
     pool_.join();
     exchanging_.stop();
     fetcher_.drop_watch();
-    flush();
+    {
+      const Limited limited{broker_, limit_};
+      flush(until);
+    }
     extending_.stop();
     end_hooks();
+  }
+
+  void retire() {
+    const Limited limited{broker_, limit_};
+    try {
+      broker_.retire(describe());
+    } catch (const std::exception& e) {
+      config_.logger(LogLevel::warning,
+                     std::string{"the server's record was left to expire: "} + e.what());
+    }
   }
 
   /// Lets the host hear what came last, for as long as a handler would be waited for.
@@ -300,15 +336,14 @@ class ServerEngine {
   }
 
   /// Plays the exchanging role on this thread until the last outcomes are recorded, and what lost
-  /// calls took is given back. Gives the broker as long as a lease lasts, since later it would be too
-  /// late anyway; but a second for a call that most likely took nothing.
-  void flush() {
+  /// calls took is given back; until `until`, but for a second only for a call that most likely took
+  /// nothing.
+  void flush(SteadyTime until) {
     const SteadyTime begin = environment_->clock->steady_now();
-    const SteadyTime until = begin + config_.lease;
     const auto unfinished = [&] {
       const SteadyTime now = environment_->clock->steady_now();
       return (settler_.unsettled() > 0 && now < until) ||
-             (fetcher_.owes() && now < begin + std::chrono::seconds{1});
+             (fetcher_.owes() && now < std::min(until, begin + std::chrono::seconds{1}));
     };
     while (unfinished()) {
       const std::optional<SteadyTime> next = fetcher_.run_once();
@@ -447,7 +482,9 @@ class ServerEngine {
   const std::shared_ptr<RunEnvironment> environment_;
   Time started_at_{};
   std::atomic<bool> stopped_{false};
-  Waker idle_;  ///< For shutdown(): something has ended.
+  Waker idle_;            ///< For shutdown(): something has ended.
+  CallLimit limit_;       ///< Of the broker calls that are about runs; set by shutdown().
+  CallLimit side_limit_;  ///< Of all others.
 
   mutable Mutex mutex_;
   std::condition_variable phase_changed_;
