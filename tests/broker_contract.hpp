@@ -222,7 +222,7 @@ TASKMUX_CONTRACT("thousands of tasks go through in large batches") {
   }
   CHECK(runs.front().message->id == "t1");
   CHECK(runs.back().message->id == "t3000");
-  for (const ExtendReply& reply : t.broker.extend(runs, 10s)) {
+  for (const ExtendReply& reply : extend_all(t.broker, runs, 10s)) {
     REQUIRE(reply.status == LeaseStatus::ok);
   }
 
@@ -958,6 +958,106 @@ TASKMUX_CONTRACT("crashes in a row are counted until a run ends otherwise") {
   settle(t.broker, retried(take_one(t.broker), {}));
   CHECK(t.view.find("default", "t1")->crashes == 0);
   CHECK(take_one(t.broker).crashes == 0);
+}
+
+TASKMUX_CONTRACT("a lost run tells how far it had come") {
+  TestType t;
+  t.broker.enqueue(many("t", 3));
+  const QueueQuota quotas[] = {{"default", 3}};
+  const std::vector<Run> runs = t.broker.exchange({.quotas = quotas, .free_workers = 1}).runs;
+  REQUIRE(ids(runs) == Ids{"t1", "t2", "t3"});
+  CHECK(runs[0].progress == Progress::begun);
+  CHECK(runs[1].progress == Progress::perhaps_begun);
+  CHECK(runs[2].progress == Progress::perhaps_begun);
+  // To extend a lease says nothing more; to say that it has begun does, and is not forgotten.
+  CHECK(extend(t.broker, runs[1], 20s).status == LeaseStatus::ok);
+  CHECK(extend(t.broker, runs[2], 20s, true).status == LeaseStatus::ok);
+  CHECK(extend(t.broker, runs[2], 20s).status == LeaseStatus::ok);
+
+  t.advance(1min);
+  UpkeepReply reply = upkeep(t.broker);
+  CHECK(progress_of(reply.lost, "t1") == Progress::begun);
+  CHECK(progress_of(reply.lost, "t2") == Progress::perhaps_begun);
+  CHECK(progress_of(reply.lost, "t3") == Progress::begun);
+  // Nor is it by a finder that is lost too.
+  t.advance(1min);
+  reply = upkeep(t.broker);
+  CHECK(progress_of(reply.lost, "t1") == Progress::begun);
+  CHECK(progress_of(reply.lost, "t2") == Progress::perhaps_begun);
+  CHECK(progress_of(reply.lost, "t3") == Progress::begun);
+}
+
+TASKMUX_CONTRACT("a suspect has not begun until that is recorded") {
+  TestType t;
+  settle(t.broker, crashed(started(t.broker, message("t1"))));
+  Run run = take_one(t.broker);
+  CHECK(run.crashes == 1);
+  CHECK(run.progress == Progress::not_begun);
+  CHECK(extend(t.broker, run, 20s).status == LeaseStatus::ok);
+  t.advance(1min);
+  UpkeepReply reply = upkeep(t.broker);
+  CHECK(progress_of(reply.lost, "t1") == Progress::not_begun);
+  CHECK(settle(t.broker, requeued(reply.lost.at(0))) == SettleStatus::applied);
+  CHECK(t.view.find("default", "t1")->crashes == 1);
+
+  run = take_one(t.broker);
+  CHECK(run.progress == Progress::not_begun);
+  CHECK(extend(t.broker, run, 10s, true).status == LeaseStatus::ok);  // the same end of the lease
+  t.advance(1min);
+  reply = upkeep(t.broker);
+  CHECK(progress_of(reply.lost, "t1") == Progress::begun);
+}
+
+TASKMUX_CONTRACT("a suspect is not taken ahead of a free worker") {
+  TestType t;
+  settle(t.broker, crashed(started(t.broker, message("suspect"))));
+  enqueue(t.broker, message("t1"));
+  const QueueQuota quotas[] = {{"default", 5}};
+  ExchangeReply reply = t.broker.exchange({.quotas = quotas, .free_workers = 0});
+  CHECK(reply.runs.empty());
+  CHECK(reply.more);
+  reply = t.broker.exchange({.quotas = quotas, .free_workers = 1});
+  CHECK(ids(reply.runs) == Ids{"suspect", "t1"});
+}
+
+TASKMUX_CONTRACT("what its workers were lost by goes first in line") {
+  TestType t;
+  t.broker.enqueue(many("t", 3));
+  const std::vector<Run> runs = take(t.broker, "default", 2);
+  settle(t.broker, crashed(runs.at(0)));
+  CHECK(ids(t.view, TaskState::pending) == Ids{"t1", "t3"});
+  // After a delay too; and a task that failed goes last.
+  settle(t.broker, crashed(runs.at(1), 2s));
+  settle(t.broker, retried(take_one(t.broker), 1s));
+  t.advance(5s);
+  upkeep(t.broker);
+  CHECK(ids(t.view, TaskState::pending) == Ids{"t2", "t3", "t1"});
+}
+
+TASKMUX_CONTRACT("a run that goes back unbegun counts nothing but what it is told to") {
+  TestType t;
+  Settlement back = requeued(started(t.broker, message("t1")));
+  back.crash = true;
+  CHECK(settle(t.broker, back) == SettleStatus::applied);
+  CHECK(t.view.find("default", "t1")->crashes == 1);
+
+  Settlement later = snoozed(take_one(t.broker), 1s);
+  later.keep_crashes = true;
+  CHECK(settle(t.broker, later) == SettleStatus::applied);
+  CHECK(t.view.find("default", "t1")->crashes == 1);
+  t.advance(2s);
+  later.run = take_one(t.broker);
+  later.keep_crashes = false;
+  later.crash = true;
+  CHECK(settle(t.broker, later) == SettleStatus::applied);
+  CHECK(t.view.find("default", "t1")->crashes == 2);
+  t.advance(2s);
+  Settlement failed = retried(take_one(t.broker), {});
+  failed.keep_crashes = true;
+  CHECK(settle(t.broker, failed) == SettleStatus::applied);
+  CHECK(t.view.find("default", "t1")->crashes == 2);
+  CHECK(t.view.find("default", "t1")->retried == 1);
+  CHECK(t.view.queue_info("default").failed_total == 1);
 }
 
 TASKMUX_CONTRACT("a snooze ends a row of crashes, and a crash may be archived") {

@@ -73,13 +73,28 @@ enum class CancelMode {
   drop,     ///< Deleted.
 };
 
+/// How far the handler of a run has come, as the broker knows it.
+enum class Progress {
+  /// It has begun, or begins at once: a worker was free when the run was taken.
+  begun,
+  /// The run was taken ahead of the free workers: it may have begun since or not.
+  perhaps_begun,
+  /// It has not begun: the run is a suspect's, whose begin is recorded by extend() before its
+  /// handler is called.
+  not_begun,
+};
+
 /// One attempt at a task by one worker. `token` fences it: the broker refuses to settle or extend a
 /// run with another token than the task's present one. Cheap to copy.
 struct Run {
   std::shared_ptr<const TaskMessage>
       message{};  ///< Never null in a run that a broker made. Shared, as a hung handler keeps it.
   std::uint64_t token = 0;
-  int crashes = 0;        ///< Runs of this task, in a row until now, whose workers were lost.
+  /// Runs of this task, in a row until now, whose workers were lost. Above 0, the task is a suspect:
+  /// it may be what its workers were lost by.
+  int crashes = 0;
+  /// As the broker has recorded it. In a run from exchange(), `not_begun` for each suspect.
+  Progress progress = Progress::begun;
   std::string foreign{};  ///< For the broker that made the run alone: what its wire format holds
                           ///< beyond TaskMessage.
   /// Set if an Inspector asked to cancel an earlier run that was given back before it was begun: this
@@ -92,12 +107,12 @@ enum class SettleAction {
   complete,  ///< Success: completed while `message.retention` lasts, deleted if that is 0. Counts
              ///< as processed; frees the lock.
   drop,      ///< Revoked: deleted even with a retention. Counts as processed; frees the lock.
-  retry,    ///< To retry, due after `delay`, or to pending at once (last in line) if that is 0. The
-            ///< lock is kept.
+  retry,    ///< To retry, due after `delay`, or to pending at once if that is 0 (last in line, or
+            ///< first if `crash` is set). The lock is kept.
   archive,  ///< To the dead-letter queue. Counts as processed and failed; the lock is kept until
             ///< its time is over.
-  requeue,  ///< Back to pending, first in line; nothing is counted, the message and its crashes
-            ///< stay as they were (`crash` means nothing here), and so does a wish to cancel it.
+  requeue,  ///< Back to pending, first in line; nothing is counted, the message stays as it was, and
+            ///< so do a wish to cancel it and, unless `crash` is set, its crashes.
   snooze,   ///< Scheduled again after `delay`; nothing is counted.
 };
 
@@ -108,8 +123,10 @@ struct Settlement {
   std::string error{};  ///< Retry, archive: becomes the task's last error. Valid UTF-8, bounded.
   Duration delay{};     ///< Retry, snooze; never negative.
   bool failure = true;  ///< Retry: adds one to `retried` and counts as processed and failed.
-  bool crash =
-      false;  ///< The run's worker was lost: adds one to the crashes, which otherwise go back to 0.
+  /// The run's worker was lost: adds one to the task's crashes, which otherwise go back to 0.
+  bool crash = false;
+  /// The task's crashes stay as they are. Means nothing if `crash` is set.
+  bool keep_crashes = false;
   std::optional<std::string>
       result{};  ///< To be kept with the task; lost when the task is deleted.
 };
@@ -151,10 +168,11 @@ struct ExchangeRequest {
   /// from the others, in this order, so that the sum of the counts is reached if there are tasks at
   /// all.
   std::span<const QueueQuota> quotas{};
-  /// So many workers are free. Runs beyond that would wait for one, so among these no task with
-  /// `max_retry` 0 is taken: it stays at the head of its queue, and that queue gives nothing more.
-  /// Runs are counted in the order of taking, what makes up for other queues last; so at most this
-  /// many of them have `max_retry` 0, though not always the first of the reply.
+  /// Number of free workers. Runs beyond it are taken ahead: they wait for a worker, and the broker
+  /// records them as `perhaps_begun`. A task with `max_retry` 0 and a suspect (crashes above 0) are
+  /// never taken ahead: such a task stays at the head of its queue, and that queue gives nothing
+  /// more. Runs are counted in the order of taking, what makes up for other queues last; so the runs
+  /// that a worker is free for are not always the first of the reply: see Run::progress.
   std::size_t free_workers = std::numeric_limits<std::size_t>::max();
   /// How long a run is its worker's unless extended. At least 1 s.
   Duration lease = std::chrono::seconds{10};
@@ -187,6 +205,14 @@ enum class LeaseStatus {
   ok,
   lost,     ///< The run is no longer its worker's.
   unknown,  ///< Whether the lease was extended is not known: ask again.
+};
+
+/// A run whose lease is to be extended.
+struct ExtendRequest {
+  Run run{};
+  /// Its handler has begun, or begins as soon as this is recorded. Once recorded, it stays so for the
+  /// length of the run.
+  bool begun = false;
 };
 
 /// What became of one run in extend().
@@ -248,8 +274,8 @@ struct UpkeepReply {
   std::size_t repaired = 0;   ///< Inconsistencies of the store that were healed (ids without task,
                               ///< malformed messages, ...).
   /// Runs whose worker was lost: the lease is over and nobody else has taken them. They are the
-  /// caller's now, with a token and a lease of their own, to be settled at once with `crash` set
-  /// (never to be run).
+  /// caller's now, with a token and a lease of their own, to be settled at once (never to be run).
+  /// `progress` says how far each had come at the lost worker.
   std::vector<Run> lost{};
   std::optional<Time> next_due{};  ///< As in ExchangeReply.
   Time now{};                      ///< The broker's clock.
@@ -292,7 +318,7 @@ struct OpenReply {
 /// The states, and who moves a task between them:
 ///
 ///     enqueue          -> pending | scheduled
-///     scheduled, retry -> pending              when due (exchange, upkeep)
+///     scheduled, retry -> pending              when due (exchange, upkeep); a suspect first in line
 ///     pending          -> active               (exchange)
 ///     active           -> completed | gone | retry | archived | pending | scheduled (a settlement)
 ///     completed        -> gone                 (upkeep)
@@ -321,10 +347,10 @@ class TASKMUX_API Broker {
   /// `lost_takes` of a later one.
   virtual ExchangeReply exchange(const ExchangeRequest& request) = 0;
 
-  /// Extends the leases of `runs` to `lease` from now. One reply for each, in order: `lost` if it
-  /// is no longer the caller's, `unknown` if the broker did not answer for it. Throws Error when it
-  /// is not known whether any was extended.
-  virtual std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) = 0;
+  /// Extends the leases of `runs` to `lease` from now, and records which of them have begun. One
+  /// reply for each, in order: `lost` if it is no longer the caller's, `unknown` if the broker did
+  /// not answer for it. Throws Error when it is not known whether any was extended.
+  virtual std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) = 0;
 
   /// Watches `queues` (and, for cancellations, all tasks) until the handle is destroyed. `callback`
   /// must not throw, must be quick, and must not call the broker. The broker must outlive the

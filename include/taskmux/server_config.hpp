@@ -123,7 +123,9 @@ struct ServerConfig {
   /// How long a run stays this server's without a sign of life from it; extended every quarter. At
   /// least Broker::shortest_lease().
   Duration lease = std::chrono::seconds{10};
-  /// A task whose worker was lost so often in a row is archived; at least 1.
+  /// A task that had begun at this many workers in a row that were lost is archived; at least 1. Before
+  /// its last chance it waits until no other task runs in its process, and runs alone, so that no
+  /// other task's crash counts; so with 1, every task that had begun is archived by any crash.
   int max_crashes = 3;
   Duration heartbeat_interval = std::chrono::seconds{5};
   Duration upkeep_interval = std::chrono::seconds{2};

@@ -54,7 +54,8 @@ bool may_come_late(Duration age, const RedisOptions& options) {
 // The facts of a task once its run is settled; empty if they stay what they are.
 std::string new_facts(const Settlement& settlement) {
   const Run& run = settlement.run;
-  if (!settlement.crash && run.crashes == 0) return {};
+  const bool kept = settlement.keep_crashes || settlement.action == SettleAction::requeue;
+  if (!settlement.crash && (run.crashes == 0 || kept)) return {};
   return to_text({.enqueued_at = if_set(run.message->enqueued_at),
                   .expires_at = if_set(run.message->expires_at),
                   .crashes = settlement.crash ? run.crashes + 1 : 0});
@@ -99,7 +100,8 @@ class Exchanger {
     std::size_t count = 0;
     std::vector<Run> runs{};
     std::string fault{};
-    std::size_t free_workers = 0;  // in a cluster: those that it was told of
+    std::size_t free_workers = 0;  // those that the call was told of
+    std::size_t begun_below = 0;   // a worker is free for the runs of lower numbers
     bool empty = false;
     bool stopped = false;  // before its count, perhaps for want of free workers
   };
@@ -203,8 +205,9 @@ class Exchanger {
         failed.last_error = error_text(settlement.error);
         if (settlement.failure) ++failed.retried;
         const auto [head, tail] = stamp_failure(std::move(failed), foreign_of(settlement.run));
-        add({"r", id, token, head, tail, micros(settlement.delay), flag(settlement.failure),
-             new_facts(settlement)});
+        const bool first = settlement.crash && settlement.delay <= Duration{0};
+        add({"r", id, token, head, tail, first ? "-1" : micros(settlement.delay),
+             flag(settlement.failure), new_facts(settlement)});
         break;
       }
       case SettleAction::archive: {
@@ -217,7 +220,7 @@ class Exchanger {
       case SettleAction::snooze:
         add({"s", id, token, micros(settlement.delay), new_facts(settlement)});
         break;
-      case SettleAction::requeue: add({"q", id, token}); break;
+      case SettleAction::requeue: add({"q", id, token, new_facts(settlement)}); break;
     }
     return args;
   }
@@ -324,7 +327,6 @@ class Exchanger {
     }
     std::size_t free = request_.free_workers;
     for (std::size_t i = 0; i < shares_.size(); ++i) {
-      shares_[i].free_workers = free;
       calls.push_back(take(std::span{shares_}.subspan(i, 1), free));
       free -= std::min(free, shares_[i].count);
     }
@@ -337,7 +339,7 @@ class Exchanger {
     store_.learn_time(queues);
   }
 
-  Call take(std::span<const Share> shares, std::size_t free_workers) {
+  Call take(std::span<Share> shares, std::size_t free_workers) {
     Call call{.slot_key = store_.keys(shares.front().queue).pending(),
               .script = &scripts().acquire};
     call.args.push_back(text(static_cast<std::int64_t>(shares.size())));
@@ -350,7 +352,10 @@ class Exchanger {
     call.args.push_back(text(bound::forward));
     call.args.push_back(text(store_.longest_message()));
     call.args.push_back(text(static_cast<std::int64_t>(next_number_)));
-    for (const Share& share : shares) {
+    const std::size_t begun_below = next_number_ + std::min(free_workers, most_runs);
+    for (Share& share : shares) {
+      share.free_workers = free_workers;
+      share.begun_below = begun_below;
       call.args.push_back(text(static_cast<std::int64_t>(share.count)));
       next_number_ += share.count;
     }
@@ -436,8 +441,8 @@ class Exchanger {
     const std::size_t before = share.runs.size();
     const ReplyView lists = reply[1];
     for (std::size_t i = 0; i < lists.size(); i += 2) {
-      reader.read(share.queue, static_cast<std::uint64_t>(lists[i].as_integer()), lists[i + 1],
-                  share.runs);
+      reader.read_taken(share.queue, static_cast<std::uint64_t>(lists[i].as_integer()),
+                        lists[i + 1], share.begun_below, share.runs);
     }
     note_wishes(reply[5], std::span{share.runs}.subspan(before));
     taken_ += share.runs.size() - before;
@@ -546,7 +551,8 @@ std::string_view to_string(CancelMode mode) noexcept {
   return "retry";
 }
 
-CancelMode parse_cancel_mode(std::string_view name) noexcept {
+CancelMode parse_cancel_mode(std::string_view words) noexcept {
+  const std::string_view name = words.substr(0, words.find(' '));
   if (name == "archive") return CancelMode::archive;
   if (name == "drop") return CancelMode::drop;
   return CancelMode::retry;
@@ -575,16 +581,16 @@ void read_extended(const Part& part, const Reply& answer, std::vector<ExtendRepl
 
 }  // namespace
 
-std::vector<ExtendReply> extend(Store& store, std::span<const Run> runs, Duration lease) {
+std::vector<ExtendReply> extend(Store& store, std::span<const ExtendRequest> runs, Duration lease) {
   std::vector<ExtendReply> replies(runs.size(), ExtendReply{.status = LeaseStatus::unknown});
   std::vector<Part> parts;
   std::vector<Call> calls;
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    if (!runs[i].message) {
+    if (!runs[i].run.message) {
       replies[i].status = LeaseStatus::lost;
       continue;
     }
-    const TaskMessage& message = *runs[i].message;
+    const TaskMessage& message = *runs[i].run.message;
     std::size_t at = parts.size();
     while (at > 0 && parts[at - 1].queue != message.queue) --at;
     if (at == 0 || parts[at - 1].items.size() >= bound::items) {
@@ -594,7 +600,8 @@ std::vector<ExtendReply> extend(Store& store, std::span<const Run> runs, Duratio
     }
     parts[at - 1].items.push_back(i);
     calls[at - 1].args.push_back(message.id);
-    calls[at - 1].args.push_back(hex_of_token(runs[i].token));
+    calls[at - 1].args.push_back(hex_of_token(runs[i].run.token));
+    calls[at - 1].args.push_back(flag(runs[i].begun));
   }
 
   const std::vector<Reply> answers = store.run(calls);

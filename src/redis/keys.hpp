@@ -29,9 +29,10 @@ inline constexpr std::string_view pending_since = "pending_since";  ///< Unix ns
 inline constexpr std::string_view unique_key = "unique_key";        ///< full name of the lock's key
 inline constexpr std::string_view group = "group";                  ///< group name
 inline constexpr std::string_view result = "result";                ///< any bytes
-// ours; Go ignores and keeps them:
+// ours; Go ignores and keeps them. Readers match from the front and ignore further words, and what
+// rewrites a field keeps them, so that a later version can add some:
 inline constexpr std::string_view run =
-    "tmx_run";  ///< the fence: "<token> <lease score, Unix s> <taken, Unix µs>"
+    "tmx_run";  ///< the fence: "<token> <lease score, Unix s> <taken, Unix µs>[ <mark>]"
 inline constexpr std::string_view facts = "tmx_facts";    ///< see Facts in runs.hpp
 inline constexpr std::string_view cancel = "tmx_cancel";  ///< requested CancelMode, by name
 inline constexpr std::string_view wish =

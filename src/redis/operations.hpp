@@ -21,7 +21,7 @@ std::vector<EnqueueReply> enqueue(Store& store, std::vector<EnqueueRequest> batc
 
 ExchangeReply exchange(Store& store, const ExchangeRequest& request);
 
-std::vector<ExtendReply> extend(Store& store, std::span<const Run> runs, Duration lease);
+std::vector<ExtendReply> extend(Store& store, std::span<const ExtendRequest> runs, Duration lease);
 
 OpenReply open(Store& store, std::span<const std::string> queues);
 

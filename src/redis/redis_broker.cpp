@@ -56,7 +56,7 @@ ExchangeReply RedisBroker::exchange(const ExchangeRequest& request) {
   return redis::exchange(impl_->store(), request);
 }
 
-std::vector<ExtendReply> RedisBroker::extend(std::span<const Run> runs, Duration lease) {
+std::vector<ExtendReply> RedisBroker::extend(std::span<const ExtendRequest> runs, Duration lease) {
   return redis::extend(impl_->store(), runs, lease);
 }
 

@@ -92,15 +92,38 @@ std::optional<Time> taken_at(std::optional<std::string_view> run,
                              std::optional<std::string_view> score) noexcept {
   std::string_view left = run.value_or("");
   next_word(left);
-  return next_word(left) == score ? instant(left) : std::nullopt;
+  return next_word(left) == score ? instant(next_word(left)) : std::nullopt;
 }
 
+Progress progress_of(std::string_view mark) noexcept {
+  if (mark == "s") return Progress::not_begun;
+  if (mark == "a") return Progress::perhaps_begun;
+  return Progress::begun;
+}
+
+void RunReader::read_taken(std::string_view queue, std::uint64_t first, ReplyView list,
+                           std::uint64_t begun_below, std::vector<Run>& runs) {
+  read(queue, first, list, runs, [&](std::uint64_t number, int crashes) {
+    if (crashes > 0) return Progress::not_begun;
+    return number < begun_below ? Progress::begun : Progress::perhaps_begun;
+  });
+}
+
+void RunReader::read_lost(std::string_view queue, ReplyView list, ReplyView marks,
+                          std::vector<Run>& runs) {
+  read(queue, 0, list, runs, [&](std::uint64_t number, int) {
+    return progress_of(marks[static_cast<std::size_t>(number)].as_string());
+  });
+}
+
+template <typename ProgressOf>
 void RunReader::read(std::string_view queue, std::uint64_t first, ReplyView list,
-                     std::vector<Run>& runs) {
+                     std::vector<Run>& runs, ProgressOf progress) {
   constexpr std::size_t values = 3;
   for (std::size_t at = 0; at < list.size(); at += values) {
     const std::string_view id = list[at].as_string();
-    const std::uint64_t token = make_token(block_, first + at / values);
+    const std::uint64_t number = first + at / values;
+    const std::uint64_t token = make_token(block_, number);
     Decoded<WireMessage> decoded = decode_message(list[at + 1].as_string());
     std::string fault = decoded ? mismatch(decoded->message, queue, id) : decoded.error().text();
     if (!fault.empty()) {
@@ -115,6 +138,7 @@ void RunReader::read(std::string_view queue, std::uint64_t first, ReplyView list
     run.message = std::make_shared<const TaskMessage>(std::move(message));
     run.token = token;
     run.crashes = facts.crashes;
+    run.progress = progress(number, facts.crashes);
     run.foreign = pack_foreign(decoded->foreign);
     runs.push_back(std::move(run));
   }

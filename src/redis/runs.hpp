@@ -49,10 +49,15 @@ std::string to_text(const Facts& facts);
 /// known.
 Facts parse_facts(std::optional<std::string_view> text) noexcept;
 
-/// When a run was taken, of the hash field tmx_run: `<token> <lease score, Unix s> <taken, Unix µs>`.
-/// Nullopt unless that is of the present lease: Go leaves the field of an earlier run there.
+/// When a run was taken, of the hash field tmx_run: `<token> <lease score, Unix s> <taken, Unix µs>
+/// <mark>`, of which the last may be missing and more words may follow. Nullopt unless that is of the
+/// present lease: Go leaves the field of an earlier run there.
 std::optional<Time> taken_at(std::optional<std::string_view> run,
                              std::optional<std::string_view> score) noexcept;
+
+/// What the mark of tmx_run says: `a` that the run was taken ahead of the free workers, `s` that it is
+/// a suspect's and has not begun. No mark, and any other, says that it has begun.
+Progress progress_of(std::string_view mark) noexcept;
 
 /// Makes runs of what scripts hand out, and sets malformed ones aside. Not thread-safe; one a call.
 class RunReader {
@@ -60,15 +65,22 @@ class RunReader {
   /// `block`: see Store::token_block(); as was passed to the script.
   RunReader(Store& store, std::uint64_t block) : store_{store}, block_{block} {}
 
-  /// Appends to `runs` a list of them that a script returned, see acquire in scripts.cpp, of which the
-  /// first has the number `first`.
-  void read(std::string_view queue, std::uint64_t first, ReplyView list, std::vector<Run>& runs);
+  /// Appends to `runs` a list of them that acquire returned, see scripts.cpp, of which the first has
+  /// the number `first`. A worker was free for those of numbers below `begun_below`.
+  void read_taken(std::string_view queue, std::uint64_t first, ReplyView list,
+                  std::uint64_t begun_below, std::vector<Run>& runs);
+
+  /// The same of a list of lost runs, and their marks, that upkeep returned.
+  void read_lost(std::string_view queue, ReplyView list, ReplyView marks, std::vector<Run>& runs);
 
   /// Archives the malformed ones, if any, in a round trip of its own; returns how many there were.
   /// Logs a failure: their leases will end, and upkeep comes upon them again.
   std::size_t set_aside();
 
  private:
+  template <typename ProgressOf>
+  void read(std::string_view queue, std::uint64_t first, ReplyView list, std::vector<Run>& runs,
+            ProgressOf progress);
   void keep_malformed(std::string_view queue, std::string_view id, std::uint64_t token,
                       const std::string& reason);
 

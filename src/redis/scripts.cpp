@@ -71,14 +71,29 @@ local function due_of(score)
 end
 )lua";
 
-// holds_run(run, token, score): whether what tmx_run says, 16 hex digits of a token, a score and when
-// the run was taken, is of the caller's token and the present score of the lease.
+// What tmx_run says: 16 hex digits of a token, the score of the lease, when the run was taken, and how
+// far it has come (see progress_of in runs.hpp); later versions may add words, which are kept.
+// holds_run(run, token, score): whether that is of the caller's token and the present score of the
+// lease. words_after(run, score): the words after the score; nil if it is of another lease.
 constexpr std::string_view fence = R"lua(
 local find, last_score, between = string.find, nil, nil
 
 local function holds_run(run, token, score)
   if score ~= last_score then last_score, between = score, ' ' .. score .. ' ' end -- most are the same
   return run and #token == 16 and find(run, token, 1, true) == 1 and find(run, between, 17, true) == 17
+end
+
+local function words_after(run, score)
+  if run and find(run, ' ' .. score .. ' ', 17, true) == 17 then return string.sub(run, 19 + #score) end
+end
+)lua";
+
+// crashes_of(facts): the crashes in a row that tmx_facts tell of. Most facts are one word of 16
+// characters, which says that there are none.
+constexpr std::string_view crashes_of = R"lua(
+local function crashes_of(facts)
+  if not facts or #facts == 16 then return 0 end
+  return tonumber(string.match(facts, '^%d+ %d+ (%d+)') or '0')
 end
 )lua";
 
@@ -222,7 +237,7 @@ end
 )lua";
 
 // forward(P, limit) moves what is due of scheduled and then of retry, `limit` tasks at most,
-// earliest first, to pending (or back to the group). An entry of tmx:due counts iff, rounded up to
+// earliest first, to pending (or back to the group): last in line, or first if its workers were lost. An entry of tmx:due counts iff, rounded up to
 // a second, it is the public score; one that is due and does not count is removed. Returns how many
 // tasks were moved, how many ids without task were removed, when the next one is due (or nil), and
 // whether that has passed, since the limit was reached.
@@ -291,8 +306,7 @@ local function due_tasks(P, limit)
 end
 
 -- The group that a task waited to join, if it can.
-local function group_of(P, key)
-  local group = redis.call('HGET', key, 'group')
+local function group_of(P, group)
   if group and group ~= '' and read('ZCARD', P .. 'g:' .. group) then return group end
 end
 
@@ -309,7 +323,8 @@ local function forward(P, limit)
     ids[#ids + 1] = id
     unmatched[#unmatched + 1] = id
     if read('HEXISTS', key, 'msg') == 1 then
-      here[#here + 1] = {id, key, group_of(P, key)}
+      local task = redis.call('HMGET', key, 'group', 'tmx_facts')
+      here[#here + 1] = {id, key, group_of(P, task[1]), crashes_of(task[2]) > 0}
     else
       leftovers[#leftovers + 1] = key
     end
@@ -317,6 +332,7 @@ local function forward(P, limit)
   many('ZREM', P .. 'scheduled', from.scheduled)
   many('ZREM', P .. 'retry', from.retry)
   many('ZREM', P .. 'tmx:due', unmatched)
+  local suspects = {}
   for _, task in ipairs(here) do
     local id, key, group = task[1], task[2], task[3]
     if group then
@@ -324,11 +340,13 @@ local function forward(P, limit)
       if groups_are_listed then redis.call('SADD', P .. 'groups', group) end
       redis.call('HSET', key, 'state', 'aggregating')
     else
-      pending[#pending + 1] = id
+      local line = task[4] and suspects or pending
+      line[#line + 1] = id
       redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
     end
   end
   many('LPUSH', P .. 'pending', pending)
+  many('RPUSH', P .. 'pending', suspects)
   remove_leftovers(leftovers)
   due = next_due(P)
   return #here, #leftovers, due, due ~= nil and due <= now
@@ -502,11 +520,12 @@ local token, free, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local taken, first_number = 0, tonumber(ARGV[9])
 local call, format = redis.call, string.format
 
--- Whether the task may not be taken ahead of a free worker: a crash would end it before its only attempt. Facts of
--- 16 characters say that it may. Else max retry does; fields are written in ascending order, and where they are not,
--- the task waits.
+-- Whether the task may not be taken ahead of a free worker: a crash would end it before its only attempt, or it may
+-- be what workers were lost by. Facts of 16 characters say that it may. Else max retry does; fields are written in
+-- ascending order, and where they are not, the task waits.
 local function must_wait(message, facts)
   if facts and #facts == 16 then return false end
+  if crashes_of(facts) > 0 then return true end
   local at, tag, value, retries = 1, nil, nil, 0
   while at <= #message do
     tag, value, at = field_at(message, at)
@@ -516,8 +535,9 @@ local function must_wait(message, facts)
   return retries == 0 or retries >= 2147483648
 end
 
--- Puts the tasks of `ids` under the lease of the caller's runs from number `taken` on.
-local function lease(P, ids, wishes)
+-- Puts the tasks of `ids` under the lease of the caller's runs from number `taken` on; those of `suspects` (nil for
+-- none), by id, are marked as not begun, and those beyond the free workers as taken ahead.
+local function lease(P, ids, suspects, wishes)
   local T, fence_end, leases = P .. 't:', ' ' .. lease_end .. ' ' .. now_text, {}
   for n = 1, #ids do
     leases[2 * n - 1] = lease_end
@@ -527,7 +547,13 @@ local function lease(P, ids, wishes)
   many('ZADD', P .. 'lease', leases)
   for n = 1, #ids do
     local key = T .. ids[n]
-    call('HSET', key, 'state', 'active', 'tmx_run', token .. format('%04x', first_number + taken) .. fence_end)
+    local run = token .. format('%04x', first_number + taken) .. fence_end
+    if taken >= free then
+      run = run .. ' a'
+    elseif suspects and suspects[ids[n]] then
+      run = run .. ' s'
+    end
+    call('HSET', key, 'state', 'active', 'tmx_run', run)
     -- A wish to cancel an earlier run, of a Go worker's perhaps, is not one to cancel this, unless that was
     -- given back before it was begun.
     if call('HDEL', key, 'pending_since', 'tmx_cancel') > 1 then
@@ -558,7 +584,7 @@ local function take(queue, count)
     call('LLEN', P .. 'active')
     call('ZCARD', P .. 'lease')
     -- The tasks that are taken move to the front of what was found.
-    local ids, number, dangling, popped = {}, 0, {}, 0
+    local ids, number, dangling, popped, suspects = {}, 0, {}, 0, nil
     for i = 1, size, 3 do
       local id, message, facts = found[i], found[i + 1], found[i + 2]
       if message and #message > longest then longest = #message end
@@ -578,6 +604,10 @@ local function take(queue, count)
         end
         number = number + 1
         ids[number] = id
+        if facts and #facts ~= 16 and crashes_of(facts) > 0 then
+          suspects = suspects or {}
+          suspects[id] = true
+        end
       end
       seen[id] = true
       popped = popped + 1
@@ -586,7 +616,7 @@ local function take(queue, count)
       for i = size, 3 * number + 1, -1 do found[i] = nil end
       local first, last = taken, #queue.runs
       call('RPOP', P .. 'pending', popped)
-      lease(P, ids, queue.wishes)
+      lease(P, ids, suspects, queue.wishes)
       -- Only now are they the caller's: a server that takes no writes stops this before.
       queue.runs[last + 1], queue.runs[last + 2] = first_number + first, found
       for _, id in ipairs(dangling) do queue.dangling[#queue.dangling + 1] = id end
@@ -705,16 +735,18 @@ return reply
 // KEYS: the queue's. ARGV: now, then for each run one of
 //     d id token                               deletes it; counts as processed
 //     c id token head tail retention facts     keeps it as completed, so many seconds
-//     r id token head tail delay failed facts  to retry; failed is 0 or 1
+//     r id token head tail delay failed facts  to retry; failed is 0 or 1; a delay of 0 is last in
+//                                              line, one of -1 first
 //     a id token head tail facts               archives it
 //     s id token delay facts                   schedules it again
-//     q id token                               back to pending, first in line
+//     q id token facts                         back to pending, first in line
 // each of which `= result` and `! lock` may precede, in this order. Head and tail are the message
-// round its time in seconds; facts are '' if they stay as they are.
+// round its time in seconds; facts are '' if they stay as they are, and else take the place of the
+// first three words.
 // Returns {1 or 0 (it was not the caller's) for each run, error of the counters or '', now}.
 constexpr std::string_view settle = R"lua(
 local call = redis.call
-local width = {d = 3, c = 7, r = 8, a = 6, s = 5, q = 3}
+local width = {d = 3, c = 7, r = 8, a = 6, s = 5, q = 4}
 local goal = {c = 'completed', r = 'retry', a = 'archived', s = 'scheduled'}
 local starts, ids, number, results, locks = {}, {}, 0, {}, {}
 do
@@ -837,7 +869,7 @@ for n = 1, number do
           wait_in('retry', id, delay)
         else
           state = 'pending'
-          call('LPUSH', P .. 'pending', id)
+          call(delay < 0 and 'RPUSH' or 'LPUSH', P .. 'pending', id)
         end
         if ARGV[at + 6] == '1' then
           processed = processed + 1
@@ -852,7 +884,7 @@ for n = 1, number do
         state, facts = 'scheduled', ARGV[at + 4]
         wait_in('scheduled', id, tonumber(ARGV[at + 3]))
       else
-        state = 'pending'
+        state, facts = 'pending', ARGV[at + 3]
         call('RPUSH', P .. 'pending', id)
       end
       local fields = {'state', state}
@@ -870,7 +902,7 @@ for n = 1, number do
       end
       if facts ~= '' then
         fields[#fields + 1] = 'tmx_facts'
-        fields[#fields + 1] = facts
+        fields[#fields + 1] = facts .. (string.match(call('HGET', key, 'tmx_facts') or '', '^%d+ %d+ %d+(.*)$') or '')
       end
       call('HSET', key, unpack(fields))
       if action == 'q' then
@@ -892,23 +924,27 @@ return {replies, fault, now}
 )lua";
 
 // Extends leases of one queue.
-// KEYS: the queue's. ARGV: now, length of the lease, then id and token of each run.
+// KEYS: the queue's. ARGV: now, length of the lease, then id, token, and whether it has begun (0 or 1)
+// of each run.
 // Returns for each: 0 it is not the caller's; 1 it is extended; or the mode in which an operator
 // asked to cancel it, extended too.
 constexpr std::string_view extend = R"lua(
 local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
 local ids, leases, replies, fences = {}, {}, {}, {}
-for at = 4, #ARGV, 2 do ids[#ids + 1] = ARGV[at] end
+for at = 4, #ARGV, 3 do ids[#ids + 1] = ARGV[at] end
 local scores = redis.call('ZMSCORE', P .. 'lease', unpack(ids))
 for n, id in ipairs(ids) do
-  local token = ARGV[3 + 2 * n]
+  local token, begun = ARGV[2 + 3 * n], ARGV[3 + 3 * n] == '1'
   local task = read('HMGET', T .. id, 'tmx_run', 'tmx_cancel') or {}
   if scores[n] and holds_run(task[1], token, scores[n]) then
     replies[n] = task[2] or 1
-    if scores[n] ~= lease_end then
+    local words = words_after(task[1], scores[n])
+    local mark = begun and string.match(words, '^%d* [as]%f[%s%z]')
+    if mark then words = string.gsub(words, '^(%d*) [as]', '%1 b') end
+    if mark or scores[n] ~= lease_end then
       leases[#leases + 1] = lease_end
       leases[#leases + 1] = id
-      fences[id] = token .. ' ' .. lease_end .. ' ' .. string.match(task[1], '%d*$')
+      fences[id] = token .. ' ' .. lease_end .. ' ' .. words
     end
   else
     replies[n] = 0
@@ -953,7 +989,8 @@ return replies
 // for each queue the first 12 hex digits of its tokens and the ranks at which to go on checking
 // tmx:due and active, then the tokens of runs that are the caller's own. Returns now and, for each queue as far as the call came, at least one,
 // {forwarded, expired, repaired, next due time or nil, whether there is more to do, a list of
-// lost runs as acquire's, numbered from 0, next rank in tmx:due, in active, errors of roles}.
+// lost runs as acquire's, numbered from 0, next rank in tmx:due, in active, errors of roles, for
+// each of the lost runs how far it had come (see progress_of in runs.hpp)}.
 constexpr std::string_view upkeep = R"lua(
 local limit, bytes, effort = tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local lease_end = text(seconds_up(now + tonumber(ARGV[4])))
@@ -962,7 +999,7 @@ local own = {}
 for n = 8 + 3 * #KEYS, #ARGV do own[ARGV[n]] = true end
 local P, T, block, due_rank, active_rank
 local forwarded, expired, repaired, more, due
-local lost, lost_count, errors
+local lost, lost_count, marks, errors
 
 local function expire_completed()
   local ids = redis.call('ZRANGEBYSCORE', P .. 'completed', '-inf', now_s, 'LIMIT', 0, limit)
@@ -1003,13 +1040,15 @@ local function forget(id)
   repaired = repaired + 1
 end
 
--- `taken` is when the lost run was, if that is known.
-local function take_over(id, task, taken)
+-- `words` are those of tmx_run after the score, if they are of the lost run.
+local function take_over(id, task, words)
   bytes = bytes - #task[1]
   redis.call('ZREM', P .. 'lease', id)
   redis.call('ZADD', P .. 'lease', lease_end, id)
-  local run = block .. string.format('%04x', lost_count) .. ' ' .. lease_end .. ' ' .. (taken or now_text)
+  if not words or words == '' then words = now_text end
+  local run = block .. string.format('%04x', lost_count) .. ' ' .. lease_end .. ' ' .. words
   redis.call('HSET', T .. id, 'tmx_run', run)
+  marks[#marks + 1] = string.match(words, '^%d* (%S+)') or ''
   for _, value in ipairs({id, task[1], task[2]}) do lost[#lost + 1] = value end
   lost_count = lost_count + 1
   any_lost = true
@@ -1039,11 +1078,10 @@ local function recover()
   effort = effort - #found / 2
   for i = 1, #found, 2 do
     local id, score = found[i], found[i + 1]
-    local score_then, taken = string.match(read('HGET', T .. id, 'tmx_run') or '', ' (%d+) (%d+)$')
-    local ours = score_then == score
+    local words = words_after(read('HGET', T .. id, 'tmx_run'), score)
     if read('HEXISTS', T .. id, 'msg') ~= 1 then
       forget(id)
-    elseif ours or tonumber(score) <= now_s - 30 then
+    elseif words or tonumber(score) <= now_s - 30 then
       local task = task_of(id)
       if task[3] ~= 'active' then
         redis.call('LREM', P .. 'active', -1, id)
@@ -1052,7 +1090,7 @@ local function recover()
       elseif is_own(id, score) then
         -- Nothing is to be done.
       elseif room_for(task[1]) then
-        take_over(id, task, ours and taken)
+        take_over(id, task, words)
       else
         return
       end
@@ -1133,7 +1171,7 @@ local function step(n)
   T = P .. 't:'
   block, due_rank, active_rank = ARGV[5 + 3 * n], tonumber(ARGV[6 + 3 * n]), tonumber(ARGV[7 + 3 * n])
   forwarded, expired, repaired, more, due = 0, 0, 0, false, nil
-  lost, lost_count, errors = {}, 0, {}
+  lost, lost_count, marks, errors = {}, 0, {}, {}
   local paused = redis.call('EXISTS', P .. 'paused') == 1
   role(expire_completed)
   role(expire_ids)
@@ -1152,7 +1190,7 @@ local function step(n)
   end)
   if paused then due = nil end
   return {forwarded, expired, repaired, due or false, more and 1 or 0, lost, due_rank,
-      active_rank, errors}
+      active_rank, errors, marks}
 end
 
 local replies = {now}
@@ -1393,8 +1431,8 @@ local function act(id, action, lock)
     redis.call('LPUSH', P .. 'pending', id)
     redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
     local facts = redis.call('HGET', key, 'tmx_facts')
-    if facts and string.find(facts, ' [1-9]%d*$') then
-      redis.call('HSET', key, 'tmx_facts', (string.gsub(facts, '%d+$', '0')))
+    if crashes_of(facts) > 0 then
+      redis.call('HSET', key, 'tmx_facts', (string.gsub(facts, '^(%d+ %d+) %d+', '%1 0')))
     end
   elseif action == 'archive' then
     redis.call('ZADD', P .. 'archived', now_s, id)
@@ -1624,12 +1662,14 @@ Scripts::Scripts()
     : enqueue{"enqueue", join({one_queue, clock, read, many, due_life, redis::enqueue})},
       give_back{"give_back", join({clock, read, many, redis::give_up_run, redis::give_back})},
       acquire{"acquire",
-              join({clock, read, due_of, many, redis::tail, protobuf, forward, redis::acquire})},
+              join({clock, read, due_of, crashes_of, many, redis::tail, protobuf, forward,
+                    redis::acquire})},
       settle{"settle", join({one_queue, clock, read, fence, give_up_run, many, due_life, redis::tail,
                              splice, statistics, locks, redis::settle})},
       extend{"extend", join({one_queue, clock, read, fence, many, redis::extend})},
       quarantine{"quarantine", join({one_queue, clock, read, fence, splice, redis::quarantine})},
-      upkeep{"upkeep", join({clock, read, due_of, many, due_life, forward, redis::upkeep})},
+      upkeep{"upkeep", join({clock, read, fence, due_of, crashes_of, many, due_life, forward,
+                             redis::upkeep})},
       look{"look", join({clock, due_of, redis::look})},
       try_rights{"try_rights", std::string{redis::try_rights}},
       heartbeat{"heartbeat", join({clock, server_record, redis::heartbeat})},
@@ -1640,15 +1680,18 @@ Scripts::Scripts()
       group_sizes{"group_sizes", join({one_queue, clock, read, redis::group_sizes})},
       list{"list", join({one_queue, clock, read, describe, redis::list})},
       find{"find", join({one_queue, clock, read, describe, redis::find})},
-      act{"act", join({one_queue, clock, read, many, protobuf, locks, act_on, redis::act})},
+      act{"act",
+          join({one_queue, clock, read, many, protobuf, locks, crashes_of, act_on, redis::act})},
       act_all{"act_all",
-              join({one_queue, clock, read, many, protobuf, locks, act_on, redis::act_all})},
-      trim{"trim", join({one_queue, clock, read, many, protobuf, locks, act_on, redis::trim})},
+              join({one_queue, clock, read, many, protobuf, locks, crashes_of, act_on,
+                    redis::act_all})},
+      trim{"trim",
+           join({one_queue, clock, read, many, protobuf, locks, crashes_of, act_on, redis::trim})},
       update_message{"update_message", join({one_queue, clock, read, redis::update_message})},
       pause{"pause", join({one_queue, clock, redis::pause})},
       cancel{"cancel", join({one_queue, clock, read, fence, redis::cancel})},
       empty_queue{"empty_queue", join({one_queue, clock, read, statistics, many, protobuf, locks,
-                                       act_on, redis::empty_queue})} {}
+                                       crashes_of, act_on, redis::empty_queue})} {}
 
 std::vector<const Script*> Scripts::all() const {
   return {&enqueue, &give_back, &acquire, &settle, &extend, &quarantine, &upkeep, &look,

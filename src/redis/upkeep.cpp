@@ -65,7 +65,7 @@ void note_faults(Store& store, const std::string& subject, const std::string& qu
 // A queue's part of a script's reply.
 void read_queue(Store& store, const std::string& subject, const std::string& queue,
                 std::uint64_t block, ReplyView answer, UpkeepReply& reply) {
-  answer.expect_array(9);
+  answer.expect_array(10);
   reply.forwarded += static_cast<std::size_t>(answer[0].as_integer());
   reply.expired += static_cast<std::size_t>(answer[1].as_integer());
   reply.repaired += static_cast<std::size_t>(answer[2].as_integer());
@@ -75,7 +75,7 @@ void read_queue(Store& store, const std::string& subject, const std::string& que
   reply.more = reply.more || answer[4].as_integer() != 0;
   note_faults(store, subject, queue, answer[8]);
   RunReader reader{store, block};
-  reader.read(queue, 0, answer[5], reply.lost);
+  reader.read_lost(queue, answer[5], answer[9], reply.lost);
   reply.repaired += reader.set_aside();
 }
 
@@ -121,7 +121,7 @@ std::size_t Upkeep::read(Store& store, const Part& part, const Reply& answer, Up
     const std::string& queue = part.queues[i];
     const auto subject = "upkeep of queue \"" + printable(queue) + "\"";
     const ReplyView of_queue = answer[i + 1];
-    of_queue.expect_array(9);
+    of_queue.expect_array(10);
     set_ranks(queue, {.due = of_queue[6].as_integer(), .active = of_queue[7].as_integer()});
     read_queue(store, subject, queue, part.blocks[i], of_queue, reply);
   }

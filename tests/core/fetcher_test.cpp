@@ -570,3 +570,171 @@ TEST_CASE("closing gives back what waits, in its order", "[fetcher]") {
   CHECK(ids(f.memory, TaskState::pending) == std::vector<std::string>{"t1", "t2", "t3", "t4"});
   CHECK(f.registry.size() == 0);
 }
+
+namespace {
+
+/// A task whose last `crashes` workers were lost is next in line.
+void enqueue_suspect(Broker& broker, const std::string& id, int crashes, int max_retry = 25) {
+  TaskMessage suspect = message(id);
+  suspect.max_retry = max_retry;
+  enqueue(broker, suspect);
+  const QueueQuota all[] = {{"default", 100}};
+  for (int i = 0; i < crashes; ++i) {
+    std::vector<Settlement> back;
+    for (const Run& run : broker.exchange({.quotas = all}).runs) {
+      back.push_back(run.message->id == id ? crashed(run) : requeued(run));
+    }
+    settle(broker, back);
+  }
+}
+
+struct WithSuspects : Fetching {
+  using RunPtr = std::shared_ptr<detail::RunState>;
+  using Fetching::Fetching;
+
+  /// As a worker would.
+  RunPtr begin_next() {
+    RunPtr run = pool->ready().pop();
+    Engine::begin(*run);
+    return run;
+  }
+  void end(const RunPtr& run) {
+    run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
+    pool->ready().done();
+    settler.finish(run, Outcome::success(), 0.0);
+  }
+  Progress progress(const std::string& id) {
+    clock->advance(1h);
+    return progress_of(test::upkeep(memory).lost, id).value();
+  }
+};
+
+}  // namespace
+
+TEST_CASE("the begin of a suspect is recorded before a worker has it", "[fetcher][suspects]") {
+  WithSuspects f{4};
+  enqueue_suspect(f.broker, "suspect", 1);
+  enqueue(f.broker, message("t1"));
+  f.settle_down();
+  CHECK(f.broker.calls(Operation::extend) == 1);
+  CHECK(f.ready() == 2);
+  CHECK(f.progress("suspect") == Progress::begun);
+}
+
+TEST_CASE("without suspects nothing is recorded", "[fetcher][suspects]") {
+  WithSuspects f{4};
+  f.broker.enqueue(many("t", 4));
+  f.settle_down();
+  CHECK(f.ready() == 4);
+  CHECK(f.broker.calls(Operation::extend) == 0);
+}
+
+TEST_CASE("a suspect whose begin is not recorded goes back, and is tried again in a moment",
+          "[fetcher][suspects]") {
+  WithSuspects f{4};
+  enqueue_suspect(f.broker, "suspect", 1);
+  f.broker.fail(Operation::extend, 1);
+  CHECK(f.settle_down() > f.clock->steady_now());
+  CHECK(f.ready() == 0);
+  CHECK(f.state("suspect") == TaskState::pending);
+  CHECK(f.registry.size() == 0);
+  f.clock->advance(2s);
+  f.settle_down();
+  CHECK(f.ready() == 1);
+}
+
+TEST_CASE("a suspect on its last chance runs alone", "[fetcher][suspects]") {
+  WithSuspects f{4};
+  enqueue(f.broker, message("long"));
+  f.settle_down();
+  const auto busy = f.begin_next();
+  enqueue_suspect(f.broker, "last1", 2);
+  enqueue_suspect(f.broker, "last2", 1, 1);
+  enqueue(f.broker, message("t1"));
+  f.fetcher.hint();
+  f.settle_down();
+  // One is kept, the other goes back; what was taken together with them begins first.
+  CHECK(f.state("last1") == TaskState::pending);
+  CHECK(f.state("last2") == TaskState::active);
+  CHECK(f.ready() == 1);
+  const auto beside = f.begin_next();
+  CHECK(beside->message().id == "t1");
+  CHECK(f.broker.calls(Operation::extend) == 0);
+
+  enqueue(f.broker, message("t2"));
+  f.settle_down();
+  CHECK(f.state("t2") == TaskState::pending);
+  f.end(busy);
+  f.settle_down();
+  CHECK(f.ready() == 0);
+  f.end(beside);
+  f.settle_down();
+  REQUIRE(f.ready() == 1);
+  CHECK(f.broker.calls(Operation::extend) == 1);
+  const auto alone = f.begin_next();
+  CHECK(alone->message().id == "last2");
+  f.clock->advance(1s);
+  f.settle_down();
+  CHECK(f.state("last1") == TaskState::pending);
+  CHECK(f.state("t2") == TaskState::pending);
+
+  // Then it goes on: with the next of them.
+  f.end(alone);
+  f.settle_down();
+  CHECK(f.state("last2") == std::nullopt);
+  CHECK(f.state("last1") == TaskState::active);
+  CHECK(f.ready() == 1);
+  f.end(f.begin_next());
+  f.settle_down();
+  f.end(f.begin_next());
+  f.settle_down();
+  CHECK(f.memory.queue_info("default").size() == 0);
+}
+
+TEST_CASE("a suspect that waits to run alone can be cancelled, lost, and given back",
+          "[fetcher][suspects]") {
+  WithSuspects f{4};
+  enqueue(f.broker, message("long"));
+  f.settle_down();
+  const auto busy = f.begin_next();
+  enqueue_suspect(f.broker, "last", 2);
+  f.fetcher.hint();
+  f.settle_down();
+  REQUIRE(f.state("last") == TaskState::active);
+  detail::LeaseKeeper keeper{{f.broker, f.registry, f.settler, f.health, f.logger, f.clock, [] {}},
+                             10s};
+
+  SECTION("cancelled") {
+    f.memory.cancel("default", "last", CancelMode::drop);
+    keeper.cancel("last");
+    keeper.run_once();
+    f.settle_down();
+    CHECK(f.state("last") == std::nullopt);
+  }
+  SECTION("lost") {
+    f.clock->advance(12s);
+    REQUIRE(progress_of(upkeep(f.memory).lost, "last") == Progress::not_begun);
+    keeper.run_once();
+    f.settle_down();
+  }
+  SECTION("lost, which is found when it may begin") {
+    f.clock->advance(12s);
+    upkeep(f.memory);
+    f.end(busy);
+    f.settle_down();
+    CHECK(f.ready() == 0);
+  }
+  SECTION("given back") {
+    f.fetcher.close();
+    f.settle_down();
+    CHECK(f.state("last") == TaskState::pending);
+    CHECK(f.memory.find("default", "last")->crashes == 2);
+    return;
+  }
+  // It goes on.
+  enqueue(f.broker, message("t1"));
+  f.fetcher.hint();
+  f.clock->advance(1s);
+  f.settle_down();
+  CHECK(f.ready() == 1);
+}

@@ -79,7 +79,7 @@ class HookedView final : public Broker, public QueueView {
 
   std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest>) override { refuse(); }
   ExchangeReply exchange(const ExchangeRequest&) override { refuse(); }
-  std::vector<ExtendReply> extend(std::span<const Run>, Duration) override { refuse(); }
+  std::vector<ExtendReply> extend(std::span<const ExtendRequest>, Duration) override { refuse(); }
   std::unique_ptr<Watch> watch(std::vector<std::string>,
                                std::function<void(const Hint&)>) override {
     refuse();

@@ -145,23 +145,57 @@ TEST_CASE("error texts are made valid UTF-8 and bounded", "[judge]") {
         Limits::error_text_bytes);
 }
 
-TEST_CASE("a lost worker costs a retry; a task that loses worker after worker is set aside",
-          "[judge]") {
-  const JudgeRules rules{one_minute, everything_counts, 0.0, 3};
-  const Verdict first = judge_lost(message(0, 25), 0, rules);
-  CHECK(first.action == SettleAction::retry);
-  CHECK(first.delay == Duration{0});
-  CHECK(first.failure);
-  CHECK(first.crash);
+namespace {
 
-  const Verdict second = judge_lost(message(1, 25), 1, rules);
-  CHECK(second.action == SettleAction::retry);
-  CHECK(second.delay == 1min);
+Run lost(Progress progress, int crashes, int retried = 0, int max_retry = 25) {
+  return {.message = std::make_shared<TaskMessage>(message(retried, max_retry)),
+          .crashes = crashes,
+          .progress = progress};
+}
 
-  const Verdict third = judge_lost(message(2, 25), 2, rules);
-  CHECK(third.action == SettleAction::archive);
-  CHECK(third.error == "worker lost 3 times in a row");
+}  // namespace
 
-  CHECK(judge_lost(message(5, 5), 0, rules).action == SettleAction::archive);
-  CHECK(judge_lost(message(5, 5), 0, rules).error == "worker lost");
+TEST_CASE("a lost worker costs those a retry that had begun, and those alone", "[judge]") {
+  struct Case {
+    Run run;
+    bool several;
+    SettleAction action;
+    Duration delay;
+    bool crash;
+    const char* error;
+  };
+  static constexpr auto begun = Progress::begun;
+  static constexpr auto perhaps = Progress::perhaps_begun;
+  static constexpr auto unbegun = Progress::not_begun;
+  static constexpr Duration half = spread_of_lost / 2 + 1us;
+  const Case c = GENERATE(values<Case>({
+      {lost(begun, 0), false, SettleAction::retry, 0us, true, "worker lost"},
+      {lost(begun, 1), false, SettleAction::retry, 1min, true, "worker lost"},
+      {lost(begun, 2), false, SettleAction::archive, 0us, true, "worker lost 3 times in a row"},
+      {lost(begun, 7), false, SettleAction::archive, 0us, true, "worker lost 8 times in a row"},
+      {lost(begun, 0, 5, 5), false, SettleAction::archive, 0us, true, "worker lost"},
+      {lost(begun, 0, 0, 0), true, SettleAction::archive, 0us, true, "worker lost"},
+      {lost(begun, 0), true, SettleAction::retry, half, true, "worker lost"},
+      {lost(begun, 1), true, SettleAction::retry, 1min + half, true, "worker lost"},
+      {lost(perhaps, 0), false, SettleAction::requeue, 0us, true, "worker lost"},
+      {lost(perhaps, 0, 5, 5), false, SettleAction::requeue, 0us, true, "worker lost"},
+      {lost(perhaps, 0), true, SettleAction::snooze, half, true, "worker lost"},
+      {lost(unbegun, 1), false, SettleAction::requeue, 0us, false, "worker lost"},
+      {lost(unbegun, 2, 25), false, SettleAction::requeue, 0us, false, "worker lost"},
+      {lost(unbegun, 2, 25), true, SettleAction::snooze, half, false, "worker lost"},
+  }));
+  const Verdict verdict = judge_lost(c.run, c.several, {one_minute, everything_counts, 0.5, 3});
+  CHECK(verdict.action == c.action);
+  CHECK(verdict.delay == c.delay);
+  CHECK(verdict.crash == c.crash);
+  CHECK(verdict.keep_crashes == !c.crash);
+  CHECK(verdict.error == c.error);
+}
+
+TEST_CASE("a suspect that the next crash would archive has to run alone", "[judge]") {
+  CHECK_FALSE(must_run_alone(lost(Progress::begun, 0, 25, 25), 3));
+  CHECK_FALSE(must_run_alone(lost(Progress::not_begun, 1), 3));
+  CHECK(must_run_alone(lost(Progress::not_begun, 2), 3));
+  CHECK(must_run_alone(lost(Progress::not_begun, 1), 2));
+  CHECK(must_run_alone(lost(Progress::not_begun, 1, 1, 1), 3));
 }

@@ -36,13 +36,13 @@ struct Keeping : Engine {
 /// Does not answer for the leases of some tasks.
 struct Silent : PassOn {
   using PassOn::PassOn;
-  std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) override {
+  std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) override {
     std::vector<ExtendReply> replies;
-    for (const Run& run : runs) {
-      asked.push_back(run.message->id);
-      replies.push_back(about.contains(run.message->id)
-                            ? ExtendReply{.status = LeaseStatus::unknown}
-                            : PassOn::extend(std::span{&run, 1}, lease).at(0));
+    for (const ExtendRequest& request : runs) {
+      const std::string& id = request.run.message->id;
+      asked.push_back(id);
+      replies.push_back(about.contains(id) ? ExtendReply{.status = LeaseStatus::unknown}
+                                           : PassOn::extend(std::span{&request, 1}, lease).at(0));
     }
     return replies;
   }

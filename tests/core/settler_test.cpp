@@ -93,7 +93,7 @@ TEST_CASE("a lost run is judged by its crashes, and needs no registered run", "[
   e.clock->advance(12s);
   UpkeepReply reply = upkeep(e.broker);
   REQUIRE(reply.lost.size() == 1);
-  e.settler.settle_lost(reply.lost[0], 0.0, e.clock->steady_now() + 10s);
+  e.settler.settle_lost(reply.lost[0], false, 0.0, e.clock->steady_now() + 10s);
   e.carry_out();
   CHECK(e.state("t1") == TaskState::pending);
   CHECK(e.memory.find("default", "t1")->retried == 1);
@@ -171,7 +171,7 @@ TEST_CASE("a lost run whose settlement was recorded is counted once its repetiti
   e.clock->advance(12s);
   UpkeepReply reply = upkeep(e.broker);
   REQUIRE(reply.lost.size() == 1);
-  e.settler.settle_lost(reply.lost[0], 0.0, e.clock->steady_now() + 10s);
+  e.settler.settle_lost(reply.lost[0], false, 0.0, e.clock->steady_now() + 10s);
   e.broker.lose_reply(Engine::Operation::exchange, 1);
   CHECK_THROWS(e.carry_out());
   CHECK(e.carry_out() == std::vector{SettleStatus::stale});

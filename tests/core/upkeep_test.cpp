@@ -1,6 +1,7 @@
 #include "taskmux/detail/upkeep.hpp"
 
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -63,6 +64,30 @@ TEST_CASE("upkeep forwards, recovers and expires, every two seconds", "[upkeep]"
   k.carry_out();
   CHECK(k.state("lost") == TaskState::pending);
   CHECK(k.memory.find("default", "lost")->last_error == "worker lost");
+}
+
+TEST_CASE("tasks that were lost together come back apart, and those taken ahead use no retry",
+          "[upkeep]") {
+  Keeping k;
+  k.broker.enqueue(many("t", 20));
+  const QueueQuota quotas[] = {{"default", 20}};
+  k.broker.exchange({.quotas = quotas, .free_workers = 5});
+  k.pass(13s);
+  k.carry_out();
+  CHECK(ids(k.memory, TaskState::retry).size() == 5);
+  CHECK(ids(k.memory, TaskState::scheduled).size() == 15);
+  std::set<Time> due;
+  for (const TaskState state : {TaskState::retry, TaskState::scheduled}) {
+    for (const TaskInfo& info : k.memory.list("default", state, {})) {
+      CHECK(info.crashes == 1);
+      CHECK(info.retried == (state == TaskState::retry ? 1 : 0));
+      CHECK(*info.next_process_at > k.clock->now());
+      CHECK(*info.next_process_at <= k.clock->now() + 5s + 1us);
+      due.insert(*info.next_process_at);
+    }
+  }
+  CHECK(due.size() > 15);
+  CHECK(k.settler.counts().recovered == 20);
 }
 
 TEST_CASE("the heartbeat keeps the server listed", "[upkeep]") {

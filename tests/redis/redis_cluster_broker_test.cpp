@@ -74,7 +74,7 @@ TEST_CASE("a broker works on a cluster", "[redis][cluster]") {
   std::set<std::uint64_t> tokens;
   for (const Run& run : reply.runs) tokens.insert(run.token);
   CHECK(tokens.size() == t.queues.size());
-  for (const ExtendReply& extended : t.broker.extend(reply.runs, 20s)) {
+  for (const ExtendReply& extended : extend_all(t.broker, reply.runs, 20s)) {
     CHECK(extended.status == LeaseStatus::ok);
   }
   t.view.cancel("a", "t1", CancelMode::archive);
@@ -335,7 +335,7 @@ TEST_CASE("while a slot is on its way, nothing of a queue is lost", "[redis][clu
   const QueueQuota quotas[] = {{t.queue, 2}};
   for (int round = 0; round < 2; ++round) {
     attempt([&] {
-      for (const ExtendReply& reply : broker.extend(runs, 10min))
+      for (const ExtendReply& reply : extend_all(broker, runs, 10min))
         CHECK(reply.status == LeaseStatus::ok);
     });
     attempt([&] {

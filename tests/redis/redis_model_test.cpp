@@ -63,7 +63,8 @@ std::string describe(const QueueInfo& info) {
 std::string describe(const Run& run) {
   const TaskMessage& message = *run.message;
   return message.queue + "/" + message.id + " retried=" + std::to_string(message.retried) +
-         " crashes=" + std::to_string(run.crashes) + " payload=" + message.task.payload +
+         " crashes=" + std::to_string(run.crashes) +
+         " progress=" + std::to_string(static_cast<int>(run.progress)) + " payload=" + message.task.payload +
          " error=" + message.last_error;
 }
 
@@ -220,6 +221,7 @@ class Model {
       if (end.action == SettleAction::snooze && end.delay == 0s) end.delay = Duration{++delayed_};
       end.failure = chance(80);
       end.crash = chance(20);
+      end.keep_crashes = chance(20);
       if (chance(30)) end.result = "result" + std::to_string(below(9));
       end.run = runs_[at].memory;
       memory_ends.push_back(end);
@@ -278,12 +280,13 @@ class Model {
 
   void extend_some() {
     if (runs_.empty()) return;
-    std::vector<Run> memory;
-    std::vector<Run> redis;
+    std::vector<ExtendRequest> memory;
+    std::vector<ExtendRequest> redis;
     for (std::size_t i = 0; i <= below(4); ++i) {
       const Pair& pair = runs_[below(runs_.size())];
-      memory.push_back(pair.memory);
-      redis.push_back(pair.redis);
+      const bool begun = chance(30);
+      memory.push_back({pair.memory, begun});
+      redis.push_back({pair.redis, begun});
     }
     const Duration lease = std::chrono::seconds{1 + below(20)};
     const auto describe_all = [](const std::vector<ExtendReply>& replies) {

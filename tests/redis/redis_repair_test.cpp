@@ -377,7 +377,7 @@ TEST_CASE("what can't be settled or extended is told of once a minute", "[redis]
                               started(t.broker, message("t2", "other"))};
   t.redis.command({"SET", key("lease"), "a string"});
   for (int i = 0; i < 5; ++i) {
-    logged.broker.extend(runs, 20s);
+    extend_all(logged.broker, runs, 20s);
     CHECK(error_of([&] { settle(logged.broker, completed(runs[0])); }) == Errc::protocol);
     t.advance(1s);
   }
@@ -452,7 +452,7 @@ TEST_CASE("an extension that a script can't do is not known, and others are done
   settle(t.broker, completed(gone));
   t.redis.command({"RENAME", key("lease"), "kept"});
   t.redis.command({"SET", key("lease"), "a string"});
-  const auto replies = t.broker.extend(std::vector{run, other, gone}, 20s);
+  const auto replies = extend_all(t.broker, std::vector{run, other, gone}, 20s);
   CHECK(replies.at(0).status == LeaseStatus::unknown);
   CHECK(replies.at(1).status == LeaseStatus::ok);
   CHECK(replies.at(2).status == LeaseStatus::lost);
@@ -475,7 +475,7 @@ TEST_CASE("extensions are known for the queues whose node answers", "[redis][clu
   };
   const std::size_t away = owner_of(runs[0]);
   cluster.node(away).kill();
-  const auto replies = broker.extend(runs, 20s);
+  const auto replies = extend_all(broker, runs, 20s);
   REQUIRE(replies.size() == runs.size());
   for (std::size_t i = 0; i < runs.size(); ++i) {
     CHECK(replies[i].status ==
@@ -913,7 +913,7 @@ TEST_CASE("on a full Redis, what is there is worked off, each task once", "[redi
   t.advance(2s);
   std::map<std::string, int> runs;
   for (std::vector<Run> batch; !(batch = take(t.broker, "default", 7)).empty();) {
-    for (const ExtendReply& reply : t.broker.extend(batch, 20s)) {
+    for (const ExtendReply& reply : extend_all(t.broker, batch, 20s)) {
       CHECK(reply.status == LeaseStatus::ok);
     }
     for (const Run& run : batch) {

@@ -138,8 +138,16 @@ inline std::vector<SettleStatus> settle(Broker& broker, const std::vector<Settle
 
 /// Extends one run.
 inline ExtendReply extend(Broker& broker, const Run& run,
-                          Duration lease = std::chrono::seconds{10}) {
-  return broker.extend(std::span{&run, 1}, lease).at(0);
+                          Duration lease = std::chrono::seconds{10}, bool begun = false) {
+  const ExtendRequest request{.run = run, .begun = begun};
+  return broker.extend(std::span{&request, 1}, lease).at(0);
+}
+
+inline std::vector<ExtendReply> extend_all(Broker& broker, const std::vector<Run>& runs,
+                                           Duration lease = std::chrono::seconds{10}) {
+  std::vector<ExtendRequest> requests;
+  for (const Run& run : runs) requests.push_back({.run = run});
+  return broker.extend(requests, lease);
 }
 
 inline UpkeepReply upkeep(Broker& broker, const std::string& queue = "default",
@@ -157,6 +165,14 @@ inline std::vector<std::string> ids(const std::vector<TaskInfo>& infos) {
   std::vector<std::string> ids;
   for (const TaskInfo& info : infos) ids.push_back(info.id);
   return ids;
+}
+
+/// How far the run of a task among `runs` had come; none if it is not among them.
+inline std::optional<Progress> progress_of(const std::vector<Run>& runs, const std::string& id) {
+  for (const Run& run : runs) {
+    if (run.message->id == id) return run.progress;
+  }
+  return std::nullopt;
 }
 
 /// The ids of all tasks of a state, in the order of list().

@@ -127,7 +127,7 @@ class FlakyBroker final : public Broker {
     return reply;
   }
 
-  std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) override {
+  std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) override {
     return pass(Operation::extend, [&] { return broker_.extend(runs, lease); });
   }
 

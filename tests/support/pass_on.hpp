@@ -22,7 +22,7 @@ class PassOn : public Broker {
   ExchangeReply exchange(const ExchangeRequest& request) override {
     return broker_.exchange(request);
   }
-  std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) override {
+  std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) override {
     return broker_.extend(runs, lease);
   }
   std::unique_ptr<Watch> watch(std::vector<std::string> queues,

@@ -19,6 +19,7 @@
 #include "taskmux/detail/queue_picker.hpp"
 #include "taskmux/detail/run_registry.hpp"
 #include "taskmux/detail/settler.hpp"
+#include "taskmux/detail/suspects.hpp"
 #include "taskmux/detail/uuid.hpp"
 #include "taskmux/detail/worker_pool.hpp"
 
@@ -66,8 +67,14 @@ class Fetcher {
     std::function<void()> runs_arrived;  ///< For the watchdog.
   };
 
-  Fetcher(Parts parts, QueuePicker picker, Duration lease)
-      : parts_{std::move(parts)}, picker_{std::move(picker)}, lease_{lease} {}
+  Fetcher(Parts parts, QueuePicker picker, Duration lease, int max_crashes = 3)
+      : parts_{std::move(parts)},
+        picker_{std::move(picker)},
+        lease_{lease},
+        suspects_{
+            {parts_.broker, parts_.settler, parts_.registry, parts_.pool, parts_.environment},
+            lease,
+            max_crashes} {}
 
   /// Before the first turn. The watch must be one whose hints reach hint().
   void set_watch(std::unique_ptr<Watch> watch) { watch_ = std::move(watch); }
@@ -81,6 +88,7 @@ class Fetcher {
   /// a run after this. Any thread; no waking needed.
   void close() {
     taking_.store(false);
+    suspects_.close();
     parts_.settler.give_back_from([this] { return parts_.pool.ready().seal(); });
   }
 
@@ -120,6 +128,8 @@ class Fetcher {
   static constexpr std::size_t most_runs = 1024;
   /// How often a call that may come late is named again.
   static constexpr Duration recall_interval = std::chrono::milliseconds{500};
+  /// How often to look whether a suspect may begin; mostly the end of another run wakes the fetcher.
+  static constexpr Duration while_alone = std::chrono::seconds{1};
 
   /// A call whose reply was lost.
   struct Lost {
@@ -141,7 +151,8 @@ class Fetcher {
     parts_.settler.collect(repeat);
     const std::span<const Settlement> settlements =
         parts_.settler.batch(most_settlements, most_settlement_bytes);
-    WorkerPool::Room room = taking_.load() ? parts_.pool.room() : WorkerPool::Room{};
+    const bool alone = suspects_.step();
+    WorkerPool::Room room = taking_.load() && !alone ? parts_.pool.room() : WorkerPool::Room{};
     // What is on its way back comes before anything that would be taken now.
     const bool in_order = parts_.settler.may_take(given_back, settlements.size());
     if (!in_order) room = {};
@@ -154,6 +165,7 @@ class Fetcher {
       return exchange(now, settlements, quotas, room.workers, recall);
     std::optional<SteadyTime> next = sooner(repeat_at_, recall_at_);
     if (!in_order) next = sooner(next, now + std::chrono::microseconds{100});
+    if (alone) return sooner(next, now + while_alone);
     // Until a worker is free again, or a queue has given back what it owes.
     if (room.total == 0 || blocked_ || take) return next;
     if (now < look_after_) return sooner(look_after_, next);
@@ -326,10 +338,10 @@ class Fetcher {
               std::size_t free_workers) {
     if (reply.runs.empty()) return;
     if (reply.runs.size() > free_workers) {
-      // A task that is never retried must not wait for a worker: were this process to die meanwhile,
-      // it would be archived without a single attempt. There are at most as many as free workers.
-      std::stable_partition(reply.runs.begin(), reply.runs.end(),
-                            [](const Run& run) { return run.message->max_retry == 0; });
+      // First what a worker is free for: were this process to die, the broker would take it for begun.
+      std::stable_partition(reply.runs.begin(), reply.runs.end(), [](const Run& run) {
+        return run.progress != Progress::perhaps_begun;
+      });
     }
     std::vector<RunPtr> runs;
     runs.reserve(reply.runs.size());
@@ -341,7 +353,8 @@ class Fetcher {
     parts_.registry.add(runs);
     try {
       end_cancelled(runs, arrived_at);
-      if (!parts_.pool.ready().push(runs)) parts_.settler.give_back_unstarted(runs);
+      std::vector<RunPtr> ready = suspects_.admit(runs);
+      if (!parts_.pool.ready().push(ready)) parts_.settler.give_back_unstarted(ready);
     } catch (...) {
       // Out of memory: they are nobody's again, and must not be extended for ever.
       parts_.registry.remove(runs);
@@ -367,6 +380,7 @@ class Fetcher {
   const Parts parts_;
   QueuePicker picker_;
   const Duration lease_;
+  Suspects suspects_;
   std::unique_ptr<Watch> watch_;
   std::atomic<bool> hinted_{false};
   std::atomic<bool> taking_{true};

@@ -31,6 +31,7 @@ struct Verdict {
   Duration delay{};
   bool failure = true;
   bool crash = false;
+  bool keep_crashes = false;
   std::string complaint{};
 };
 
@@ -104,20 +105,51 @@ inline Verdict judge(const TaskMessage& message, const Outcome& outcome, StopRea
   return verdict;
 }
 
-/// What becomes of a task whose worker was lost, after `crashes` losses in a row before this one:
-/// the first time it may run again at once, then after the policy's delay, and at `max_crashes` it
-/// is set aside: a task that kills its workers must not kill a fleet. Each loss uses a retry.
-inline Verdict judge_lost(const TaskMessage& message, int crashes, const JudgeRules& rules) {
+/// Whether a suspect runs with no other task in its process: the next crash would archive it, and
+/// must not be another task's.
+inline bool must_run_alone(const Run& run, int max_crashes) noexcept {
+  return run.crashes > 0 &&
+         (run.crashes + 1 >= max_crashes || run.message->retried >= run.message->max_retry);
+}
+
+/// The tasks of a worker that was lost come back over this time, at random: they are not to be
+/// together again when one of them is what it was lost by.
+inline constexpr Duration spread_of_lost = std::chrono::seconds{5};
+
+/// What becomes of a task whose worker was lost; `several`: together with other runs.
+///
+/// | its handler       | uses a retry | crashes | comes back                                       |
+/// |-------------------|--------------|---------|--------------------------------------------------|
+/// | had not begun     | no           | stay    | first in line                                    |
+/// | had perhaps begun | no           | grow    | first in line                                    |
+/// | had begun         | yes          | grow    | the same; after the policy's delay from the      |
+/// |                   |              |         | second crash on; not at all, but archived, where |
+/// |                   |              |         | no retry is left or `max_crashes` is reached     |
+///
+/// If several runs were lost, a random delay comes on top.
+inline Verdict judge_lost(const Run& run, bool several, const JudgeRules& rules) {
+  const TaskMessage& message = *run.message;
+  const Duration spread =
+      several ? Duration{1} + std::chrono::duration_cast<Duration>(spread_of_lost * rules.random)
+              : Duration{0};
   Verdict verdict{.error = "worker lost", .crash = true};
-  if (crashes + 1 >= rules.max_crashes) {
+  if (run.progress != Progress::begun) {
+    verdict.action = several ? SettleAction::snooze : SettleAction::requeue;
+    verdict.delay = spread;
+    verdict.crash = run.progress == Progress::perhaps_begun;
+    verdict.keep_crashes = !verdict.crash;
+  } else if (run.crashes + 1 >= rules.max_crashes) {
     verdict.action = SettleAction::archive;
-    verdict.error = "worker lost " + std::to_string(crashes + 1) + " times in a row";
+    verdict.error = run.crashes == 0
+                        ? "worker lost"
+                        : "worker lost " + std::to_string(run.crashes + 1) + " times in a row";
   } else if (message.retried >= message.max_retry) {
     verdict.action = SettleAction::archive;
   } else {
     verdict.action = SettleAction::retry;
     const FailedAttempt attempt{message.task, verdict.error, message.retried, rules.random};
-    if (crashes > 0) verdict.delay = policy_delay(attempt, rules, verdict.complaint);
+    if (run.crashes > 0) verdict.delay = policy_delay(attempt, rules, verdict.complaint);
+    verdict.delay = bounded_delay(verdict.delay + spread);
   }
   return verdict;
 }
@@ -131,6 +163,7 @@ inline Settlement settlement_of(const Run& run, Verdict&& verdict,
           .delay = verdict.delay,
           .failure = verdict.failure,
           .crash = verdict.crash,
+          .keep_crashes = verdict.keep_crashes,
           .result = std::move(result)};
 }
 

@@ -104,9 +104,9 @@ class LeaseKeeper {
     std::vector<RunPtr> unanswered;
     for (std::size_t at = 0; at < runs.size(); at += most_at_once) {
       const auto part = std::span{runs}.subspan(at, std::min(most_at_once, runs.size() - at));
-      std::vector<Run> named;
+      std::vector<ExtendRequest> named;
       named.reserve(part.size());
-      for (const RunPtr& run : part) named.push_back(run->run());
+      for (const RunPtr& run : part) named.push_back({run->run(), run->has_begun()});
       std::vector<ExtendReply> replies;
       const SteadyTime sent_at = parts_.clock->steady_now();
       try {
@@ -150,7 +150,7 @@ class LeaseKeeper {
     if (run->phase() == RunState::Phase::ended)
       return;  // Its settlement is under way, and will tell.
     run->request_stop(StopReason::lease_lost, now);
-    if (run->advance(RunState::Phase::ready, RunState::Phase::ended)) {
+    if (run->withdraw()) {
       parts_.registry.remove(std::span{&run, 1});
     }
     if (parts_.logger.enabled(LogLevel::warning)) {

@@ -226,16 +226,17 @@ inline std::optional<Time> MemoryBroker::earlier(std::optional<Time> one,
   return one;
 }
 
-inline std::vector<ExtendReply> MemoryBroker::extend(std::span<const Run> runs, Duration lease) {
+inline std::vector<ExtendReply> MemoryBroker::extend(std::span<const ExtendRequest> runs, Duration lease) {
   check_process();
   const Time lease_end = detail::later(read_clock().steady, lease);
   std::vector<ExtendReply> replies;
   replies.reserve(runs.size());
   detail::MutexLock lock{mutex_};
   QueueFinder finder{queues_, changed_};
-  for (const Run& run : runs) {
-    detail::MemoryQueue* queue = run.message ? finder.find(run.message->queue) : nullptr;
-    replies.push_back(queue ? queue->extend(run, lease_end)
+  for (const ExtendRequest& request : runs) {
+    const TaskMessage* message = request.run.message.get();
+    detail::MemoryQueue* queue = message ? finder.find(message->queue) : nullptr;
+    replies.push_back(queue ? queue->extend(request, lease_end)
                             : ExtendReply{.status = LeaseStatus::lost});
   }
   return replies;

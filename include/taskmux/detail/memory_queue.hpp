@@ -165,11 +165,11 @@ class MemoryQueue {
       task = &rewrite(*task, std::move(rewritten), dead);
     }
     if (settlement.result) task->result = std::make_unique<std::string>(*settlement.result);
-    if (settlement.action != SettleAction::requeue) {
-      task->cancel_requested = false;
-      const bool countable = task->crashes < std::numeric_limits<std::uint16_t>::max();
-      const int crashes = task->crashes + (countable ? 1 : 0);
-      task->crashes = settlement.crash ? static_cast<std::uint16_t>(crashes) : std::uint16_t{0};
+    if (settlement.action != SettleAction::requeue) task->cancel_requested = false;
+    if (settlement.crash) {
+      if (task->crashes < std::numeric_limits<std::uint16_t>::max()) ++task->crashes;
+    } else if (!keeps_crashes(settlement)) {
+      task->crashes = 0;
     }
     apply(settlement, *task, now, dead);
     return true;
@@ -192,11 +192,11 @@ class MemoryQueue {
   std::size_t forward(MemoryNow now, std::size_t limit) {
     std::size_t moved = 0;
     while (moved < limit && (is_due(scheduled_, now) || is_due(delayed_, now))) {
-      move(*first_scheduled(now), pending(now), now);
+      to_pending(*first_scheduled(now), now);
       ++moved;
     }
     for (; moved < limit && is_due(retry_, now); ++moved) {
-      move(*retry_.begin()->second, pending(now), now);
+      to_pending(*retry_.begin()->second, now);
     }
     return moved;
   }
@@ -208,19 +208,23 @@ class MemoryQueue {
   /// Whether take() would give a task, once those that are due are pending.
   bool ready(MemoryNow now) const { return !paused_ && (!pending_.empty() || has_due(now)); }
 
-  /// Takes up to `count` tasks as runs, of which `free_workers` may be tasks that must not wait.
-  /// Numbers the runs on from `token`. Returns false if such a task ended it.
+  /// Takes up to `count` tasks as runs, for the first `free_workers` of which a worker is free;
+  /// those beyond are taken ahead. Numbers the runs on from `token`. Returns false if a task that
+  /// must not be taken ahead ended it.
   bool take(std::size_t count, std::size_t free_workers, MemoryNow now, Duration lease,
             std::uint64_t& token, std::vector<Run>& runs) {
     runs.reserve(runs.size() + std::min(count, pending_.size()));
     for (; count > 0 && !pending_.empty(); --count) {
       MemoryTask& task = *pending_.front();
-      if (free_workers == 0 && task.message.max_retry == 0) return false;
-      if (free_workers > 0) --free_workers;
+      if (free_workers == 0 && (task.message.max_retry == 0 || task.crashes > 0)) return false;
       pending_.remove(task);
       active_.push_back(task);
       task.state = TaskState::active;
       task.at = now.wall;
+      task.progress = task.crashes > 0    ? Progress::not_begun
+                      : free_workers == 0 ? Progress::perhaps_begun
+                                          : Progress::begun;
+      if (free_workers > 0) --free_workers;
       runs.push_back(start(task, now, lease, ++token));
       // Of an earlier run, which was given back.
       if (task.cancel_requested) runs.back().cancel = CancelMode{task.cancel_mode};
@@ -238,9 +242,10 @@ class MemoryQueue {
   }
 
   /// Extends the lease of a run to `lease_end` of the steady clock.
-  ExtendReply extend(const Run& run, Time lease_end) noexcept {
-    MemoryTask* task = find_run(run);
+  ExtendReply extend(const ExtendRequest& request, Time lease_end) noexcept {
+    MemoryTask* task = find_run(request.run);
     if (!task) return {.status = LeaseStatus::lost};
+    if (request.begun) task->progress = Progress::begun;
     task->lease_end = lease_end;
     ExtendReply reply;
     if (task->cancel_requested) reply.cancel = CancelMode{task->cancel_mode};
@@ -347,6 +352,7 @@ class MemoryQueue {
     task.lease_end = old.lease_end;
     task.token = old.token;
     task.crashes = old.crashes;
+    task.progress = old.progress;
     task.state = old.state;
     task.delayed = old.delayed;
     task.cancel_mode = old.cancel_mode;
@@ -491,7 +497,10 @@ class MemoryQueue {
   static Run start(MemoryTask& task, MemoryNow now, Duration lease, std::uint64_t token) {
     task.token = token;
     task.lease_end = later(now.steady, lease);
-    return {.message = task.share(), .token = token, .crashes = task.crashes};
+    return {.message = task.share(),
+            .token = token,
+            .crashes = task.crashes,
+            .progress = task.progress};
   }
 
   /// Something may be ready at `instant` of the steady clock.
@@ -552,6 +561,11 @@ class MemoryQueue {
     tell(Time::min());
   }
 
+  /// Last in line, or first if its workers were lost.
+  void to_pending(MemoryTask& task, MemoryNow now) {
+    task.crashes > 0 ? move_to_front(task, now) : move(task, pending(now), now);
+  }
+
   void erase(MemoryTask& task, MemoryGraveyard& dead) noexcept {
     free_lock(task.message);
     unlink(task);
@@ -590,9 +604,15 @@ class MemoryQueue {
     }
     if (settlement.delay > Duration{0}) {
       move(task, {TaskState::retry, later(now.steady, settlement.delay)}, now);
+    } else if (settlement.crash) {
+      move_to_front(task, now);
     } else {
       move(task, pending(now), now);
     }
+  }
+
+  static bool keeps_crashes(const Settlement& settlement) noexcept {
+    return settlement.keep_crashes || settlement.action == SettleAction::requeue;
   }
 
   static void note_failure(const Settlement& settlement, TaskMessage& message, Time now) {

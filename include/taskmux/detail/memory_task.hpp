@@ -84,7 +84,8 @@ struct MemoryTask {
   std::uint16_t crashes = 0;
   TaskState state : 7 = TaskState::pending;
   bool delayed : 1 = false;                        ///< Scheduled: after a delay.
-  CancelMode cancel_mode : 7 = CancelMode::retry;  ///< Means something if `cancel_requested`.
+  Progress progress : 3 = Progress::begun;         ///< Active.
+  CancelMode cancel_mode : 4 = CancelMode::retry;  ///< Means something if `cancel_requested`.
   bool cancel_requested : 1 = false;               ///< Active.
 };
 

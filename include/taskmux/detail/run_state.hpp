@@ -64,6 +64,7 @@ struct RunEnvironment {
 class RunState {
  public:
   enum class Phase : unsigned char {
+    held,       ///< Taken from the broker, and kept until it may run alone.
     ready,      ///< Taken from the broker, waiting for a worker.
     starting,   ///< A worker has it; when it began and must end is being noted.
     running,    ///< In its handler.
@@ -77,7 +78,7 @@ class RunState {
         environment_{std::move(environment)},
         taken_at_{taken_at},
         taken_at_wall_{taken_at_wall},
-        arrived_at_{arrived_at.value_or(taken_at)} {}
+        arrived_at_{arrived_at.value_or(taken_at).time_since_epoch().count()} {}
   RunState(const RunState&) = delete;
   RunState& operator=(const RunState&) = delete;
 
@@ -87,7 +88,9 @@ class RunState {
   SteadyTime taken_at() const noexcept { return taken_at_; }
   Time taken_at_wall() const noexcept { return taken_at_wall_; }
   /// When it was there for a worker to begin.
-  SteadyTime arrived_at() const noexcept { return arrived_at_; }
+  SteadyTime arrived_at() const noexcept {
+    return SteadyTime{SteadyTime::duration{arrived_at_.load(std::memory_order_relaxed)}};
+  }
 
   /// Until when nobody else can have taken the run over: a lease from when the request was sent that
   /// took or last extended it. The end of time if nobody said.
@@ -99,6 +102,11 @@ class RunState {
   }
 
   Phase phase() const noexcept { return phase_.load(std::memory_order_acquire); }
+  /// Whether a worker has it, or had it.
+  bool has_begun() const noexcept {
+    const Phase present = phase();
+    return present == Phase::ended ? started_at_ != SteadyTime{} : present > Phase::ready;
+  }
   /// Moves from one phase to another; false if it was in neither the expected one nor stayed there.
   bool advance(Phase from, Phase to) noexcept {
     return phase_.compare_exchange_strong(from, to, std::memory_order_acq_rel);
@@ -108,6 +116,18 @@ class RunState {
   /// empty in a run that was not started. Read as what start() sets.
   void set_route(const TaskRoute& route) noexcept { route_ = route; }
   const TaskRoute& route() const noexcept { return route_; }
+
+  /// Keeps a run that waits from the workers; false if it has been taken back before.
+  bool hold() noexcept { return advance(Phase::ready, Phase::held); }
+  /// Ends hold(): the run waits for a worker from now on.
+  bool release(SteadyTime now) noexcept {
+    arrived_at_.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+    return advance(Phase::held, Phase::ready);
+  }
+  /// Ends a run that no worker has begun; false if one has, or if it has ended.
+  bool withdraw() noexcept {
+    return advance(Phase::ready, Phase::ended) || advance(Phase::held, Phase::ended);
+  }
 
   /// Begins the attempt on `worker`, which alone calls this; false if the run has been taken back, or
   /// its lease lost, before.
@@ -240,7 +260,7 @@ class RunState {
   const std::shared_ptr<RunEnvironment> environment_;
   const SteadyTime taken_at_;
   const Time taken_at_wall_;
-  const SteadyTime arrived_at_;
+  std::atomic<SteadyTime::rep> arrived_at_;
 
   std::atomic<SteadyTime::rep> lease_until_{SteadyTime::max().time_since_epoch().count()};
   std::atomic<Phase> phase_{Phase::ready};

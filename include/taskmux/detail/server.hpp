@@ -522,7 +522,8 @@ class ServerEngine {
                       if (watchdog_.concerns(environment_->clock->steady_now())) watching_.wake();
                     }},
                    QueuePicker{config_.queues, config_.strict_priority},
-                   config_.lease};
+                   config_.lease,
+                   config_.max_crashes};
   ArchiveTrimmer trimmer_{{broker_, config_.logger, environment_->clock, config_.hooks.before_evict,
                            [this] { return stopped_.load(std::memory_order_relaxed); }},
                           queues_,

@@ -149,7 +149,7 @@ class Settler {
       for (auto run = runs.rbegin(); run != runs.rend(); ++run) {
         Settlement settlement =
             settlement_of((*run)->run(), Verdict{.action = SettleAction::requeue});
-        if (!(*run)->advance(RunState::Phase::ready, RunState::Phase::ended)) continue;
+        if (!(*run)->withdraw()) continue;
         arrivals_.add(std::move(settlement), {.run = *run, .lease_until = {}});
         unsettled_.fetch_add(1, std::memory_order_relaxed);
         ++count;
@@ -184,15 +184,15 @@ class Settler {
   void cancel(const RunPtr& run, CancelMode mode, SteadyTime now) {
     run->set_cancel_mode(mode);
     run->request_stop(StopReason::cancelled, now);
-    if (run->advance(RunState::Phase::ready, RunState::Phase::ended))
+    if (run->withdraw())
       finish(run, Outcome::fail("context canceled"), 0.5);
   }
 
-  /// A lost run that was taken over, and is held until `lease_until`: decides what becomes of its
-  /// task.
-  void settle_lost(const Run& run, double random, SteadyTime lease_until) {
+  /// A lost run that was taken over, together with others if `several`, and is held until
+  /// `lease_until`: decides what becomes of its task.
+  void settle_lost(const Run& run, bool several, double random, SteadyTime lease_until) {
     const TaskRoute route = rules_.mux ? rules_.mux->route(run.message->task.type) : TaskRoute{};
-    Verdict verdict = judge_lost(*run.message, run.crashes, rules_for(route, random));
+    Verdict verdict = judge_lost(run, several, rules_for(route, random));
     complain(run.message->id, verdict);
     push(settlement_of(run, std::move(verdict)), {.run = nullptr, .lease_until = lease_until});
   }
@@ -344,7 +344,7 @@ class Settler {
     if (applied) {
       counts_.by_action[static_cast<std::size_t>(settlement.action)].fetch_add(
           1, std::memory_order_relaxed);
-      if (settlement.crash) counts_.recovered.fetch_add(1, std::memory_order_relaxed);
+      if (!origin.run) counts_.recovered.fetch_add(1, std::memory_order_relaxed);
     } else if (settlement.action != SettleAction::requeue) {
       counts_.stale.fetch_add(1, std::memory_order_relaxed);
     }

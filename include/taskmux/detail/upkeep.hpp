@@ -84,8 +84,9 @@ class Upkeep {
     const std::vector<Run> own = recover ? ending_soon(sent_at) : std::vector<Run>{};
     UpkeepReply reply = parts_.broker.upkeep(
         {.queues = queues_, .lease = times_.lease, .recover = recover, .own = own});
+    const bool several = reply.lost.size() > 1;
     for (const Run& run : reply.lost)
-      parts_.settler.settle_lost(run, random_.unit(), sent_at + times_.lease);
+      parts_.settler.settle_lost(run, several, random_.unit(), sent_at + times_.lease);
     if (reply.more) next_upkeep_ = now;
   }
 

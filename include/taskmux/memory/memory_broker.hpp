@@ -57,7 +57,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
 
   inline std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override;
   inline ExchangeReply exchange(const ExchangeRequest& request) override;
-  inline std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) override;
+  inline std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) override;
   inline std::unique_ptr<Watch> watch(std::vector<std::string> queues,
                                       std::function<void(const Hint&)> callback) override;
   inline UpkeepReply upkeep(const UpkeepRequest& request) override;

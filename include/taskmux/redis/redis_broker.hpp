@@ -75,7 +75,7 @@ class TASKMUX_API RedisBroker final : public Broker, public QueueView {
 
   std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override;
   ExchangeReply exchange(const ExchangeRequest& request) override;
-  std::vector<ExtendReply> extend(std::span<const Run> runs, Duration lease) override;
+  std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) override;
   std::unique_ptr<Watch> watch(std::vector<std::string> queues,
                                std::function<void(const Hint&)> callback) override;
   UpkeepReply upkeep(const UpkeepRequest& request) override;

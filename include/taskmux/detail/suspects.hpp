@@ -1,0 +1,200 @@
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <exception>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/detail/judge.hpp"
+#include "taskmux/detail/mutex.hpp"
+#include "taskmux/detail/run_registry.hpp"
+#include "taskmux/detail/settler.hpp"
+#include "taskmux/detail/worker_pool.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// Decides when a suspect runs: a task whose last workers were lost, perhaps by its own fault. The
+/// begin of each is recorded at the broker before its handler is called, so that a crash counts
+/// against the tasks that had begun, and against no others. One that the next crash would archive
+/// runs alone in its process, so that no other task's crash can archive it.
+class Suspects {
+ public:
+  using RunPtr = std::shared_ptr<RunState>;
+
+  struct Parts {
+    Broker& broker;
+    Settler& settler;
+    RunRegistry& registry;
+    WorkerPool& pool;
+    std::shared_ptr<RunEnvironment> environment;
+  };
+
+  Suspects(Parts parts, Duration lease, int max_crashes)
+      : parts_{std::move(parts)}, lease_{lease}, max_crashes_{max_crashes} {}
+
+  // For the exchanging thread alone.
+
+  /// Takes in runs that the broker has given and that are registered; returns those that may begin.
+  /// Records the begin of the suspects among them. Keeps the first of those that have to run alone,
+  /// and gives the others of that kind back.
+  std::vector<RunPtr> admit(const std::vector<RunPtr>& runs) {
+    const auto is_suspect = [](const RunPtr& run) { return run->run().crashes > 0; };
+    if (std::none_of(runs.begin(), runs.end(), is_suspect)) return runs;
+    std::vector<RunPtr> others;
+    std::vector<RunPtr> suspects;
+    std::vector<RunPtr> back;
+    for (const RunPtr& run : runs) {
+      if (!is_suspect(run)) {
+        others.push_back(run);
+      } else if (!must_run_alone(run->run(), max_crashes_)) {
+        suspects.push_back(run);
+      } else if (!keep(run)) {
+        back.push_back(run);
+      }
+    }
+    parts_.settler.give_back_unstarted(back);
+    std::vector<RunPtr> ready = begin(std::move(suspects));
+    ready.insert(ready.end(), others.begin(), others.end());
+    return ready;
+  }
+
+  /// Lets the run that is kept begin once all workers are free. Returns whether nothing may be taken
+  /// now: while there is such a run, and for a moment after the broker did not record a begin.
+  bool step() TASKMUX_EXCLUDES(mutex_) {
+    if (now() < not_before_) return true;
+    const RunPtr run = kept();
+    if (!run) return false;
+    switch (run->phase()) {
+      case RunState::Phase::held: break;
+      case RunState::Phase::ended:
+      case RunState::Phase::abandoned: forget(); return false;
+      default: return true;
+    }
+    const ReadyQueue::Load load = parts_.pool.load();
+    if (load.busy + load.ready > 0) return true;
+    switch (record_begin(std::span{&run, 1})[0]) {
+      case LeaseStatus::unknown: break;
+      case LeaseStatus::lost: lose(run); break;
+      case LeaseStatus::ok:
+        if (run->release(now())) {
+          RunPtr ready = run;
+          if (!parts_.pool.ready().push(std::span{&ready, 1}))
+            parts_.settler.give_back_unstarted(std::span{&run, 1});
+        }
+    }
+    return true;
+  }
+
+  // From any thread.
+
+  /// Gives back the run that is kept, and keeps no other.
+  void close() TASKMUX_EXCLUDES(mutex_) {
+    RunPtr run;
+    {
+      MutexLock lock{mutex_};
+      closed_ = true;
+      run = kept_;
+    }
+    if (run && run->advance(RunState::Phase::held, RunState::Phase::ended))
+      parts_.settler.give_back(run);
+  }
+
+ private:
+  RunPtr kept() const TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    return kept_;
+  }
+
+  void forget() TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    kept_.reset();
+  }
+
+  /// Keeps `run` if no other is kept.
+  bool keep(const RunPtr& run) TASKMUX_EXCLUDES(mutex_) {
+    {
+      MutexLock lock{mutex_};
+      if (closed_ || kept_ || !run->hold()) return false;
+      kept_ = run;
+    }
+    parts_.environment->log.log(
+        LogLevel::warning,
+        "task " + run->message().id +
+            ": its last workers were lost while it ran; it runs alone, once all workers are free");
+    return true;
+  }
+
+  /// Returns those whose begin is recorded; gives back those of which that is not known.
+  std::vector<RunPtr> begin(std::vector<RunPtr> runs) {
+    std::erase_if(runs, [](const RunPtr& run) { return !run->hold(); });
+    if (runs.empty()) return runs;
+    const std::vector<LeaseStatus> statuses = record_begin(runs);
+    std::vector<RunPtr> begun;
+    std::vector<RunPtr> back;
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+      if (statuses[i] == LeaseStatus::lost) {
+        lose(runs[i]);
+      } else if (runs[i]->release(now())) {
+        (statuses[i] == LeaseStatus::ok ? begun : back).push_back(std::move(runs[i]));
+      }
+    }
+    parts_.settler.give_back_unstarted(back);
+    return begun;
+  }
+
+  /// One call for all; returns what became of each. Logs a failure.
+  std::vector<LeaseStatus> record_begin(std::span<const RunPtr> runs) {
+    std::vector<LeaseStatus> statuses;
+    std::string fault = "the broker did not answer";
+    try {
+      std::vector<ExtendRequest> requests;
+      for (const RunPtr& run : runs) requests.push_back({.run = run->run(), .begun = true});
+      const SteadyTime sent_at = now();
+      for (const ExtendReply& reply : parts_.broker.extend(requests, lease_))
+        statuses.push_back(reply.status);
+      for (std::size_t i = 0; i < std::min(runs.size(), statuses.size()); ++i) {
+        if (statuses[i] == LeaseStatus::ok) runs[i]->hold_until(sent_at + lease_);
+      }
+    } catch (const std::exception& e) {
+      fault = e.what();
+    }
+    statuses.resize(runs.size(), LeaseStatus::unknown);
+    const auto unknown = std::find(statuses.begin(), statuses.end(), LeaseStatus::unknown);
+    if (unknown != statuses.end()) {
+      not_before_ = now() + pause_after_failure;
+      const RunPtr& run = runs[static_cast<std::size_t>(unknown - statuses.begin())];
+      parts_.environment->log.log(
+          LogLevel::warning, "task " + run->message().id + ": its begin was not recorded: " + fault);
+    }
+    return statuses;
+  }
+
+  void lose(const RunPtr& run) {
+    if (run->advance(RunState::Phase::held, RunState::Phase::ended))
+      parts_.registry.remove(std::span{&run, 1});
+  }
+
+  SteadyTime now() const { return parts_.environment->clock->steady_now(); }
+
+  static constexpr Duration pause_after_failure = std::chrono::milliseconds{500};
+
+  const Parts parts_;
+  const Duration lease_;
+  const int max_crashes_;
+  SteadyTime not_before_{SteadyTime::min()};  ///< Of the exchanging thread.
+  mutable Mutex mutex_;
+  RunPtr kept_ TASKMUX_GUARDED_BY(mutex_);  ///< What has to run alone, until it has ended.
+  bool closed_ TASKMUX_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux
