@@ -108,7 +108,9 @@ inline TestServer::TestServer(Broker& broker, ServeMux mux, ServerConfig config)
 inline bool TestServer::run_one() {
   const SteadyTime sent_at = clock_->steady_now();
   UpkeepReply upkeep = broker_.upkeep({.queues = queues_, .lease = config_.lease});
-  for (const Run& lost : upkeep.lost) settler_.settle_lost(lost, 0.5, sent_at + config_.lease);
+  const bool several = upkeep.lost.size() > 1;
+  for (const Run& lost : upkeep.lost)
+    settler_.settle_lost(lost, several, 0.5, sent_at + config_.lease);
   settle();
   ExchangeReply reply = exchange({}, 1);
   if (reply.runs.empty()) return false;
