@@ -121,7 +121,8 @@ struct ServerConfig {
   std::optional<std::size_t> max_abandoned{};
 
   /// How long a run stays this server's without a sign of life from it; extended every quarter. At
-  /// least Broker::shortest_lease().
+  /// least Broker::shortest_lease(). A run of another server is taken for lost only after this server
+  /// and the broker have been at work for as long without a gap of half of it or more.
   Duration lease = std::chrono::seconds{10};
   /// A task that had begun at this many workers in a row that were lost is archived; at least 1. Before
   /// its last chance it waits until no other task runs in its process, and runs alone, so that no

@@ -279,8 +279,8 @@ TEST_CASE("an attempt's deadline goes by the wall clock as it is when the task i
   e.clock->step_wall(1h);
   const QueueQuota quotas[] = {{"default", 1}};
   const ExchangeReply reply = e.broker.exchange({.quotas = quotas});
-  const auto limits =
-      detail::attempt_limits(*reply.runs.at(0).message, std::nullopt, e.clock->steady_now(), reply.now);
+  const auto limits = detail::attempt_limits(*reply.runs.at(0).message, std::nullopt,
+                                             e.clock->steady_now(), reply.now);
   CHECK(limits.steady - e.clock->steady_now() == 1h);
   CHECK(limits.wall == due.deadline);
 }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include "redis/wire.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
+#include "support/cutting_proxy.hpp"
 #include "support/eventually.hpp"
 #include "support/test.hpp"
 
@@ -649,6 +651,35 @@ TEST_CASE("runs look lost only after a whole lease of contact", "[redis][repair]
     t.advance(100ms);
     CHECK(lost() == 1);
   }
+}
+
+TEST_CASE("a lost worker is found while the line is cut again and again", "[redis][repair]") {
+  RedisServer server{{.tcp = true}};
+  RedisFixture t{server};
+  const Run held = started(t.broker, message("held"));
+  started(t.broker, message("lost", "other"));
+  std::atomic<int> replies{0};
+  CuttingProxy proxy{server.port(), [&](std::string_view) { return ++replies % 7 == 0; }};
+  RedisOptions options = parse_redis_url("redis://127.0.0.1:" + std::to_string(proxy.port()));
+  options.clock = t.manual_clock;
+  options.reconnect_min = 1ms;
+  options.reconnect_max = 5ms;
+  RedisBroker finder{options};
+  const std::vector<std::string> queues{"default", "other"};
+  Names lost;
+  int failures = 0;
+  for (int i = 0; i < 90 && lost.empty(); ++i) {  // Each 200 ms for 18 s.
+    if (i % 10 == 0) CHECK(extend(t.broker, held).status == LeaseStatus::ok);
+    if (const auto error = error_of([&] {
+          const UpkeepReply reply = finder.upkeep({.queues = queues});
+          for (const std::string& id : ids(reply.lost)) lost.push_back(id);
+        })) {
+      ++failures;
+    }
+    t.advance(200ms);
+  }
+  CHECK(failures > 5);
+  CHECK(lost == Names{"lost"});
 }
 
 TEST_CASE("a failover or a restart begins contact anew", "[redis][repair]") {
