@@ -174,7 +174,8 @@ struct ExchangeRequest {
   /// more. Runs are counted in the order of taking, what makes up for other queues last; so the runs
   /// that a worker is free for are not always the first of the reply: see Run::progress.
   std::size_t free_workers = std::numeric_limits<std::size_t>::max();
-  /// How long a run is its worker's unless extended. At least 1 s.
+  /// How long a run is its worker's unless extended. At least 1 s. Measured by a clock that nobody
+  /// steps, if the broker has one; else a step must not make runs look lost (see UpkeepRequest).
   Duration lease = std::chrono::seconds{10};
   /// Names what this call takes, for the case that its reply is lost: every run gets a token of
   /// `token_block << 16 | index`. 48 bits, never used before, from a random start, since other

@@ -93,7 +93,8 @@ class RunState {
   }
 
   /// Until when nobody else can have taken the run over: a lease from when the request was sent that
-  /// took or last extended it. The end of time if nobody said.
+  /// took or last extended it. The end of time if nobody said. The steady clock of Linux stands still
+  /// while the machine is suspended: then a broker elsewhere refuses what comes too late.
   SteadyTime lease_until() const noexcept {
     return SteadyTime{SteadyTime::duration{lease_until_.load(std::memory_order_relaxed)}};
   }
