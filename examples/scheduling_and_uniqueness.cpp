@@ -13,8 +13,8 @@ int main() {
   taskmux::Client client{broker};
   const auto try_enqueue = [&](taskmux::Task task, taskmux::EnqueueOptions options) {
     try {
-      client.enqueue(std::move(task), std::move(options));
-      std::cout << "accepted\n";
+      const auto result = client.enqueue(std::move(task), std::move(options));
+      std::cout << (result.accepted_before ? "accepted before\n" : "accepted\n");
     } catch (const taskmux::Error& error) {
       std::cout << "refused: " << to_string(error.errc()) << '\n';
     }
@@ -26,11 +26,15 @@ int main() {
   try_enqueue({.type = "digest:send", .payload = "ada"}, {.unique_for = 1h});
   try_enqueue({.type = "digest:send", .payload = "grace"}, {.unique_for = 1h});
 
-  // An id of one's own makes an enqueue that can be repeated: after a lost reply, or from two
-  // places. It is taken for as long as the task is there in whatever state; so a retention makes it
-  // outlast the task.
-  try_enqueue({.type = "order:ship", .payload = "17"}, {.task_id = "order-17", .retention = 24h});
-  try_enqueue({.type = "order:ship", .payload = "17"}, {.task_id = "order-17", .retention = 24h});
+  // An id of one's own is refused while its task exists, in whatever state. With idempotent_for the
+  // broker remembers the id for that long, whatever becomes of the task: so the call can be repeated,
+  // after a lost reply or from two places, and the order is shipped once.
+  try_enqueue({.type = "order:ship", .payload = "16"}, {.task_id = "order-16"});
+  try_enqueue({.type = "order:ship", .payload = "16"}, {.task_id = "order-16"});
+  try_enqueue({.type = "order:ship", .payload = "17"},
+              {.task_id = "order-17", .idempotent_for = 24h});
+  try_enqueue({.type = "order:ship", .payload = "17"},
+              {.task_id = "order-17", .idempotent_for = 24h});
 
   // Worthless when late: not run after this, but set aside as a dead letter.
   client.enqueue({.type = "price:show", .payload = "too late"}, {.expires_in = 1us});
@@ -38,8 +42,7 @@ int main() {
   // Later: after a while, or at an instant.
   const auto began = std::chrono::system_clock::now();
   client.enqueue({.type = "reminder:send", .payload = "third"}, {.process_in = 400ms});
-  client.enqueue({.type = "reminder:send", .payload = "second"},
-                 {.process_at = std::chrono::floor<std::chrono::microseconds>(began + 200ms)});
+  client.enqueue({.type = "reminder:send", .payload = "second"}, {.process_at = began + 200ms});
   client.enqueue({.type = "reminder:send", .payload = "first"});
 
   std::latch reminders{3};

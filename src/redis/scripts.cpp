@@ -426,20 +426,21 @@ local function instant(argument)
   return tonumber(argument)
 end
 
--- store(key, ...) writes a task, unless Redis is full. It refuses the first write of a script alone:
--- ids that are remembered must be answered for all the same.
-local full, stored = false, 0
-local function store(...)
-  if not remembers or stored > 0 then
-    call('HSET', ...)
+-- Tries the first write, which is the only one of a script that a full Redis refuses: ids that are
+-- remembered must be answered for all the same.
+local full, written = false, false
+local function is_full(key, message)
+  if full or written then return full end
+  local reply = redis.pcall('HSET', key, 'msg', message)
+  local problem = type(reply) == 'table' and reply.err
+  if not problem then
+    written = true
+  elseif string.find(problem, 'OOM', 1, true) == 1 then
+    full = true
   else
-    local reply = not full and redis.pcall('HSET', ...)
-    full = full or type(reply) == 'table' and reply.err and string.find(reply.err, 'OOM', 1, true) == 1
-    if full then return false end
-    if type(reply) == 'table' and reply.err then error(reply.err, 0) end
+    error(problem, 0)
   end
-  stored = stored + 1
-  return true
+  return full
 end
 
 local function is_remembered(id)
@@ -450,7 +451,7 @@ end
 local replies, pending, at, writes_due = {}, {}, 4, false
 while at <= #ARGV do
   local id, message, lock, ttl, due, facts = ARGV[at], ARGV[at + 1], '', nil, now, now_text
-  local idempotent_for, outcome = 0, nil
+  local idempotent_for, outcome = 0, 0
   if ARGV[at + 2] == '' then
     at = at + 3
   else
@@ -467,22 +468,22 @@ while at <= #ARGV do
     outcome = -2
   elseif lock ~= '' and call('EXISTS', lock) == 1 then
     outcome = -1
-  elseif due > now then
-    if store(key, 'msg', message, 'state', 'scheduled', 'tmx_facts', facts) then
+  elseif remembers and is_full(key, message) then
+    outcome = -3
+  else
+    if due > now then
       local score = seconds_up(due)
+      call('HSET', key, 'msg', message, 'state', 'scheduled', 'tmx_facts', facts)
       call('ZADD', P .. 'scheduled', score, id)
       if score * 1000000 ~= due then
         call('ZADD', P .. 'tmx:due', due, id)
         writes_due = true
       end
       outcome = due
+    else
+      call('HSET', key, 'msg', message, 'state', 'pending', 'pending_since', now_ns, 'tmx_facts', facts)
+      pending[#pending + 1] = id
     end
-  elseif store(key, 'msg', message, 'state', 'pending', 'pending_since', now_ns, 'tmx_facts', facts) then
-    pending[#pending + 1] = id
-    outcome = 0
-  end
-  replies[#replies + 1] = outcome or -3
-  if outcome and outcome >= 0 then
     if lock ~= '' then
       ttl = tonumber(ttl)
       if due > now then ttl = ttl + seconds_up(due - now) end
@@ -491,6 +492,7 @@ while at <= #ARGV do
     end
     if idempotent_for > 0 then call('ZADD', P .. 'tmx:ids', text(now + idempotent_for * 1000000), id) end
   end
+  replies[#replies + 1] = outcome
 end
 many('LPUSH', P .. 'pending', pending)
 if writes_due then keep_due(P) end
