@@ -231,7 +231,9 @@ struct Hint {
   };
   Kind kind = Kind::ready;
   std::string task_id{};
-  std::string queue{};  ///< Of `cancel`: the task's, where the broker knows it; empty = any.
+  /// `ready`: the queue in which; `cancel`: the task's. Empty = any, as where the broker does not
+  /// know it.
+  std::string queue{};
 };
 
 /// A watch on queues. Destroying it ends it: no callback runs after that, and the destructor waits

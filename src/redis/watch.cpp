@@ -361,16 +361,19 @@ void Listener::changed(const Post& post, ReplyView keys) {
     give_ready(watchers_at(post.node()));
     return;
   }
-  Watchers concerned = watchers();
-  std::erase_if(concerned, [&](const WatcherPtr& watcher) {
+  for (const WatcherPtr& watcher : watchers()) {
+    std::vector<std::size_t> queues;
     for (std::size_t i = 0; i < keys.size(); ++i) {
-      for (const std::string& stem : watcher->stems) {
-        if (keys[i].as_string().starts_with(stem)) return false;
+      for (std::size_t n = 0; n < watcher->stems.size(); ++n) {
+        if (!keys[i].as_string().starts_with(watcher->stems[n])) continue;
+        if (std::find(queues.begin(), queues.end(), n) == queues.end()) queues.push_back(n);
       }
     }
-    return true;
-  });
-  give_ready(concerned);
+    if (queues.empty()) continue;
+    Hint hint{.kind = Hint::Kind::ready};
+    if (queues.size() == 1) hint.queue = watcher->queues[queues.front()];
+    give(*watcher, hint);
+  }
 }
 
 void Listener::cancelled(const Post& post, std::string queue, std::string task_id) {

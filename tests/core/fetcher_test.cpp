@@ -220,6 +220,123 @@ TEST_CASE("after a wake that finds nothing it pauses before it looks again", "[f
   CHECK(f.ready() == 1);
 }
 
+TEST_CASE("hints that follow one another and tell of nothing are met with growing pauses",
+          "[fetcher]") {
+  Fetching f;
+  const auto pause = [&]() -> Duration {
+    f.fetcher.hint();
+    const std::optional<SteadyTime> next = f.settle_down();
+    if (!next) return Duration{0};
+    return std::chrono::ceil<Duration>(*next - f.clock->steady_now());
+  };
+  f.settle_down();
+  const std::size_t before = f.exchanges();
+  Duration longest{0};
+  for (Duration time{0}; time < 20s;) {
+    const Duration step = pause();
+    REQUIRE(step >= 500us);
+    REQUIRE(step <= 500ms);
+    longest = std::max(longest, step);
+    f.clock->advance(step);
+    time += step;
+    REQUIRE(f.settle_down() == std::nullopt);  // Armed again.
+  }
+  CHECK(longest > 100ms);
+  CHECK(f.exchanges() - before < 200);
+
+  // Once they come seldom, or one tells of a task, the pause is short again.
+  for (int i = 0; i < 20; ++i) {
+    f.clock->advance(1s);
+    CHECK(pause() <= 20ms);
+    f.clock->advance(20ms);
+    f.settle_down();
+  }
+  for (int i = 0; i < 10; ++i) {
+    f.clock->advance(pause());
+    f.settle_down();
+  }
+  enqueue(f.broker, message("t1"));
+  f.clock->advance(500ms);
+  f.settle_down();
+  CHECK(f.ready() == 1);
+  f.settle_down();
+  CHECK(pause() <= 20ms);
+}
+
+TEST_CASE("a lone task costs no look at the queues that no hint named", "[fetcher]") {
+  struct Asked final : test::PassOn {
+    using PassOn::PassOn;
+    ExchangeReply exchange(const ExchangeRequest& request) override {
+      for (const QueueQuota& quota : request.quotas) queues.push_back(quota.queue);
+      return PassOn::exchange(request);
+    }
+    std::vector<std::string> queues;
+  };
+  using Names = std::vector<std::string>;
+  Engine e{2};
+  Asked broker{e.memory};
+  detail::Fetcher fetcher{{broker, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+                          detail::QueuePicker{{{"a", 1}, {"b", 1}, {"c", 1}}, true},
+                          10s};
+  fetcher.set_watch(
+      broker.watch({"a", "b", "c"}, [&](const Hint& hint) { fetcher.hint(hint.queue); }));
+  const auto asked = [&] {
+    broker.queues.clear();
+    while (true) {
+      const std::optional<SteadyTime> next = fetcher.run_once();
+      if (!next || *next > e.clock->steady_now()) break;
+    }
+    return broker.queues;
+  };
+  const auto end_one = [&] {
+    auto run = e.pool->ready().pop();
+    run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::ended);
+    e.pool->ready().done();
+    e.settler.finish(std::move(run), Outcome::success(), 0.0);
+  };
+  CHECK(asked() == Names{"a", "b", "c"});
+  enqueue(e.memory, message("t1", "b"));
+  CHECK(asked() == Names{"b"});
+  CHECK(e.pool->load().ready == 1);
+  // The watch is armed: what is ready would have been told of.
+  end_one();
+  CHECK(asked().empty());
+  CHECK(e.settler.unsettled() == 0);
+
+  // What came to another queue beside it is found when the watch is armed again.
+  enqueue(e.memory, message("t2", "b"));
+  enqueue(e.memory, message("t3", "c"));
+  CHECK(asked() == Names{"b", "a", "b", "c"});
+  CHECK(e.pool->load().ready == 2);
+  end_one();
+  end_one();
+  asked();
+
+  // A queue that is never empty does not keep the others from being looked at.
+  e.broker.enqueue(many("b", 100, "b"));
+  asked();
+  enqueue(e.memory, message("a1", "a"));
+  for (int i = 0; i < 4; ++i) {
+    end_one();
+    asked();
+  }
+  CHECK(state_of(e.memory, "a1", "a") == std::nullopt);
+
+  // Nor does a task that is due wait for a hint.
+  e.clock->advance(1s);
+  enqueue(e.memory, scheduled(message("a2", "a"), 1h));
+  for (int i = 0; i < 200 && e.memory.queue_info("b").pending > 0; ++i) {
+    end_one();
+    asked();
+  }
+  while (e.pool->load().ready > 0) end_one();
+  asked();
+  CHECK(e.pool->load().ready == 0);
+  e.clock->advance(1h);
+  asked();
+  CHECK(state_of(e.memory, "a2", "a") == TaskState::active);
+}
+
 TEST_CASE("the pause after a vain wake does not hold up an outcome", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, message("long"));

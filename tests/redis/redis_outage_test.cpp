@@ -2,6 +2,7 @@
 #include <chrono>
 #include <latch>
 #include <set>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -217,6 +218,63 @@ TEST_CASE("what was taken ahead of a long task goes to another server, and the f
   leave.count_down();
   CHECK(eventually([&] { return quick == 3320; }));
   one.shutdown();
+}
+
+/// Commands that a lone task costs Redis while a server serves `queues` queues.
+double cost_of_lone_task(int queues) {
+  RedisServer server;
+  RedisBroker broker{options_for(server)};
+  ServeMux mux;
+  std::atomic<int> done{0};
+  mux.handle("email:", [&](Context&, const Task&) { ++done; });
+  ServerConfig config{.concurrency = 2};
+  config.queues.clear();
+  for (int i = 0; i < queues; ++i) config.queues["q" + std::to_string(i)] = 1;
+  config.heartbeat_interval = 1h;
+  config.upkeep_interval = 1h;
+  Server worker{broker, std::move(mux), std::move(config)};
+  worker.start();
+  const auto calls = [&] {
+    const redis::Reply reply = server.command({"INFO", "commandstats"});
+    std::istringstream lines{std::string{reply.as_string()}};
+    int sum = 0;
+    for (std::string line; std::getline(lines, line);) {
+      const std::size_t at = line.find(":calls=");
+      if (at != std::string::npos && !line.starts_with("cmdstat_info"))
+        sum += std::stoi(line.substr(at + 7));
+    }
+    return sum;
+  };
+  // Until it rests again.
+  const auto rest = [&] {
+    int before = -1;
+    int same = 0;
+    REQUIRE(eventually([&] {
+      const int now = calls();
+      same = now == before ? same + 1 : 0;
+      before = now;
+      return same == 100;
+    }));
+    return before;
+  };
+  const int before = rest();
+  constexpr int tasks = 5;
+  for (int i = 0; i < tasks; ++i) {
+    CHECK_FALSE(enqueue(broker, message("t" + std::to_string(i), "q0")).error);
+    REQUIRE(eventually([&] { return done == i + 1; }));
+    rest();
+  }
+  const int after = calls();
+  worker.shutdown();
+  return static_cast<double>(after - before) / tasks;
+}
+
+TEST_CASE("a lone task costs one look at each of the other queues", "[redis][server]") {
+  const double of_one = cost_of_lone_task(1);
+  const double of_many = cost_of_lone_task(41);
+  CAPTURE(of_one, of_many);
+  CHECK(of_one < 100);
+  CHECK((of_many - of_one) / 40 < 8);
 }
 
 TEST_CASE("a server that shuts down gives back what its last call took", "[redis][outage]") {

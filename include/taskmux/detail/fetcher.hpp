@@ -10,12 +10,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
 #include "taskmux/detail/health_monitor.hpp"
+#include "taskmux/detail/mutex.hpp"
 #include "taskmux/detail/queue_picker.hpp"
 #include "taskmux/detail/run_registry.hpp"
 #include "taskmux/detail/settler.hpp"
@@ -47,12 +49,50 @@ class Backoff {
   Duration current_ = first;
 };
 
+/// Queues that hints have named, or all. Thread-safe.
+class HintedQueues {
+ public:
+  /// Empty: all.
+  void add(std::string_view queue) noexcept TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    if (all_) return;
+    try {
+      if (queue.empty() || names_.size() == most) {
+        all_ = true;
+      } else if (std::find(names_.begin(), names_.end(), queue) == names_.end()) {
+        names_.emplace_back(queue);
+      }
+    } catch (...) {
+      all_ = true;
+    }
+  }
+
+  /// Forgets them, and returns them; nullopt for all.
+  std::optional<std::vector<std::string>> take() noexcept TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    std::optional<std::vector<std::string>> taken;
+    if (!std::exchange(all_, false)) taken = std::move(names_);
+    names_.clear();
+    return taken;
+  }
+
+ private:
+  static constexpr std::size_t most = 8;
+
+  Mutex mutex_;
+  std::vector<std::string> names_ TASKMUX_GUARDED_BY(mutex_);
+  bool all_ TASKMUX_GUARDED_BY(mutex_) = false;
+};
+
 /// The exchanging role: carries outcomes to the broker and runs back, in one call, whenever there
 /// is something to carry or room for more. While one call is under way, outcomes and free workers
 /// pile up; the next carries them all. Asks only when something may be ready, and otherwise sleeps
 /// on the watch's hint or until the next task is due. If the reply of a call is lost, what it took is
 /// given back by the next one, before anything else is taken from those queues; and again for as
 /// long as a server that was stuck may still carry the call out.
+///
+/// While the watch is armed, all queues are known to be empty but for those that a hint names: only
+/// these are looked at, for a few calls, so that a lone task costs no look at each of many queues.
 class Fetcher {
  public:
   using RunPtr = std::shared_ptr<RunState>;
@@ -82,7 +122,11 @@ class Fetcher {
   void drop_watch() { watch_.reset(); }
 
   // From any thread; the fetcher must be woken afterwards.
-  void hint() noexcept { hinted_.store(true, std::memory_order_release); }
+  /// Something may be ready in `queue`; in any if that is empty.
+  void hint(std::string_view queue = {}) noexcept {
+    hinted_queues_.add(queue);
+    hinted_.store(true, std::memory_order_release);
+  }
   void stop_taking() noexcept { taking_.store(false); }
   /// Also gives back what waits for a worker, and what a call under way still brings: no worker gets
   /// a run after this. Any thread; no waking needed.
@@ -106,9 +150,11 @@ class Fetcher {
     if (hinted_.exchange(false, std::memory_order_acq_rel)) {
       maybe_ready_ = true;
       armed_ = false;
+      heed(hinted_queues_.take());
     }
     if (due_ && now >= *due_) {
       maybe_ready_ = true;
+      only_.reset();
       due_came_ = true;
       due_.reset();
     }
@@ -116,8 +162,7 @@ class Fetcher {
       return turn(now);
     } catch (const std::exception& e) {
       parts_.health.broker_failed(HealthMonitor::Role::exchange, e.what());
-      maybe_ready_ = true;
-      armed_ = false;
+      look_everywhere();
       return wait_for(now, backoff_.next());
     }
   }
@@ -131,11 +176,39 @@ class Fetcher {
   /// How often to look whether a suspect may begin; mostly the end of another run wakes the fetcher.
   static constexpr Duration while_alone = std::chrono::seconds{1};
 
+  /// One that takes a lone task, and one that settles it.
+  static constexpr int most_narrow_looks = 2;
+  static constexpr Duration first_longest_pause = std::chrono::milliseconds{20};
+
   /// A call whose reply was lost.
   struct Lost {
     LostTake take;
     SteadyTime sent_at;
   };
+
+  void look_everywhere() noexcept {
+    maybe_ready_ = true;
+    armed_ = false;
+    only_.reset();
+  }
+
+  void heed(std::optional<std::vector<std::string>> queues) {
+    if (!queues) only_.reset();
+    if (!only_) return;
+    for (std::string& queue : *queues) only_->push_back(std::move(queue));
+  }
+
+  bool looks_at(const std::string& queue) const noexcept {
+    return !only_ || std::find(only_->begin(), only_->end(), queue) != only_->end();
+  }
+
+  bool owes(const std::string& queue) const noexcept {
+    return std::any_of(lost_.begin(), lost_.end(), [&](const Lost& lost) {
+      const std::vector<std::string>& queues = lost.take.queues;
+      return !lost.take.answered &&
+             std::find(queues.begin(), queues.end(), queue) != queues.end();
+    });
+  }
 
   const Clock& clock() const noexcept { return *parts_.environment->clock; }
 
@@ -208,15 +281,19 @@ class Fetcher {
     parts_.health.broker_answered(HealthMonitor::Role::exchange);
     const bool unknown = parts_.settler.report(reply.settled, arrived_at);
     if (!quotas.empty()) {
+      const std::optional<SteadyTime> of_others = only_ ? due_ : std::nullopt;
       note_due(arrived_at, reply.now, reply.next_due);
+      due_ = sooner(due_, of_others);
+      if (only_ && --narrow_looks_ == 0) only_.reset();
       const std::size_t taken = reply.runs.size();
       const bool vain = maybe_ready_ && taken == 0 && !reply.more;
       maybe_ready_ = reply.more || taken >= wanted_of(quotas);
       blocked_ = reply.more && taken == 0 && free_workers == 0;
       // Another server was faster. A fleet that is woken by one task must not rush back all at once.
       // But a hint may be of what this server did itself: no task that will be due waits for that.
+      if (taken > 0) longest_pause_ = first_longest_pause;
       if (vain && woken_) {
-        look_after_ = now + stampede_pause();
+        look_after_ = now + pause_after_vain_wake(now);
         if (!due_came_ && due_) look_after_ = std::min(look_after_, *due_);
       }
       due_came_ = false;
@@ -238,19 +315,16 @@ class Fetcher {
   }
 
   /// How many to take of each queue: none of one that may owe tasks of a lost call, so that those
-  /// come first.
+  /// come first, nor of one that is known to be empty.
   std::vector<QueueQuota> share(std::size_t room) {
+    if (only_ && only_->empty()) return {};
     std::vector<QueueQuota> quotas = picker_.share(std::min(room, most_runs));
-    if (lost_.empty()) return quotas;
+    if (lost_.empty() && !only_) return quotas;
     std::size_t left_over = 0;
     std::erase_if(quotas, [&](const QueueQuota& quota) {
-      const bool owing = std::any_of(lost_.begin(), lost_.end(), [&](const Lost& lost) {
-        const std::vector<std::string>& queues = lost.take.queues;
-        return !lost.take.answered &&
-               std::find(queues.begin(), queues.end(), quota.queue) != queues.end();
-      });
-      if (owing) left_over += quota.count;
-      return owing;
+      if (looks_at(quota.queue) && !owes(quota.queue)) return false;
+      left_over += quota.count;
+      return true;
     });
     if (!quotas.empty()) quotas.front().count += left_over;
     return quotas;
@@ -306,9 +380,7 @@ class Fetcher {
     } else if (recalled) {
       recall_at_ = now + recall_interval;
     }
-    if (!recalled) return;
-    maybe_ready_ = true;
-    armed_ = false;
+    if (recalled) look_everywhere();
   }
 
   std::optional<SteadyTime> arm(SteadyTime now, std::optional<SteadyTime> next) {
@@ -317,7 +389,11 @@ class Fetcher {
     if (!repeat_at_) backoff_.reset();
     note_due(clock().steady_now(), state.now, state.next_due);
     armed_ = !state.ready;
+    armed_at_ = clock().steady_now();
+    only_.reset();
     if (!state.ready) {
+      only_.emplace();
+      narrow_looks_ = most_narrow_looks;
       woken_ = true;  // What ends this sleep is a hint or the time.
       return sooner(due_, next);
     }
@@ -373,8 +449,14 @@ class Fetcher {
     });
   }
 
-  Duration stampede_pause() noexcept {
-    return Duration{500 + static_cast<Duration::rep>(random_.below(19'500))};
+  /// At random. Hints that follow one another and tell of nothing, whatever their source, double the
+  /// pause; those that come after a longer sleep do not.
+  Duration pause_after_vain_wake(SteadyTime now) noexcept {
+    if (now - armed_at_ > longest_pause_) longest_pause_ = first_longest_pause;
+    const Duration pause{500 + static_cast<Duration::rep>(random_.below(
+                                   static_cast<std::uint64_t>(longest_pause_.count()) - 500))};
+    longest_pause_ = std::min<Duration>(2 * longest_pause_, std::chrono::milliseconds{500});
+    return pause;
   }
 
   const Parts parts_;
@@ -383,6 +465,7 @@ class Fetcher {
   Suspects suspects_;
   std::unique_ptr<Watch> watch_;
   std::atomic<bool> hinted_{false};
+  HintedQueues hinted_queues_;
   std::atomic<bool> taking_{true};
   std::atomic<std::uint64_t> taken_{0};
   std::atomic<std::uint64_t> exchanges_{0};
@@ -394,6 +477,12 @@ class Fetcher {
   bool blocked_ = false;     ///< What is ready may not be taken ahead of a free worker.
   bool armed_ = false;       ///< The watch will hint when that changes.
   bool woken_ = false;       ///< This turn follows a sleep.
+  /// The queues that need to be looked at; the others were empty when the watch was armed. Unset:
+  /// all.
+  std::optional<std::vector<std::string>> only_;
+  int narrow_looks_ = 0;  ///< After so many more looks at those, all are looked at.
+  SteadyTime armed_at_{};
+  Duration longest_pause_ = first_longest_pause;
   bool due_came_ = false;    ///< A task was to be due since the last look.
   std::optional<SteadyTime> due_;
   SteadyTime not_before_{SteadyTime::min()};  ///< After an error: no call at all.

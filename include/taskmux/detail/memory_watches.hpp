@@ -89,7 +89,7 @@ class MemoryWatches {
       if (!watcher->armed || !watcher->watches(queue)) continue;
       if (watcher->told && *watcher->told <= instant) continue;
       watcher->armed = false;
-      hints.add(watcher, {.kind = Hint::Kind::ready});
+      hints.add(watcher, {.kind = Hint::Kind::ready, .queue = std::string{queue}});
     }
   }
 

@@ -370,7 +370,7 @@ class ServerEngine {
       lease_keeper_.cancel(hint.task_id, hint.queue);
       extending_.wake();
     } else {
-      fetcher_.hint();
+      fetcher_.hint(hint.queue);
       exchanging_.wake();
     }
   }
