@@ -1,3 +1,4 @@
+#include <atomic>
 #include <chrono>
 #include <fstream>
 #include <memory>
@@ -55,9 +56,9 @@ struct RightsFixture {
   LogBox log;
 };
 
-ServeMux some_mux() {
+ServeMux email_mux() {
   ServeMux mux;
-  mux.handle("test", [](Context&, const Task&) {});
+  mux.handle("email:", [](Context&, const Task&) {});
   return mux;
 }
 
@@ -65,7 +66,7 @@ ServeMux some_mux() {
 std::string start_error(const std::vector<std::string>& changes, Errc expected) {
   RightsFixture t{changes};
   RedisBroker broker{t.options()};
-  Server server{broker, some_mux(), {.concurrency = 1, .queues = {{"default", 1}}}};
+  Server server{broker, email_mux(), {.concurrency = 1, .queues = {{"default", 1}}}};
   try {
     server.start();
   } catch (const Error& error) {
@@ -192,6 +193,34 @@ TEST_CASE("what a server tries when it starts is what its scripts run", "[redis]
     CAPTURE(name);
     CHECK((tried.contains(name) || others.contains(name)));
   }
+}
+
+TEST_CASE("a server stays healthy, and logs nothing, while its scripts are forgotten",
+          "[redis][rights]") {
+  RedisFixture t;
+  LogBox log;
+  LogBox server_log;
+  RedisOptions options = options_for(t.redis);
+  options.logger = log.logger();
+  RedisBroker broker{options};
+  std::atomic<int> changes{0};
+  Server server{broker,
+                email_mux(),
+                {.concurrency = 2,
+                 .queues = {{"default", 1}},
+                 .hooks = {.on_health_change = [&](const Health&) { ++changes; }},
+                 .logger = server_log.logger()}};
+  server.start();
+  for (int i = 0; i < 200; ++i) {
+    t.redis.command({"SCRIPT", "FLUSH"});
+    enqueue(broker, message("t" + std::to_string(i)));
+  }
+  CHECK(eventually([&] { return server.stats().succeeded == 200; }));
+  server.shutdown();
+  CHECK(changes == 0);
+  CHECK(server_log.lines().empty());
+  CHECK(log.count("NOSCRIPT") == 0);
+  CHECK(log.count("can't track") == 0);
 }
 
 TEST_CASE("opening queues leaves nothing behind", "[redis][rights]") {
