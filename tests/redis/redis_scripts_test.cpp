@@ -161,7 +161,7 @@ TEST_CASE("an operation that fails on a key of the wrong type has changed nothin
       {"requeue", settles(SettleAction::requeue)},
       {"snooze", settles(SettleAction::snooze, 1500ms)},
       {"extend", [&](Broker& b, QueueView&) {
-         return fails([&] { b.extend(std::span{&f.run, 1}, 20s); });
+         return fails([&] { extend(b, f.run, 20s); });
        }},
       {"info", [&](Broker&, QueueView& v) { return fails([&] { v.queue_info("default"); }); }},
       {"list", [&](Broker&, QueueView& v) {

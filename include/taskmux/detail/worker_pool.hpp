@@ -38,9 +38,9 @@ struct AttemptLimits {
 inline AttemptLimits attempt_limits(const TaskMessage& message, std::optional<Duration> most,
                                     SteadyTime now, Time wall_now) {
   const auto bounded = [](std::chrono::seconds timeout) -> Duration {
-    constexpr std::chrono::seconds most =
+    constexpr std::chrono::seconds longest =
         std::chrono::duration_cast<std::chrono::seconds>(Limits::longest);
-    return std::clamp(timeout, -most, most);
+    return std::clamp(timeout, -longest, longest);
   };
   Duration left = Limits::longest;
   if (message.timeout.count() == 0 && message.deadline == Time{}) left = default_timeout;
