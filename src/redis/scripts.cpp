@@ -1528,20 +1528,35 @@ remove_leftovers(leftovers)
 return {#here, #ids}
 )lua";
 
-// KEYS: the queue's. ARGV: now, how many tasks the archive may hold, for how long it may hold one, how
-// many may be deleted. Returns {tasks deleted, how many are still beyond the limits}.
-constexpr std::string_view trim = R"lua(
-local archived = P .. 'archived'
-local max_tasks, limit = tonumber(ARGV[3]), tonumber(ARGV[5])
+// excess(archived): how many tasks of an archive are beyond its limits. ARGV: now, how many tasks an
+// archive may hold, for how long it may hold one.
+constexpr std::string_view excess = R"lua(
+local max_tasks = tonumber(ARGV[3])
 local oldest_allowed = string.format('(%.6f', (now - tonumber(ARGV[4])) / 1000000)
 
-local function excess()
+local function excess(archived)
   local too_old = redis.call('ZCOUNT', archived, '-inf', oldest_allowed)
   return math.max(redis.call('ZCARD', archived) - max_tasks, too_old, 0)
 end
+)lua";
 
-local count = math.min(excess(), limit)
-if count == 0 then return {0, excess()} end
+// Looks at the archives of several queues, unless in a cluster.
+// KEYS: the archives. ARGV: those of excess(). Returns for each its excess, or what is wrong with it.
+constexpr std::string_view archives = R"lua(
+local replies = {}
+for n, archived in ipairs(KEYS) do
+  local ok, reply = pcall(excess, archived)
+  replies[n] = ok and reply or type(reply) == 'table' and reply.err or tostring(reply)
+end
+return replies
+)lua";
+
+// KEYS: the queue's. ARGV: those of excess(), how many may be deleted. Returns {tasks deleted, how
+// many are still beyond the limits}.
+constexpr std::string_view trim = R"lua(
+local archived, limit = P .. 'archived', tonumber(ARGV[5])
+local count = math.min(excess(archived), limit)
+if count == 0 then return {0, excess(archived)} end
 local ids, keys, locks, deleted = redis.call('ZRANGE', archived, 0, count - 1), {}, {}, 0
 for _, id in ipairs(ids) do
   local exists = read('HEXISTS', T .. id, 'msg')
@@ -1554,7 +1569,7 @@ end
 many('ZREM', archived, ids)
 remove_tasks(locks)
 remove_tasks(keys)
-return {deleted, excess()}
+return {deleted, excess(archived)}
 )lua";
 
 // Replaces a message if it still is the one that was read.
@@ -1690,8 +1705,9 @@ Scripts::Scripts()
       act_all{"act_all",
               join({one_queue, clock, read, many, protobuf, locks, crashes_of, act_on,
                     redis::act_all})},
-      trim{"trim",
-           join({one_queue, clock, read, many, protobuf, locks, crashes_of, act_on, redis::trim})},
+      archives{"archives", join({clock, excess, redis::archives})},
+      trim{"trim", join({one_queue, clock, read, many, protobuf, locks, crashes_of, act_on, excess,
+                         redis::trim})},
       update_message{"update_message", join({one_queue, clock, read, redis::update_message})},
       pause{"pause", join({one_queue, clock, redis::pause})},
       cancel{"cancel", join({one_queue, clock, read, fence, redis::cancel})},
@@ -1701,7 +1717,7 @@ Scripts::Scripts()
 std::vector<const Script*> Scripts::all() const {
   return {&enqueue, &give_back, &acquire, &settle, &extend, &quarantine, &upkeep, &look,
           &try_rights, &heartbeat, &register_server, &write_server, &live_servers, &queue_info,
-          &group_sizes, &list, &find, &act, &act_all, &trim, &update_message, &pause, &cancel,
+          &group_sizes, &list, &find, &act, &act_all, &archives, &trim, &update_message, &pause, &cancel,
           &empty_queue};
 }
 

@@ -39,6 +39,7 @@ struct Scripts {
   Script find;
   Script act;
   Script act_all;
+  Script archives;
   Script trim;
   Script update_message;
   Script pause;

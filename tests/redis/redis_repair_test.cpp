@@ -866,6 +866,11 @@ TEST_CASE("trimming drops ids without a task, and no key that is none of ours", 
   t.redis.command({"SET", "asynq:{broken}:archived", "x"});
   const std::vector<std::string> queues = {"broken", "default"};
   const Full full{t.redis};
+  const auto looks = t.view.trim_archives(queues, {.max_tasks = 0, .max_age = 1h, .limit = 0});
+  REQUIRE(looks.size() == 2);
+  CHECK(looks[0].error);
+  CHECK_FALSE(looks[1].error);
+  CHECK(looks[1].excess == 3);
   const auto replies = t.view.trim_archives(queues, {.max_tasks = 0, .max_age = 1h, .limit = 10});
   REQUIRE(replies.size() == 2);
   CHECK(replies[0].error);
@@ -874,6 +879,27 @@ TEST_CASE("trimming drops ids without a task, and no key that is none of ours", 
   CHECK(replies[1].excess == 0);
   CHECK(t.redis.command({"EXISTS", "asynq:{default}:t:foreign"}).as_integer() == 1);
   CHECK(t.redis.command({"EXISTS", "asynq:{default}:t:t1"}).as_integer() == 0);
+}
+
+TEST_CASE("a look at the archives of many queues is few calls", "[redis]") {
+  RedisFixture t;
+  std::vector<std::string> queues;
+  for (int i = 0; i < 300; ++i) queues.push_back("q" + std::to_string(i));
+  for (const std::string queue : {"q0", "q255", "q256", "q299"}) {
+    settle(t.broker, archived(started(t.broker, message("t1", queue))));
+  }
+  const TrimRequest look{.max_tasks = 0, .max_age = 1h, .limit = 0};
+  t.view.trim_archives(queues, look);  // The script is known from now on.
+  std::vector<TrimReply> replies;
+  const auto commands = t.executed([&] { replies = t.view.trim_archives(queues, look); });
+  CHECK(std::count_if(commands.begin(), commands.end(), [](const std::string& command) {
+          return command.find("\"EVALSHA\"") != std::string::npos;
+        }) == 2);
+  REQUIRE(replies.size() == 300);
+  for (std::size_t i = 0; i < 300; ++i) {
+    CAPTURE(i);
+    CHECK(replies[i].excess == (i == 0 || i == 255 || i == 256 || i == 299 ? 1 : 0));
+  }
 }
 
 TEST_CASE("a full Redis answers for ids that it remembers", "[redis][full]") {
