@@ -15,6 +15,7 @@ set(taskmux_headers
     include/taskmux/detail/inspector_dead_letters.hpp
     include/taskmux/detail/judge.hpp
     include/taskmux/detail/lease_keeper.hpp
+    include/taskmux/detail/logger.hpp
     include/taskmux/detail/loop_thread.hpp
     include/taskmux/detail/memory_broker_impl.hpp
     include/taskmux/detail/memory_pool.hpp
@@ -34,6 +35,7 @@ set(taskmux_headers
     include/taskmux/detail/settler.hpp
     include/taskmux/detail/task_events.hpp
     include/taskmux/detail/thread.hpp
+    include/taskmux/detail/unserved_queues.hpp
     include/taskmux/detail/upkeep.hpp
     include/taskmux/detail/utf8.hpp
     include/taskmux/detail/uuid.hpp

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "taskmux/error.hpp"
+#include "taskmux/logger.hpp"
 #include "taskmux/task.hpp"
 
 namespace taskmux {
@@ -396,6 +397,12 @@ class TASKMUX_API Broker {
   /// Why that is so and what to change, for the text of an error: "three times the timeout, ...".
   /// Empty where there is no more to say.
   virtual std::string why_shortest_lease() const { return {}; }
+
+  /// What it is and where, in a few words for a log line, without a password.
+  virtual std::string describe() const { return "a broker"; }
+
+  /// What it logs to; the servers on it do so too, unless they are given a logger of their own.
+  virtual Logger logger() const { return {}; }
 
   /// The side for inspection and repair; lives as long as the broker. Throws Error{unsupported}
   /// where there is none.

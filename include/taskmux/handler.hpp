@@ -165,7 +165,8 @@ class Context {
     return std::any_cast<T>(find_value(name));
   }
 
-  /// Writes a line to the server's logger, after the task's id.
+  /// Writes an entry to the server's logger, with the task's id, type and queue as fields. Costs
+  /// next to nothing if the logger does not want the level.
   void log(LogLevel level, std::string_view text) const noexcept;
 
  private:

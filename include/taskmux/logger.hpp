@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -20,32 +21,77 @@ constexpr std::string_view to_string(LogLevel level) noexcept {
   return "unknown";
 }
 
-/// Where log lines go: a level and a function. taskmux itself writes to no stream; without a
-/// function it is silent. Thread-safe if the function is. What the function throws is swallowed: a
-/// log line must not end a worker.
+/// One entry of the log, with its fields. The views last for the call. A field that does not apply
+/// is empty.
+struct LogRecord {
+  LogLevel level = LogLevel::info;
+  std::string_view text{};     ///< What happened, without the fields below. May have several lines.
+  std::string_view server{};   ///< The id of the server that it is about.
+  std::string_view task_id{};  ///< Of the task that it is about, as the next two.
+  std::string_view task_type{};
+  std::string_view queue{};
+};
+
+/// `record` in one line, fields first, as a Logger::Sink gets it:
+/// `task 42 ("email:welcome", queue "default"): archived: no such user`.
+std::string to_line(const LogRecord& record);
+
+/// Where log entries go: a level, and a function that takes what is at that level or above.
+/// Thread-safe if the function is. What the function throws is swallowed: a log line must not end a
+/// worker.
+///
+/// A logger that nobody chose (`Logger{}`) writes warnings and errors to standard error, each as one
+/// line with its time (UTC) and level, and nothing else: a service that fails must not be silent. A
+/// server whose logger nobody chose uses its broker's. Logger::none() is silent.
 class Logger {
  public:
+  /// Takes a level and one line of text.
   using Sink = std::function<void(LogLevel, std::string_view)>;
+  /// Takes the entry with its fields, for a structured log.
+  using RecordSink = std::function<void(const LogRecord&)>;
 
   Logger() = default;
-  Logger(LogLevel least, Sink sink) : least_{least}, sink_{std::move(sink)} {}
+  /// An empty function is the same as none().
+  inline Logger(LogLevel least, Sink sink);
+  Logger(LogLevel least, RecordSink sink)
+      : least_{least},
+        kind_{sink ? Kind::function : Kind::none},
+        chosen_{true},
+        sink_{std::move(sink)} {}
 
-  /// Whether a line of this level would go anywhere; to save the making of it.
-  bool enabled(LogLevel level) const noexcept { return sink_ && level >= least_; }
+  /// Writes nothing.
+  static Logger none() { return {LogLevel::error, RecordSink{}}; }
 
-  void operator()(LogLevel level, std::string_view text) const noexcept {
-    if (!enabled(level)) return;
-    try {
-      sink_(level, text);
-    } catch (...) {
-      // Nowhere is left to tell it.
-    }
+  /// Writes lines from `least` on to standard error, as the default does with warnings and errors.
+  /// Safe where that is a pipe that nobody reads: the line is dropped, and no SIGPIPE is raised.
+  static Logger to_stderr(LogLevel least = LogLevel::warning) {
+    Logger logger;
+    logger.least_ = least;
+    logger.chosen_ = true;
+    return logger;
   }
 
+  /// Whether somebody chose it: false for `Logger{}` alone.
+  bool is_chosen() const noexcept { return chosen_; }
+
+  /// Whether an entry of this level would go anywhere; to save the making of it.
+  bool enabled(LogLevel level) const noexcept { return level >= least_ && kind_ != Kind::none; }
+
+  void operator()(LogLevel level, std::string_view text) const noexcept {
+    (*this)({.level = level, .text = text});
+  }
+  inline void operator()(const LogRecord& record) const noexcept;
+
  private:
-  LogLevel least_ = LogLevel::info;
-  Sink sink_;
+  enum class Kind : unsigned char { standard_error, function, none };
+
+  LogLevel least_ = LogLevel::warning;
+  Kind kind_ = Kind::standard_error;
+  bool chosen_ = false;
+  RecordSink sink_;
 };
 
 }  // namespace v0
 }  // namespace taskmux
+
+#include "taskmux/detail/logger.hpp"

@@ -133,9 +133,12 @@ struct ServerConfig {
   ArchiveLimits archive{};
 
   Hooks hooks{};
-  /// Hears what becomes of tasks that failed (info: is tried again; warning: archived, or its worker
-  /// was lost), of the server's start and end, and of trouble with the broker. On the server's own
-  /// threads, which wait for it: it must be quick.
+  /// Gets what becomes of tasks that failed (warning; info where `is_failure` says that it does not
+  /// count), queues that hold tasks and that no server works on (warning), trouble with the broker
+  /// (error), the server's start and end (info), and the start and end of each run (debug). Called on
+  /// the server's own threads, which wait for it: it must be quick. Left out, it is the broker's
+  /// logger, so that one setting there serves both; and where nobody chose that either, warnings and
+  /// errors go to standard error (see Logger).
   Logger logger{};
   /// Runs first on every thread that the server starts. What it throws is ignored.
   std::function<void()> on_thread_start{};
@@ -162,6 +165,7 @@ struct ServerStats {
   std::uint64_t stale = 0;      ///< Settlements refused because the run was not ours any more.
   std::uint64_t recovered = 0;  ///< Lost runs of any server that this one took over and settled.
   std::uint64_t exchanges = 0;
+  std::uint64_t unknown_types = 0;  ///< Attempts at tasks whose type no handler is registered for.
   std::uint64_t broker_errors = 0;
   std::uint64_t hooks_dropped = 0;
   std::uint64_t evicted = 0;  ///< Archived tasks that this server deleted, see ArchiveLimits.

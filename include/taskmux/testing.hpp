@@ -89,7 +89,7 @@ class TestServer {
 
 inline TestServer::TestServer(Broker& broker, ServeMux mux, ServerConfig config)
     : broker_{broker},
-      config_{(detail::check_config(config, mux, broker), std::move(config))},
+      config_{detail::checked(std::move(config), mux, broker)},
       mux_{std::make_shared<ServeMux>(std::move(mux))},
       clock_{std::make_shared<HandlerClock>(detail::clock_or_system(config_.clock))},
       environment_{std::make_shared<detail::RunEnvironment>(clock_, config_.logger,

@@ -6,6 +6,7 @@
 
 #include "redis/call_limit.hpp"
 #include "redis/operations.hpp"
+#include "redis/options.hpp"
 #include "redis/store.hpp"
 #include "redis/view.hpp"
 #include "redis/watch.hpp"
@@ -83,6 +84,10 @@ OpenReply RedisBroker::open(std::span<const std::string> queues) {
 }
 
 void RedisBroker::limit_calls(const CallLimit* limit) noexcept { redis::limit_calls(limit); }
+
+std::string RedisBroker::describe() const { return redis::describe(impl_->options()); }
+
+Logger RedisBroker::logger() const { return impl_->options().logger; }
 
 Duration RedisBroker::shortest_lease() const {
   return std::max<Duration>(std::chrono::seconds{5}, 3 * impl_->options().command_timeout);

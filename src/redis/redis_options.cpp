@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "redis/connection.hpp"
 #include "redis/options.hpp"
 #include "taskmux/error.hpp"
 
@@ -319,6 +320,22 @@ void check(const RedisOptions& options) {
     refuse_field("client_name must be printable ASCII without spaces");
   if (options.key_prefix.empty() || options.key_prefix.find_first_of("{}") != std::string::npos)
     refuse_field("key_prefix must not be empty, and must hold no braces");
+}
+
+std::string describe(const RedisOptions& options) {
+  std::string places;
+  for (const RedisAddress& address : options.addresses) {
+    if (!places.empty()) places += ", ";
+    places += Endpoint{.host = address.host, .port = address.port}.to_string();
+  }
+  switch (options.mode) {
+    case RedisMode::unix_socket: return "Redis at " + options.socket_path;
+    case RedisMode::sentinel:
+      return "Redis master \"" + options.master_name + "\" by the Sentinels at " + places;
+    case RedisMode::cluster: return "Redis Cluster at " + places;
+    case RedisMode::standalone: break;
+  }
+  return "Redis at " + Endpoint{.host = options.host, .port = options.port}.to_string();
 }
 
 }  // namespace taskmux::redis

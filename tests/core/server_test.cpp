@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "support/builders.hpp"
+#include "support/captured_stderr.hpp"
 #include "support/eventually.hpp"
 #include "support/flaky_broker.hpp"
 #include "support/test.hpp"
@@ -43,7 +44,10 @@ struct Fixture {
   ~Fixture() { CHECK(violations.all() == std::vector<std::string>{}); }
 
   ServerConfig config(std::size_t concurrency = 2) {
-    return {.concurrency = concurrency, .retry_policy = FixedDelay{1min}, .clock = clock};
+    return {.concurrency = concurrency,
+            .retry_policy = FixedDelay{1min},
+            .logger = Logger::none(),
+            .clock = clock};
   }
   std::optional<TaskState> state(const std::string& id) { return state_of(memory, id); }
 
@@ -763,10 +767,65 @@ TEST_CASE("the log tells what failed, and when the server starts and ends", "[se
   REQUIRE(f.pass_time_until([&] { return server.stats().archived == 1; }));
   server.shutdown();
   const std::string task = "task " + id + " (\"t\", queue \"default\"): ";
-  CHECK(lines == std::vector<std::string>{"info: server " + server.id() + ": started",
-                                          "info: " + task + "tried again in 1500 ms: very busy",
+  CHECK(lines == std::vector<std::string>{"info: server " + server.id() +
+                                              ": started: queues \"default\" (priority 1); "
+                                              "concurrency 1; broker: in memory; nothing was ever "
+                                              "enqueued to \"default\"",
+                                          "warning: " + task + "tried again in 1500 ms: very busy",
                                           "warning: " + task + "archived: bad",
                                           "info: server " + server.id() + ": shut down"});
+}
+
+TEST_CASE("at debug level the log shows starts and ends; fields tell the task", "[server]") {
+  Fixture f;
+  std::mutex mutex;
+  std::vector<std::string> entries;
+  const Logger logger{
+      LogLevel::debug, [&](const LogRecord& record) {
+        if (record.task_id.empty()) return;
+        const std::lock_guard lock{mutex};
+        entries.push_back(std::string{to_string(record.level)} + ' ' + std::string{record.task_id} +
+                          ' ' + std::string{record.task_type} + ' ' + std::string{record.queue} +
+                          ": " + std::string{record.text});
+      }};
+  // Of the broker alone: the server has none of its own.
+  MemoryBroker memory{{.clock = f.clock, .logger = logger}};
+  FlakyBroker broker{memory};
+  ServerConfig config = f.config(1);
+  config.logger = {};
+  Server server{broker, mux_of([](Context& context, const Task&) {
+                  context.log(LogLevel::info, "half\ndone");
+                }),
+                config};
+  server.start();
+  Client{broker, {.clock = f.clock}}.enqueue({.type = "t"}, {.task_id = "42"});
+  REQUIRE(eventually([&] { return server.stats().succeeded == 1; }));
+  server.shutdown();
+  CHECK(entries == std::vector<std::string>{"debug 42 t default: attempt 1 starts",
+                                            "info 42 t default: half\ndone",
+                                            "debug 42 t default: succeeded, ran for 0 s"});
+}
+
+TEST_CASE("a handler that throws and a type that nobody handles are in the log by default",
+          "[server]") {
+  Fixture f;
+  CapturedStderr captured;
+  ServerConfig config = f.config(1);
+  config.logger = {};
+  Server server{f.broker, mux_of([](Context&, const Task&) { throw std::runtime_error{"boom"}; }),
+                config};
+  server.start();
+  f.client.enqueue({.type = "t"}, {.task_id = "1"});
+  f.client.enqueue({.type = "misspelt"}, {.task_id = "2"});
+  REQUIRE(eventually([&] { return server.stats().retried == 2; }));
+  CHECK(server.stats().unknown_types == 1);
+  server.shutdown();
+  const std::string text = captured.text();
+  CHECK(text.find("Z warning taskmux: task 1 (\"t\", queue \"default\"): tried again in 60 s: "
+                  "boom\n") != std::string::npos);
+  CHECK(text.find("Z warning taskmux: task 2 (\"misspelt\", queue \"default\"): tried again in 60 "
+                  "s: handler not found for task \"misspelt\"\n") != std::string::npos);
+  CHECK(text.find("info") == std::string::npos);
 }
 
 TEST_CASE("a server is healthy only from its start to its end", "[server]") {

@@ -48,7 +48,7 @@ struct Engine {
   FlakyBroker broker{memory};
   ServerConfig config;
   std::vector<std::string> log;
-  Logger logger{LogLevel::debug,
+  Logger logger{LogLevel::info,
                 [this](LogLevel, std::string_view line) { log.emplace_back(line); }};
   std::shared_ptr<ServeMux> mux = std::make_shared<ServeMux>();
   std::shared_ptr<detail::RunEnvironment> environment =

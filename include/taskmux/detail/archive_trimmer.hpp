@@ -169,8 +169,11 @@ class ArchiveTrimmer {
   }
 
   void log_kept(const TaskInfo& task, const std::string& why) const {
-    parts_.logger(LogLevel::warning,
-                  "task " + task.id + " stays in the archive: the hook threw: " + why);
+    parts_.logger({.level = LogLevel::warning,
+                   .text = "stays in the archive: the hook threw: " + why,
+                   .task_id = task.id,
+                   .task_type = task.task.type,
+                   .queue = task.queue});
   }
 
   void count(std::size_t i, std::size_t deleted) {

@@ -25,6 +25,20 @@ inline std::string in_quotes(std::string_view name) {
   return text;
 }
 
+/// How log lines and errors spell a task: `task 42 ("email:welcome", queue "default")`. What is not
+/// known is empty, and left out.
+inline std::string task_in_words(std::string_view id, std::string_view type,
+                                 std::string_view queue) {
+  std::string text = "task ";
+  text += id;
+  if (type.empty() && queue.empty()) return text;
+  text += " (";
+  if (!type.empty()) text += in_quotes(type);
+  if (!type.empty() && !queue.empty()) text += ", ";
+  if (!queue.empty()) text += "queue " + in_quotes(queue);
+  return text + ')';
+}
+
 /// `text` without line breaks and other control characters, for a line of a log.
 inline std::string in_one_line(std::string_view text) {
   std::string line{text};

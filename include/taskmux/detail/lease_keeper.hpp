@@ -153,9 +153,7 @@ class LeaseKeeper {
     if (run->withdraw()) {
       parts_.registry.remove(std::span{&run, 1});
     }
-    if (parts_.logger.enabled(LogLevel::warning)) {
-      parts_.logger(LogLevel::warning, "task " + run->message().id + ": its lease was lost");
-    }
+    parts_.logger(about(run->message(), LogLevel::warning, "its lease was lost"));
     parts_.stopped();
   }
 

@@ -24,26 +24,31 @@ inline namespace v0 {
 namespace detail {
 
 /// The way from runs to the server's logger, which the server closes when it goes: a hung handler's
-/// thread may outlive it.
+/// thread may outlive it. Holds no lock while an entry is written. Thread-safe.
 class LogGate {
  public:
   explicit LogGate(Logger logger) : logger_{std::move(logger)} {}
 
-  void log(LogLevel level, std::string_view text) noexcept {
-    MutexLock lock{mutex_};
-    if (open_) logger_(level, text);
+  bool enabled(LogLevel level) const noexcept { return logger_.enabled(level); }
+
+  void log(const LogRecord& record) noexcept {
+    // In this order, so that close() sees either the writer or no further one.
+    writers_.fetch_add(1);
+    if (open_.load()) logger_(record);
+    if (writers_.fetch_sub(1) == 1 && !open_.load()) writers_.notify_all();
   }
 
-  /// Returns when no line is being written any more; later ones go nowhere.
+  /// Returns when no entry is being written any more; later ones go nowhere.
   void close() noexcept {
-    MutexLock lock{mutex_};
-    open_ = false;
+    open_.store(false);
+    for (int writers = writers_.load(); writers > 0; writers = writers_.load())
+      writers_.wait(writers);
   }
 
  private:
-  Mutex mutex_;
-  Logger logger_ TASKMUX_GUARDED_BY(mutex_);
-  bool open_ TASKMUX_GUARDED_BY(mutex_) = true;
+  const Logger logger_;
+  std::atomic<bool> open_{true};
+  std::atomic<int> writers_{0};
 };
 
 /// What all runs of one server share; owned by them too, so that it outlives the server if a
@@ -204,8 +209,10 @@ class RunState {
   void set_result(std::string result) {
     if (result.size() > environment_->max_result_bytes) {
       throw Error{Errc::payload_too_large,
-                  "set_result: the result has " + std::to_string(result.size()) +
-                      " bytes, more than " + std::to_string(environment_->max_result_bytes),
+                  "set_result: " + in_words(message()) + ": the result has " +
+                      std::to_string(result.size()) + " bytes, more than the " +
+                      std::to_string(environment_->max_result_bytes) +
+                      " of ServerConfig::max_result_bytes",
                   message().id};
     }
     MutexLock lock{mutex_};
@@ -236,12 +243,8 @@ class RunState {
   }
 
   void log(LogLevel level, std::string_view text) noexcept {
-    if (phase() == Phase::abandoned) return;
-    try {
-      environment_->log.log(level, "task " + message().id + ": " + std::string{text});
-    } catch (...) {
-      // Out of memory while making a log line: the line is lost, the handler is not.
-    }
+    if (!environment_->log.enabled(level) || phase() == Phase::abandoned) return;
+    environment_->log.log(about(message(), level, text));
   }
 
   // The registry's list, guarded by its mutex.

@@ -32,6 +32,7 @@
 #include "taskmux/detail/run_registry.hpp"
 #include "taskmux/detail/settler.hpp"
 #include "taskmux/detail/task_events.hpp"
+#include "taskmux/detail/unserved_queues.hpp"
 #include "taskmux/detail/upkeep.hpp"
 #include "taskmux/detail/uuid.hpp"
 #include "taskmux/detail/watchdog.hpp"
@@ -80,6 +81,13 @@ inline std::string host_name() {
   return bounded_utf8(name.data(), name.size());
 }
 
+/// `config` as a server on `broker` works with it. Throws std::invalid_argument as check_config().
+inline ServerConfig checked(ServerConfig config, const ServeMux& mux, const Broker& broker) {
+  check_config(config, mux, broker);
+  if (!config.logger.is_chosen()) config.logger = broker.logger();
+  return config;
+}
+
 /// Puts the parts of a server together, starts and ends their threads, and turns what happens into
 /// events. What is decided is decided in the parts.
 class ServerEngine {
@@ -88,7 +96,7 @@ class ServerEngine {
 
   ServerEngine(Broker& broker, ServeMux mux, ServerConfig config)
       : broker_{broker},
-        config_{(check_config(config, mux, broker), std::move(config))},
+        config_{checked(std::move(config), mux, broker)},
         mux_{std::make_shared<ServeMux>(std::move(mux))},
         environment_{std::make_shared<RunEnvironment>(clock_or_system(config_.clock),
                                                       config_.logger, config_.max_result_bytes)} {}
@@ -100,7 +108,7 @@ class ServerEngine {
     try {
       shutdown();
     } catch (const std::exception& e) {
-      config_.logger(LogLevel::error, std::string{"ending the server: "} + e.what());
+      tell(LogLevel::error, std::string{"could not end in order: "} + e.what());
     }
     environment_->log.close();
   }
@@ -115,8 +123,9 @@ class ServerEngine {
         throw Error{Errc::wrong_state, "start: this server was stopped before it was started"};
       phase_ = Phase::starting;
     }
+    OpenReply opened;
     try {
-      broker_.open(queues_);
+      opened = broker_.open(queues_);
       fetcher_.set_watch(broker_.watch(queues_, [this](const Hint& hint) { heed(hint); }));
     } catch (...) {
       set_phase(Phase::made);
@@ -131,7 +140,7 @@ class ServerEngine {
       throw;
     }
     set_phase(Phase::running);
-    tell("started");
+    tell_start(opened);
   }
 
   /// Whether this process is the one that made it.
@@ -163,7 +172,7 @@ class ServerEngine {
     }
     end_threads();
     retire();
-    tell("shut down");
+    tell(LogLevel::info, "shut down");
     set_phase(Phase::ended);
   }
 
@@ -192,6 +201,7 @@ class ServerEngine {
             .stale = counts.stale.load(std::memory_order_relaxed),
             .recovered = counts.recovered.load(std::memory_order_relaxed),
             .exchanges = fetcher_.exchanges(),
+            .unknown_types = pool_.unknown_types(),
             .broker_errors = health_.broker_errors(),
             .hooks_dropped = notifier_.dropped(),
             .evicted = trimmer_.evicted()};
@@ -224,9 +234,28 @@ class ServerEngine {
     Broker& broker_;
   };
 
-  void tell(std::string_view what) const {
-    if (config_.logger.enabled(LogLevel::info))
-      config_.logger(LogLevel::info, "server " + id_ + ": " + std::string{what});
+  void tell(LogLevel level, std::string_view what) const {
+    config_.logger({.level = level, .text = what, .server = id_});
+  }
+
+  void tell_start(const OpenReply& opened) const {
+    if (!config_.logger.enabled(LogLevel::info)) return;
+    std::string text = "started: queues";
+    std::string_view separator = " ";
+    for (const auto& [name, priority] : config_.queues) {
+      text.append(separator).append(in_quotes(name));
+      text.append(" (priority ").append(std::to_string(priority)).append(")");
+      separator = ", ";
+    }
+    if (config_.strict_priority) text += ", strictly";
+    text += "; concurrency " + std::to_string(config_.concurrency);
+    text += "; broker: " + broker_.describe();
+    separator = "; nothing was ever enqueued to ";
+    for (const std::string& name : opened.never_used) {
+      text.append(separator).append(in_quotes(name));
+      separator = ", ";
+    }
+    tell(LogLevel::info, text);
   }
 
   std::vector<std::string> queue_names() const {
@@ -318,8 +347,7 @@ class ServerEngine {
     try {
       broker_.retire(describe());
     } catch (const std::exception& e) {
-      config_.logger(LogLevel::warning,
-                     std::string{"the server's record was left to expire: "} + e.what());
+      tell(LogLevel::warning, std::string{"its record was left to expire: "} + e.what());
     }
   }
 
@@ -352,9 +380,8 @@ class ServerEngine {
       }
     }
     if (const std::size_t lost = settler_.unsettled()) {
-      config_.logger(
-          LogLevel::error,
-          std::to_string(lost) + " outcomes could not be recorded; their tasks will run again");
+      tell(LogLevel::error,
+           std::to_string(lost) + " outcomes could not be recorded; their tasks will run again");
     }
   }
 
@@ -389,19 +416,21 @@ class ServerEngine {
   /// Goes back if it is still ours; the broker refuses it if it is not.
   void lapsed(RunPtr run) noexcept {
     try {
-      if (config_.logger.enabled(LogLevel::info)) {
-        config_.logger(LogLevel::info,
-                       "task " + run->message().id + ": not started, its lease was over before");
-      }
+      config_.logger(about(run->message(), LogLevel::info,
+                           "not started, its lease was over before"));
       settler_.give_back(run);
     } catch (const std::exception& e) {
       registry_.remove(std::span{&run, 1});
-      config_.logger(LogLevel::error, std::string{"a run could not be given back: "} + e.what());
+      config_.logger(LogLevel::error, "a run could not be given back: " + text_of_exception(e));
     }
     skipped();
   }
 
   void started(const RunState& run) {
+    if (config_.logger.enabled(LogLevel::debug)) {
+      config_.logger(about(run.message(), LogLevel::debug,
+                           "attempt " + std::to_string(run.message().retried + 1) + " starts"));
+    }
     if (!config_.hooks.on_state_change) return;
     post(event_of(TaskEvent::Change::started, run.run(), &run, run.started_at()));
   }
@@ -412,7 +441,7 @@ class ServerEngine {
     } catch (const std::exception& e) {
       // Out of memory. Nobody extends the run any more, and so it is found as a lost one is.
       registry_.remove(std::span{&run, 1});
-      config_.logger(LogLevel::error, std::string{"an outcome was lost: "} + e.what());
+      config_.logger(LogLevel::error, "an outcome was lost: " + text_of_exception(e));
     }
     if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
   }
@@ -437,11 +466,16 @@ class ServerEngine {
     if (notifier_.post(std::move(call), bytes)) notifying_.wake();
   }
 
-  /// One thread calls hooks and then trims archives a little, which has a hook too.
+  /// One thread calls hooks, then trims archives a little, which has a hook too, and then may look for
+  /// queues without a server.
   std::optional<SteadyTime> notify_turn() {
     const std::optional<SteadyTime> more = notifier_.run_once();
     const std::optional<SteadyTime> trim_next = trimmer_.run_once();
-    return more ? more : trim_next;
+    const std::optional<SteadyTime> look_next = unserved_.run_once();
+    if (more) return more;
+    return trim_next && look_next ? std::min(trim_next, look_next)
+           : trim_next            ? trim_next
+                                  : look_next;
   }
 
   std::string status() const TASKMUX_EXCLUDES(mutex_) {
@@ -528,6 +562,7 @@ class ServerEngine {
                            [this] { return stopped_.load(std::memory_order_relaxed); }},
                           queues_,
                           config_.archive};
+  UnservedQueues unserved_{broker_, queues_, config_.logger, environment_->clock};
   Upkeep upkeep_{{broker_, settler_, registry_, health_, environment_->clock,
                   [this] { return describe(); }},
                  queues_,

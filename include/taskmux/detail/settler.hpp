@@ -193,7 +193,7 @@ class Settler {
   void settle_lost(const Run& run, bool several, double random, SteadyTime lease_until) {
     const TaskRoute route = rules_.mux ? rules_.mux->route(run.message->task.type) : TaskRoute{};
     Verdict verdict = judge_lost(run, several, rules_for(route, random));
-    complain(run.message->id, verdict);
+    complain(*run.message, verdict);
     push(settlement_of(run, std::move(verdict)), {.run = nullptr, .lease_until = lease_until});
   }
 
@@ -301,7 +301,7 @@ class Settler {
       Settlement& settlement = waiting_.settlement(i);
       if (!settlement.result) continue;
       settlement = without_result(std::move(settlement));
-      logger_(LogLevel::error, "task " + settlement.run.message->id + ": " + settlement.error);
+      logger_(about(*settlement.run.message, LogLevel::error, settlement.error));
       lessened[i] = SettleStatus::later;
       waiting_.origin(i).repeated = true;
     }
@@ -314,13 +314,12 @@ class Settler {
             rules_.is_failure, random, rules_.max_crashes};
   }
 
-  void complain(const std::string& id, const Verdict& verdict) const {
-    if (!verdict.complaint.empty())
-      logger_(LogLevel::error, "task " + id + ": " + verdict.complaint);
+  void complain(const TaskMessage& message, const Verdict& verdict) const {
+    if (!verdict.complaint.empty()) logger_(about(message, LogLevel::error, verdict.complaint));
   }
 
   void put(RunPtr&& run, Verdict&& verdict) {
-    complain(run->message().id, verdict);
+    complain(run->message(), verdict);
     Settlement settlement = settlement_of(run->run(), std::move(verdict), run->take_result());
     push(std::move(settlement), {.run = std::move(run), .lease_until = {}});
   }
@@ -350,10 +349,10 @@ class Settler {
     }
     try {
       if (!applied) return tell_stale(settlement, origin.repeated);
-      tell(settlement);
+      tell(settlement, origin.run.get());
       if (settled_) settled_(settlement, origin.run.get());
     } catch (const std::exception& e) {
-      logger_(LogLevel::error, e.what());
+      logger_(LogLevel::error, text_of_exception(e));
     }
   }
 
@@ -362,29 +361,41 @@ class Settler {
     const bool given_back = settlement.action == SettleAction::requeue;
     const LogLevel level = given_back ? LogLevel::debug : LogLevel::warning;
     if (!logger_.enabled(level)) return;
-    logger_(level,
-            "task " + settlement.run.message->id +
-                (given_back ? ": not given back, " : ": its outcome was refused, ") +
-                "the run is not ours any more" +
-                (repeated ? "; an earlier try may have recorded it, whose reply was lost" : ""));
+    std::string text = given_back ? "not given back, " : "its outcome was refused, ";
+    text += "the run is not ours any more";
+    if (repeated) text += "; an earlier try may have recorded it, whose reply was lost";
+    logger_(about(*settlement.run.message, level, text));
   }
 
-  /// Logs a failure.
-  void tell(const Settlement& settlement) const {
-    const bool archived = settlement.action == SettleAction::archive;
-    if (!archived && settlement.action != SettleAction::retry) return;
-    const LogLevel level = archived || settlement.crash ? LogLevel::warning : LogLevel::info;
+  /// Logs how a run ended. What has gone wrong is a warning; what the application does not count as
+  /// a failure is not.
+  static LogLevel level_of(const Settlement& settlement) noexcept {
+    if (settlement.action == SettleAction::archive || settlement.crash) return LogLevel::warning;
+    if (settlement.action != SettleAction::retry) return LogLevel::debug;
+    return settlement.failure ? LogLevel::warning : LogLevel::info;
+  }
+
+  void tell(const Settlement& settlement, const RunState* run) const {
+    const LogLevel level = level_of(settlement);
     if (!logger_.enabled(level)) return;
-    const TaskMessage& message = *settlement.run.message;
-    std::string text = "task " + message.id + " (" + in_quotes(message.task.type) + ", queue " +
-                       in_quotes(message.queue) + "): ";
-    if (archived) {
-      text += "archived: ";
-    } else {
-      const auto delay = std::chrono::floor<std::chrono::milliseconds>(settlement.delay);
-      text += "tried again in " + in_words(delay) + ": ";
+    const auto delay = std::chrono::floor<std::chrono::milliseconds>(settlement.delay);
+    std::string text;
+    switch (settlement.action) {
+      case SettleAction::archive: text = "archived: " + settlement.error; break;
+      case SettleAction::retry:
+        text = "tried again in " + in_words(delay) + ": " + settlement.error;
+        break;
+      case SettleAction::complete: text = "succeeded"; break;
+      case SettleAction::drop: text = "revoked"; break;
+      case SettleAction::requeue: text = "put back into its queue"; break;
+      case SettleAction::snooze: text = "runs again in " + in_words(delay); break;
     }
-    logger_(level, in_one_line(text + settlement.error));
+    if (level == LogLevel::debug && run != nullptr && run->ended_at() != SteadyTime::max()) {
+      const auto ran =
+          std::chrono::floor<std::chrono::milliseconds>(run->ended_at() - run->started_at());
+      text += ", ran for " + in_words(ran);
+    }
+    logger_(about(*settlement.run.message, level, text));
   }
 
   const Rules rules_;

@@ -81,8 +81,8 @@ class Watchdog {
   /// Gives up the handler of `run` if it is still at work, and settles the run without it.
   void give_up(const RunPtr& run, bool replace) {
     if (!parts_.pool.give_up(*run, replace)) return;
-    parts_.logger(LogLevel::error, "task " + run->message().id + " (" + run->message().task.type +
-                                       "): its handler did not stop and was given up");
+    parts_.logger(about(run->message(), LogLevel::error,
+                        "its handler did not stop when it was asked to, and was given up"));
     if (parts_.pool.hung() >= max_abandoned_) {
       full_ = true;  // Even if it is over by the next look, when the others must be told.
       parts_.health.too_many_hung(true);

@@ -163,6 +163,11 @@ class WorkerPool {
   /// Given-up threads that still hang.
   std::size_t hung() const noexcept { return shared_->hung.load(std::memory_order_relaxed); }
 
+  /// Attempts at tasks whose type the mux has no handler for.
+  std::uint64_t unknown_types() const noexcept {
+    return shared_->unknown_types.load(std::memory_order_relaxed);
+  }
+
   /// Whether the calling thread is one of the pool's, given up or not.
   bool on_worker_thread() const { return shared_->is_worker(std::this_thread::get_id()); }
 
@@ -243,6 +248,7 @@ class WorkerPool {
     Config config;
     ReadyQueue ready;
     std::atomic<std::size_t> hung{0};
+    std::atomic<std::uint64_t> unknown_types{0};
     std::atomic<std::size_t> missing{0};  ///< Workers that could not be replaced.
     std::atomic<bool> gave_back{false};   ///< Since a worker last ended a run.
     const std::unique_ptr<Slot[]> slots;
@@ -324,6 +330,7 @@ class WorkerPool {
       return next;
     }
     shared.note_begin(worker.slot, begin);
+    if (!run->route().known) shared.unknown_types.fetch_add(1, std::memory_order_relaxed);
     config.started(*run);
     const Outcome outcome = attempt(*config.mux, *run, begin, wall);
     if (!run->advance(RunState::Phase::running, RunState::Phase::ended)) {

@@ -38,6 +38,8 @@ struct MemoryBrokerOptions {
   /// So many tasks are stored at most, of all queues and states together; further ones are refused
   /// as queue_full. 0 = no bound.
   std::size_t max_tasks = 0;
+  /// For the servers on it that are given none of their own; the broker itself has nothing to log.
+  Logger logger{};
 };
 
 /// A broker inside the process: nothing to install, and nothing outlives the process. The whole
@@ -53,7 +55,8 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
  public:
   explicit MemoryBroker(MemoryBrokerOptions options = {})
       : clock_{options.clock ? std::move(options.clock) : std::make_shared<SystemClock>()},
-        max_tasks_{options.max_tasks} {}
+        max_tasks_{options.max_tasks},
+        logger_{std::move(options.logger)} {}
 
   inline std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override;
   inline ExchangeReply exchange(const ExchangeRequest& request) override;
@@ -65,6 +68,8 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
   inline void retire(const ServerInfo& server) override;
   void ping() override { check_process(); }
   OpenReply open(std::span<const std::string> queues) override;
+  std::string describe() const override { return "in memory"; }
+  Logger logger() const override { return logger_; }
   QueueView& queue_view() override { return *this; }
 
   Time now() override { return clock_->now(); }
@@ -178,6 +183,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
   const Time made_at_ = clock_->now();
   const SteadyTime made_at_steady_ = clock_->steady_now();
   const std::size_t max_tasks_;
+  const Logger logger_;
   const pid_t pid_ = ::getpid();
   const detail::MemoryUniqueKeys unique_keys_;
   /// Before the queues, which hold blocks of it.

@@ -90,6 +90,8 @@ class TASKMUX_API RedisBroker final : public Broker, public QueueView {
   /// call must not use up a lease.
   Duration shortest_lease() const override;
   std::string why_shortest_lease() const override;
+  std::string describe() const override;
+  Logger logger() const override;
   QueueView& queue_view() override { return *this; }
 
   Time now() override;

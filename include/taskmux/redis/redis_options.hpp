@@ -77,7 +77,9 @@ struct RedisOptions {
   /// between machines do no harm. A test passes a ManualClock. Timeouts of the network go by the
   /// machine's steady clock, whatever this is.
   std::shared_ptr<Clock> clock{};
-  Logger logger{};  ///< Hears of lost and restored contact and of a server set up to lose tasks.
+  /// Gets lost and restored contact, and what is wrong with a Redis server or with keys. The servers
+  /// on this broker use it too, unless they are given one of their own.
+  Logger logger{};
 };
 
 /// The options that a URL stands for; all that it does not say has its default.

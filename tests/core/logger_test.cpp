@@ -1,0 +1,116 @@
+#include "taskmux/logger.hpp"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <latch>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "support/captured_stderr.hpp"
+#include "support/run.hpp"
+#include "support/test.hpp"
+
+using namespace taskmux;
+
+TEST_CASE("a logger that nobody chose writes warnings and errors to standard error", "[logger]") {
+  const Logger logger;
+  CHECK_FALSE(logger.is_chosen());
+  test::CapturedStderr captured;
+  logger(LogLevel::debug, "d");
+  logger(LogLevel::info, "i");
+  logger({.level = LogLevel::warning,
+          .text = "archived:\nboom",
+          .task_id = "42",
+          .task_type = "email:welcome",
+          .queue = "default"});
+  logger(LogLevel::error, "e");
+  const std::string text = captured.text();
+  // Such as 2026-01-01T00:00:00.000Z, twice.
+  const std::string first =
+      " warning taskmux: task 42 (\"email:welcome\", queue \"default\"): archived: boom\n";
+  REQUIRE(text.size() == 2 * 24 + first.size() + std::string{" error taskmux: e\n"}.size());
+  CHECK(text.substr(24, first.size()) == first);
+  CHECK(text.substr(10, 1) == "T");
+  CHECK(text.substr(23, 1) == "Z");
+  CHECK(text.substr(24 + first.size() + 24) == " error taskmux: e\n");
+}
+
+TEST_CASE("a logger can be silent, or write more to standard error", "[logger]") {
+  test::CapturedStderr captured;
+  const Logger none = Logger::none();
+  CHECK(none.is_chosen());
+  CHECK_FALSE(none.enabled(LogLevel::error));
+  none(LogLevel::error, "e");
+  CHECK_FALSE(Logger{LogLevel::debug, Logger::Sink{}}.enabled(LogLevel::error));
+  CHECK(captured.text().empty());
+  const Logger all = Logger::to_stderr(LogLevel::debug);
+  CHECK(all.is_chosen());
+  all(LogLevel::debug, "d");
+  CHECK(captured.text().find(" debug taskmux: d\n") != std::string::npos);
+}
+
+TEST_CASE("an entry is one line for a sink of lines, and has its fields for one of records",
+          "[logger]") {
+  std::vector<std::string> lines;
+  const Logger of_lines{LogLevel::info,
+                        [&](LogLevel, std::string_view line) { lines.emplace_back(line); }};
+  of_lines({.text = "a\nb", .server = "s"});
+  of_lines({.text = "t", .task_id = "1"});
+  of_lines({.text = "t", .task_id = "1", .queue = "q"});
+  of_lines({.text = "t", .queue = "q"});
+  of_lines({.level = LogLevel::debug, .text = "no"});
+  CHECK(lines == std::vector<std::string>{"server s: a b", "task 1: t", "task 1 (queue \"q\"): t",
+                                          "queue \"q\": t"});
+  std::string seen;
+  const Logger of_records{LogLevel::info,
+                          [&](const LogRecord& record) { seen = std::string{record.text}; }};
+  of_records({.text = "a\nb", .task_id = "1"});
+  CHECK(seen == "a\nb");
+  const Logger throws{LogLevel::info, [](const LogRecord&) { throw std::runtime_error{"sink"}; }};
+  throws(LogLevel::error, "swallowed");
+}
+
+TEST_CASE("standard error that nobody reads raises no signal", "[logger]") {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  ::close(ends[0]);
+  const int before = ::dup(STDERR_FILENO);
+  ::dup2(ends[1], STDERR_FILENO);
+  Logger{}(LogLevel::error, "into a closed pipe");  // SIGPIPE would end this process.
+  ::dup2(before, STDERR_FILENO);
+  ::close(before);
+  ::close(ends[1]);
+  sigset_t pending;
+  sigpending(&pending);
+  CHECK(sigismember(&pending, SIGPIPE) == 0);
+}
+
+TEST_CASE("one slow sink does not hold up the log lines of others", "[logger]") {
+  std::latch both{2};  // Each writer waits in the sink for the other.
+  detail::LogGate gate{Logger{LogLevel::info, [&](const LogRecord&) { both.arrive_and_wait(); }}};
+  std::thread other{[&] { gate.log({.text = "1"}); }};
+  gate.log({.text = "2"});
+  other.join();
+  gate.close();
+  gate.log({.text = "3"});  // Goes nowhere.
+}
+
+TEST_CASE("a closing gate waits for the line that is being written", "[logger]") {
+  std::latch writing{1};
+  std::latch go{1};
+  bool written = false;
+  detail::LogGate gate{Logger{LogLevel::info, [&](const LogRecord&) {
+                                writing.count_down();
+                                go.wait();
+                                written = true;
+                              }}};
+  std::thread writer{[&] { gate.log({.text = "1"}); }};
+  writing.wait();
+  go.count_down();
+  gate.close();
+  CHECK(written);
+  writer.join();
+}
