@@ -1,6 +1,5 @@
 #pragma once
 
-#include <memory>
 #include <stop_token>
 #include <string>
 
@@ -16,7 +15,11 @@ class ServerEngine;
 }  // namespace detail
 
 /// Runs the tasks of some queues with a pool of threads. The broker must outlive it. Thread-safe. A
-/// server starts once; it belongs to the process that made it.
+/// server starts once; it belongs to the process that made it: after fork() its calls throw
+/// Error{forked}, but for stop(), which does nothing, and health(), which says so.
+///
+/// The threads that run handlers and hooks block the signals that the caller of start() blocks, as do
+/// the processes that are spawned there; all others block every signal that can be blocked safely.
 class Server {
  public:
   /// Takes the mux in and freezes it. Throws std::invalid_argument for a concurrency of 0, no
@@ -24,7 +27,10 @@ class Server {
   /// Limits::longest, a lease that is too short, or a mux without handlers.
   Server(Broker& broker, ServeMux mux, ServerConfig config = {});
 
-  /// shutdown(), if it was started and not yet shut down. Must not run on a thread of this server.
+  /// shutdown(), if it was started and not yet shut down. In a child process, which has none of its
+  /// threads, it does nothing. On a thread of this server, as where a handler calls std::exit() and
+  /// the server has static storage, it waits for no handler and records nothing more: the process
+  /// ends with the code that it was given.
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -66,7 +72,7 @@ class Server {
   const std::string& id() const noexcept;
 
  private:
-  std::unique_ptr<detail::ServerEngine> engine_;
+  detail::ServerEngine* const engine_;  ///< Owned, but in a child process; see ~Server().
 };
 
 }  // namespace v0

@@ -33,8 +33,10 @@ inline namespace v0 {
 /// Make it in main(), before any other thread: a thread inherits the mask of the one that starts
 /// it. The system hands a signal to any thread that does not block it, and one that was started
 /// earlier does not: there the signal does what it does by default, which is to end the process.
-/// (The library's own threads block all such signals, whenever they are started.) A program started
-/// by fork() and exec() inherits the mask as well, and may have to unblock them for itself.
+/// (Of a server's threads, those that run handlers and hooks have the mask of the thread that
+/// started the server; all others block all such signals.) A program started by fork() and exec(),
+/// also one that a handler starts, inherits the mask as well, and may have to unblock them for
+/// itself.
 ///
 /// What comes while nobody waits is kept for the next wait; of one signal that came several times,
 /// one is kept. So a second SIGTERM during the shutdown is the host's to handle: it may wait for it

@@ -51,7 +51,7 @@ Post::Post(Store& store, std::string node, Owner& owner)
       owner_{owner},
       channels_{store.global().cancel(), store.global().bound_cancel(),
                 std::string{invalidation_channel}},
-      thread_{detail::start_thread("tmx-listen", {}, [this] { run(); })} {}
+      thread_{detail::start_thread("tmx-listen", detail::all_signals(), {}, [this] { run(); })} {}
 
 Post::~Post() {
   stop();

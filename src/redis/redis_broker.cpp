@@ -20,11 +20,7 @@ class RedisBroker::Impl {
   explicit Impl(RedisOptions options)
       : store_{std::move(options)}, listener_{std::make_unique<redis::Listener>(store_)} {}
 
-  ~Impl() {
-    // In a forked child its thread does not exist, and can't be waited for.
-    if (!store_.in_own_process()) static_cast<void>(listener_.release());
-  }
-
+  bool in_own_process() const noexcept { return store_.in_own_process(); }
   const RedisOptions& options() const noexcept { return store_.options(); }
   /// For a call: the process is checked first.
   redis::Store& store() {
@@ -47,7 +43,11 @@ RedisBroker::RedisBroker(RedisOptions options, detail::ThisRedisLibrary)
     : impl_{std::make_unique<Impl>(std::move(options))} {}
 RedisBroker::RedisBroker(std::string_view url, detail::ThisRedisLibrary library)
     : RedisBroker{parse_redis_url(url), library} {}
-RedisBroker::~RedisBroker() = default;
+RedisBroker::~RedisBroker() {
+  // In a forked child its threads do not exist, its locks may be held for ever, and its connections
+  // are the parent's.
+  if (!impl_->in_own_process()) static_cast<void>(impl_.release());
+}
 
 std::vector<EnqueueReply> RedisBroker::enqueue(std::vector<EnqueueRequest> batch) {
   return redis::enqueue(impl_->store(), std::move(batch));

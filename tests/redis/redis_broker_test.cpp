@@ -3,10 +3,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "golden_vectors.hpp"
@@ -14,6 +16,7 @@
 #include "redis/wire.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
+#include "support/child.hpp"
 #include "support/no_threads.hpp"
 #include "support/test.hpp"
 #include "taskmux/taskmux.hpp"
@@ -585,6 +588,37 @@ TEST_CASE("a broker belongs to the process that made it", "[redis]") {
   REQUIRE(waitpid(child, &status, 0) == child);
   CHECK(status == 0);
   CHECK_NOTHROW(t.broker.ping());
+}
+
+TEST_CASE("a child of a process that is busy with Redis ends at once", "[redis]") {
+  RedisFixture t;
+  auto broker = std::make_unique<RedisBroker>(options_for(t.redis));
+  auto client = std::make_unique<Client>(*broker);
+  auto watch = broker->watch({"default"}, [](const Hint&) {});
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> busy;
+  for (int i = 0; i < 2; ++i) {
+    busy.emplace_back([&] {
+      while (!stop) client->enqueue({.type = "t"});
+    });
+  }
+  int ended = 0;
+  constexpr int rounds = 100;
+  for (int round = 0; round < rounds; ++round) {
+    const pid_t child = fork();
+    if (child == 0) {
+      const bool refused = error_of([&] { client->enqueue({.type = "t"}); }) == Errc::forked &&
+                           error_of([&] { broker->queue_info("default"); }) == Errc::forked;
+      watch.reset();
+      client.reset();
+      broker.reset();
+      _exit(refused ? 7 : 1);
+    }
+    if (exited_with(end_of(child), 7)) ++ended;
+  }
+  stop = true;
+  for (std::thread& thread : busy) thread.join();
+  CHECK(ended == rounds);
 }
 
 TEST_CASE("a batch of settlements takes its own ids out of active and no others", "[redis]") {

@@ -33,9 +33,10 @@ class LoopThread {
   LoopThread& operator=(const LoopThread&) = delete;
   ~LoopThread() { stop(); }
 
-  /// Once. Throws std::system_error if there can be no further thread.
-  void start(std::function<void()> on_start) {
-    thread_ = start_thread(name_, std::move(on_start), [this] { loop(); });
+  /// Once, with the signals `mask` blocked. Throws std::system_error if there can be no further
+  /// thread.
+  void start(std::function<void()> on_start, const sigset_t& mask = all_signals()) {
+    thread_ = start_thread(name_, mask, std::move(on_start), [this] { loop(); });
   }
 
   /// Has the step called soon. Cheap while it is awake. Thread-safe, whether the thread runs or
@@ -45,12 +46,13 @@ class LoopThread {
   /// Whether the calling thread is this one.
   bool is_current() const noexcept { return id_.load() == std::this_thread::get_id(); }
 
-  /// Waits for the present step to end; there is none after it. Does nothing if not started.
+  /// Waits for the present step to end, unless it is on this thread; there is none after it. Does
+  /// nothing if not started.
   void stop() {
     if (!thread_.joinable()) return;
     stopping_ = true;
     waker_.notify();
-    thread_.join();
+    if (!is_current()) thread_.join();
   }
 
  private:

@@ -8,6 +8,7 @@
 #include <iterator>
 #include <limits>
 #include <memory>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -32,6 +33,26 @@ class MemoryBroker::WatchHandle final : public Watch {
   MemoryBroker& broker_;
   const std::shared_ptr<detail::MemoryWatcher> watcher_;
 };
+
+namespace detail {
+
+/// Moves what `table` holds to where nothing destroys it. Looks at no entry.
+template <typename Table>
+void forsake(Table& table) noexcept {
+  alignas(Table) std::byte nowhere[sizeof(Table)];
+  ::new (static_cast<void*>(nowhere)) Table{std::move(table)};
+}
+
+}  // namespace detail
+
+inline MemoryBroker::~MemoryBroker() {
+  if (::getpid() == pid_) return;
+  // The locks of the pool may be held for ever, and the tables half changed.
+  detail::forsake(queues_);
+  detail::forsake(watches_);
+  detail::forsake(servers_);
+  static_cast<void>(pool_.release());
+}
 
 inline std::vector<EnqueueReply> MemoryBroker::enqueue(std::vector<EnqueueRequest> batch) {
   check_process();

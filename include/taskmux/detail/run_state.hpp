@@ -38,7 +38,10 @@ class LogGate {
     if (writers_.fetch_sub(1) == 1 && !open_.load()) writers_.notify_all();
   }
 
-  /// Returns when no entry is being written any more; later ones go nowhere.
+  /// Later entries go nowhere.
+  void shut() noexcept { open_.store(false); }
+
+  /// The same, and returns when no entry is being written any more.
   void close() noexcept {
     open_.store(false);
     for (int writers = writers_.load(); writers > 0; writers = writers_.load())

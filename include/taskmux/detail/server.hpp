@@ -147,6 +147,7 @@ class ServerEngine {
   bool at_home() const noexcept { return ::getpid() == pid_; }
 
   void stop() noexcept {
+    if (!at_home()) return;
     fetcher_.stop_taking();
     stopped_ = true;
   }
@@ -185,6 +186,7 @@ class ServerEngine {
   }
 
   ServerStats stats() const {
+    if (!at_home()) throw Error{Errc::forked, "stats: this server was made before fork()"};
     const SettlerCounts& counts = settler_.counts();
     const ReadyQueue::Load load = pool_.load();
     return {.running = load.busy,
@@ -208,6 +210,7 @@ class ServerEngine {
   }
 
   Health health() const TASKMUX_EXCLUDES(mutex_) {
+    if (!at_home()) return {false, "made before fork()"};
     {
       MutexLock lock{mutex_};
       if (stopped_ || phase_ == Phase::ended) return {false, "stopped"};
@@ -216,6 +219,27 @@ class ServerEngine {
     return health_.health();
   }
   const std::string& id() const noexcept { return id_; }
+
+  /// Whether it can be destroyed: not in a child process, where its threads are missing and its locks
+  /// may be held for ever, nor on one of its own threads, which can't wait for itself.
+  bool can_end() const { return at_home() && !on_own_thread(); }
+
+  /// For the end of the process by std::exit() on a thread of this server, which has static storage
+  /// then: lets no thread go on that uses the broker, since that may be destroyed next, and waits for
+  /// no handler. What was not recorded is found as the runs of a lost worker are.
+  void abandon() noexcept {
+    if (!at_home()) return;
+    try {
+      stop();
+      environment_->log.shut();
+      for (LoopThread* const thread :
+           {&upkeeping_, &watching_, &exchanging_, &extending_, &notifying_})
+        thread->stop();
+      fetcher_.drop_watch();
+    } catch (...) {
+      // The process is ending; there is nobody left to tell.
+    }
+  }
 
  private:
   enum class Phase { made, starting, running, ending, ended };
@@ -282,7 +306,7 @@ class ServerEngine {
         if (config_.on_thread_start) config_.on_thread_start();
       };
     };
-    notifying_.start(within(side_limit_));
+    notifying_.start(within(side_limit_), signal_mask());  // Hooks are the application's code.
     watching_.start(config_.on_thread_start);
     extending_.start(within(limit_));
     upkeeping_.start(within(side_limit_));
@@ -416,8 +440,8 @@ class ServerEngine {
   /// Goes back if it is still ours; the broker refuses it if it is not.
   void lapsed(RunPtr run) noexcept {
     try {
-      config_.logger(about(run->message(), LogLevel::info,
-                           "not started, its lease was over before"));
+      config_.logger(
+          about(run->message(), LogLevel::info, "not started, its lease was over before"));
       settler_.give_back(run);
     } catch (const std::exception& e) {
       registry_.remove(std::span{&run, 1});
@@ -583,10 +607,13 @@ class ServerEngine {
 }  // namespace detail
 
 inline Server::Server(Broker& broker, ServeMux mux, ServerConfig config)
-    : engine_{std::make_unique<detail::ServerEngine>(broker, std::move(mux), std::move(config))} {}
+    : engine_{new detail::ServerEngine{broker, std::move(mux), std::move(config)}} {}
 inline Server::~Server() {
-  // After fork() the threads are not here: there is nothing to end and nothing to join.
-  if (!engine_->at_home()) static_cast<void>(engine_.release());
+  if (engine_->can_end()) {
+    delete engine_;
+  } else {
+    engine_->abandon();  // And left as it is: its threads, where there are any, use it.
+  }
 }
 inline void Server::start() { engine_->start(); }
 inline void Server::stop() noexcept { engine_->stop(); }

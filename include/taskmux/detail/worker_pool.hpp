@@ -35,7 +35,7 @@ struct AttemptLimits {
   Time wall;
 };
 
-inline AttemptLimits attempt_limits(const TaskMessage& message, std::optional<Duration> most,
+inline AttemptLimits attempt_limits(const TaskMessage& message, std::optional<Duration> by_route,
                                     SteadyTime now, Time wall_now) {
   const auto bounded = [](std::chrono::seconds timeout) -> Duration {
     constexpr std::chrono::seconds longest =
@@ -46,7 +46,7 @@ inline AttemptLimits attempt_limits(const TaskMessage& message, std::optional<Du
   if (message.timeout.count() == 0 && message.deadline == Time{}) left = default_timeout;
   if (message.timeout.count() != 0) left = bounded(message.timeout);
   if (message.deadline != Time{}) left = std::min(left, message.deadline - wall_now);
-  if (most) left = std::min(left, *most);
+  if (by_route) left = std::min(left, *by_route);
   left = std::max(left, Duration{0});  // Long over is over; it must not overflow the clock either.
   return {now + left, wall_now + left};
 }
@@ -101,10 +101,12 @@ class WorkerPool {
   WorkerPool& operator=(const WorkerPool&) = delete;
   ~WorkerPool() { join(); }
 
-  /// Starts the threads. Throws std::system_error if the machine has no more; those that started
-  /// are joined by the destructor.
+  /// Starts the threads; they, and those that will replace them, block the signals that the caller
+  /// blocks. Throws std::system_error if the machine has no more; those that started are joined by
+  /// the destructor.
   void start() TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
+    signals_ = signal_mask();
     for (std::size_t slot = 0; slot < shared_->config.concurrency; ++slot)
       threads_.push_back(start_worker(slot));
   }
@@ -281,8 +283,8 @@ class WorkerPool {
     return true;
   }
 
-  std::thread start_worker(std::size_t slot) {
-    return start_thread("tmx-worker", shared_->config.on_thread_start,
+  std::thread start_worker(std::size_t slot) TASKMUX_REQUIRES(mutex_) {
+    return start_thread("tmx-worker", signals_, shared_->config.on_thread_start,
                         [shared = shared_, slot] { work(*shared, slot); });
   }
 
@@ -348,6 +350,7 @@ class WorkerPool {
 
   const std::shared_ptr<Shared> shared_;
   Mutex mutex_;
+  sigset_t signals_ TASKMUX_GUARDED_BY(mutex_){};
   std::vector<std::thread> threads_ TASKMUX_GUARDED_BY(mutex_);
   std::vector<std::size_t> missing_ TASKMUX_GUARDED_BY(mutex_);  ///< Slots without a thread.
 };

@@ -58,6 +58,9 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
         max_tasks_{options.max_tasks},
         logger_{std::move(options.logger)} {}
 
+  /// In a child process it frees nothing: another thread may have been at work when fork() was called.
+  inline ~MemoryBroker() override;
+
   inline std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override;
   inline ExchangeReply exchange(const ExchangeRequest& request) override;
   inline std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) override;
@@ -187,7 +190,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
   const pid_t pid_ = ::getpid();
   const detail::MemoryUniqueKeys unique_keys_;
   /// Before the queues, which hold blocks of it.
-  const std::unique_ptr<detail::MemoryPool, detail::MemoryPool::Close> pool_{
+  std::unique_ptr<detail::MemoryPool, detail::MemoryPool::Close> pool_{
       new detail::MemoryPool};
 
   detail::Mutex mutex_;
