@@ -93,7 +93,7 @@ inline std::size_t hardware_concurrency() noexcept {
 }
 
 struct ServerConfig {
-  /// How many handlers may run at once; at least 1.
+  /// How many handlers may run at once; from 1 to 32,768. Each has a thread.
   std::size_t concurrency = hardware_concurrency();
   /// The queues to work on, and no others, with their priorities (at least 1). A queue is looked at
   /// first in proportion to its priority; with `strict_priority` a queue is served only while all

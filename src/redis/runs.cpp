@@ -146,8 +146,10 @@ void RunReader::read(std::string_view queue, std::uint64_t first, ReplyView list
 
 void RunReader::keep_malformed(std::string_view queue, std::string_view id, std::uint64_t token,
                                const std::string& reason) {
-  store_.log()(LogLevel::warning, "queue \"" + printable(queue) + "\": archived malformed task \"" +
-                                      printable(id) + "\": " + reason);
+  store_.log()({.level = LogLevel::warning,
+                .text = "archived, since it is malformed: " + reason,
+                .task_id = id,
+                .queue = queue});
   const auto [head, tail] = stamp_failure(malformed_message(queue, id, reason), {});
   malformed_.push_back(
       store_.call(scripts().quarantine, queue, {id, hex_of_token(token), head, tail}));

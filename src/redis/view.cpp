@@ -11,6 +11,7 @@
 #include "redis/operations.hpp"
 #include "redis/runs.hpp"
 #include "redis/wire.hpp"
+#include "taskmux/detail/error_text.hpp"
 
 namespace taskmux::redis {
 namespace {
@@ -26,7 +27,7 @@ std::string subject(std::string_view kind, std::string_view name) {
 }
 
 std::string of_queue(std::string_view queue) { return subject("queue", queue); }
-std::string of_task(std::string_view id) { return subject("task", id); }
+std::string of_task(std::string_view id) { return detail::task_in_words(printable(id), {}, {}); }
 
 // The set of queues lies in another slot than a queue's keys, so this is a command of its own.
 Call membership(const Store& store, std::string_view queue) {

@@ -162,7 +162,7 @@ TEST_CASE("one dead letter is requeued or removed, if it still is one", "[dead_l
   CHECK_FALSE(state_of(t.broker, "b"));
 
   CHECK(text_of([&] { t.dead.requeue("b"); }) ==
-        "requeue: task \"b\" of queue \"default\": there is none");
+        "requeue: task b (queue \"default\"): there is none");
   CHECK(error_of([&] { t.dead.requeue("b"); }) == Errc::task_not_found);
   CHECK(error_of([&] { t.dead.remove("a"); }) == Errc::wrong_state);
   CHECK(state_of(t.broker, "a") == TaskState::pending);

@@ -135,11 +135,11 @@ TEST_CASE("what can't be done to a task is told with operation, subject and caus
   enqueue(t.broker, message("t"));
   const Error missing = error_from([&] { t.inspector.archive("default", "no"); });
   CHECK(missing.errc() == Errc::task_not_found);
-  CHECK(missing.what() == std::string{"archive: task \"no\" of queue \"default\": there is none"});
+  CHECK(missing.what() == std::string{"archive: task no (queue \"default\"): there is none"});
   CHECK(missing.task_id() == "no");
   const Error wrong = error_from([&] { t.inspector.run("default", "t"); });
   CHECK(wrong.errc() == Errc::wrong_state);
-  CHECK(wrong.what() == std::string{"run: task \"t\" of queue \"default\": it is pending"});
+  CHECK(wrong.what() == std::string{"run: task t (queue \"default\"): it is pending"});
   const Error queue = error_from([&] { t.inspector.pause("nowhere"); });
   CHECK(queue.errc() == Errc::queue_not_found);
   CHECK(std::string{queue.what()}.starts_with("pause: queue \"nowhere\": "));
@@ -303,7 +303,7 @@ TEST_CASE("waiting for a result ends after the timeout, on the dot", "[inspector
   enqueue(broker, kept_message("t"));
   const Error error = error_from([&] { inspector.wait_for_result("default", "t", 1s); });
   CHECK(error.errc() == Errc::timed_out);
-  CHECK(error.what() == std::string{"wait for result: task \"t\" of queue \"default\": still "
+  CHECK(error.what() == std::string{"wait for result: task t (queue \"default\"): still "
                                     "pending when the time was over"});
   CHECK(error.task_id() == "t");
   CHECK(clock->steady_now() == SteadyTime{} + 1s);

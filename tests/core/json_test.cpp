@@ -189,7 +189,10 @@ TEST_CASE("a value of a wrong type is told with its place", "[json]") {
   CHECK(verdict<Shapes>(R"({"pair": []})") == "/pair: array index 0 is out of range");
   CHECK(verdict<Shapes>(R"({"pair": [1, "2"]})") == "/pair/1: type must be number, but is string");
   CHECK(verdict<Email>("[]") == "cannot use at() with array");
-  CHECK(verdict<std::vector<int>>("7") == "type must be array, but is number");
+  CHECK(verdict<std::vector<int>>("7") == "the whole: type must be array, but is number");
+  CHECK(verdict<Address>("[1]") == "the whole: type must be object, but is array");
+  CHECK(verdict<Address>("null") == "the whole: type must be object or array, but is null");
+  CHECK(verdict<std::vector<Address>>("[[]]") == "/0: type must be object, but is array");
 }
 
 TEST_CASE("the place is right whatever the order of reading", "[json]") {
@@ -403,7 +406,8 @@ TEST_CASE("a task with a JSON payload reaches its handler as a value", "[json]")
   } catch (const Error& error) {
     CHECK(error.errc() == Errc::malformed);
     CHECK(error.task_id() == result.id);
-    CHECK(error.what() == "result of task \"" + result.id + "\": missing field /to");
+    CHECK(error.what() ==
+          "result of task " + result.id + " (queue \"default\"): missing field /to");
   }
 }
 

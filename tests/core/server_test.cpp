@@ -184,6 +184,7 @@ TEST_CASE("a configuration that can't work is refused at once", "[server]") {
     CHECK_THROWS_AS((Server{f.broker, mux_of(nothing), config}), std::invalid_argument);
   };
   refused([](ServerConfig& c) { c.concurrency = 0; });
+  refused([](ServerConfig& c) { c.concurrency = static_cast<std::size_t>(-1); });
   refused([](ServerConfig& c) { c.queues = {}; });
   refused([](ServerConfig& c) { c.queues = {{"", 1}}; });
   refused([](ServerConfig& c) { c.queues = {{"q", 0}}; });

@@ -423,9 +423,10 @@ TEST_CASE("a lease that is too short for the command timeout says what to change
     Server server{broker, std::move(mux), {.lease = 5s}};
     FAIL("accepted");
   } catch (const std::invalid_argument& error) {
-    CHECK(error.what() ==
-          std::string{"Server: lease is under 9 s, three times RedisOptions::command_timeout, which "
-                      "is 3 s: lengthen the lease or shorten that timeout"});
+    CHECK(
+        error.what() ==
+        std::string{"Server: lease is under 9 s, three times RedisOptions::command_timeout, which "
+                    "is 3 s: lengthen the lease or shorten that timeout"});
   }
 }
 
@@ -474,11 +475,11 @@ TEST_CASE("an inspector's error names its operation once, and the state", "[redi
   CHECK(text_of([&] { inspector.pause("default"); }) == "pause: queue \"default\": already paused");
   CHECK(text_of([&] { inspector.pause("none"); }) ==
         "pause: queue \"none\": nothing was ever enqueued to it");
-  CHECK(text_of([&] { inspector.cancel("default", "t2"); }) == "cancel: task \"t2\": it is pending");
+  CHECK(text_of([&] { inspector.cancel("default", "t2"); }) == "cancel: task t2: it is pending");
   CHECK(text_of([&] { inspector.update_payload("default", "t1", "x"); }) ==
-        "update payload: task \"t1\": it is active");
+        "update payload: task t1: it is active");
   CHECK(text_of([&] { inspector.run("default", "t1"); }) ==
-        "run: task \"t1\" of queue \"default\": it is active");
+        "run: task t1 (queue \"default\"): it is active");
   CHECK(text_of([&] { inspector.delete_queue("default"); }) ==
         "delete queue: queue \"default\": tasks of it are active");
 }

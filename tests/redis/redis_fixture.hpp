@@ -26,6 +26,7 @@ inline RedisServer& shared_redis() {
 inline RedisOptions options_for(const RedisServer& server, std::shared_ptr<Clock> clock = nullptr) {
   RedisOptions options = parse_redis_url(server.url());
   options.clock = std::move(clock);
+  options.logger = Logger::none();
   return options;
 }
 

@@ -13,6 +13,7 @@
 
 #include "taskmux/client.hpp"
 #include "taskmux/detail/error_text.hpp"
+#include "taskmux/detail/logger.hpp"
 #include "taskmux/detail/utf8.hpp"
 
 namespace taskmux {
@@ -52,6 +53,17 @@ inline void check_headers(const Headers& headers) {
   }
 }
 
+/// Throws unless `timeout` is one that can be written: 0 would mean none to Go.
+inline void check_timeout(Duration timeout) {
+  if (timeout == Duration{0}) {
+    refuse("timeout",
+           "is zero: leave it out for the default of 30 min; for none, give one up to 100 years "
+           "long");
+  }
+  if (const std::string fault = fault_of(timeout, Duration{1}); !fault.empty())
+    refuse("timeout", fault);
+}
+
 /// Throws unless `duration` lies in least ... Limits::longest.
 inline void check_duration(std::string_view what, Duration duration, Duration least) {
   if (const std::string fault = fault_of(duration, least); !fault.empty()) refuse(what, fault);
@@ -87,7 +99,7 @@ inline Client::Client(Broker& broker, ClientConfig config)
       detail::check_name("the type", type);
       if (defaults.queue) detail::check_name("the queue", *defaults.queue);
       if (defaults.max_retry && *defaults.max_retry < 0) detail::refuse("max_retry", "is negative");
-      if (defaults.timeout) detail::check_duration("timeout", *defaults.timeout, Duration{1});
+      if (defaults.timeout) detail::check_timeout(*defaults.timeout);
       if (defaults.retention) detail::check_duration("retention", *defaults.retention, Duration{0});
     } catch (const Error& e) {
       throw std::invalid_argument{"ClientConfig::defaults for \"" + type + "\": " + e.what()};
@@ -126,8 +138,10 @@ inline void Client::prepare(NewTask&& item, EnqueueRequest& request) const {
   if (!message.task.headers.empty()) detail::check_headers(message.task.headers);
   if (message.task.payload.size() > config_.max_payload_bytes) {
     throw Error{Errc::payload_too_large,
-                "enqueue: the payload has " + std::to_string(message.task.payload.size()) +
-                    " bytes, more than " + std::to_string(config_.max_payload_bytes)};
+                "enqueue: " + detail::in_words(message) + ": the payload has " +
+                    std::to_string(message.task.payload.size()) + " bytes, more than the " +
+                    std::to_string(config_.max_payload_bytes) +
+                    " of ClientConfig::max_payload_bytes"};
   }
 
   if (options.process_at && options.process_in)
@@ -143,7 +157,7 @@ inline void Client::prepare(NewTask&& item, EnqueueRequest& request) const {
   request.process_in = options.process_in;
 
   if (const auto& timeout = pick(options.timeout, defaults.timeout)) {
-    detail::check_duration("timeout", *timeout, Duration{1});
+    detail::check_timeout(*timeout);
     message.timeout = detail::whole_seconds(*timeout);
   }
   if (options.deadline) {
@@ -184,20 +198,20 @@ inline void Client::prepare(NewTask&& item, EnqueueRequest& request) const {
 
 inline bool Client::prepare(NewTask&& item, EnqueueRequest& request, EnqueueResult& result) {
   result.id = item.options.task_id ? *item.options.task_id : ids_.next();
+  request.message.id = result.id;
   try {
     prepare(std::move(item), request);
   } catch (const Error& e) {
     result.error.emplace(e.errc(), e.what(), result.id);
     return false;
   }
-  request.message.id = result.id;
   result.queue = request.message.queue;
   return true;
 }
 
 inline void Client::note(const EnqueueReply& reply, EnqueueResult& result) {
   if (reply.error) {
-    std::string text = "enqueue \"" + result.queue + "\" task " + result.id + ": ";
+    std::string text = "enqueue: " + detail::task_in_words(result.id, {}, result.queue) + ": ";
     text += reply.detail.empty() ? std::string{to_string(*reply.error)} : reply.detail;
     result.error.emplace(*reply.error, text, result.id);
   } else {

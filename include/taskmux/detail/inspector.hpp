@@ -33,9 +33,9 @@ inline constexpr Operation requeue_operation{TaskAction::run, "requeue"};
 inline constexpr Operation archive_operation{TaskAction::archive, "archive"};
 inline constexpr Operation remove_operation{TaskAction::remove, "remove"};
 
-/// Such as `task "42" of queue "critical"`.
+/// Such as `task 42 (queue "critical")`.
 inline std::string task_subject(std::string_view queue, std::string_view id) {
-  return "task " + in_quotes(id) + " of queue " + in_quotes(queue);
+  return task_in_words(id, {}, queue);
 }
 
 /// Acts on one task, if it is in state `only` (when given). Throws Error{task_not_found} or

@@ -64,10 +64,19 @@ inline std::string json_too_deep() {
   return "nested deeper than " + std::to_string(json_max_depth) + " levels";
 }
 
-/// The text of an exception of nlohmann_json, without the name that it begins with.
+/// The text of an exception of nlohmann_json, without the name that it begins with, and in the words
+/// of a reader of JSON: that a value has another type than the program reads.
 inline std::string json_cause(std::string_view what) {
   const std::size_t name_end = what.starts_with('[') ? what.find("] ") : std::string_view::npos;
   if (name_end != std::string_view::npos) what.remove_prefix(name_end + 2);
+  constexpr std::string_view no_fields = "cannot use at() with ";
+  if (what.starts_with(no_fields)) {
+    const std::string_view type = what.substr(no_fields.size());
+    const std::string_view wanted = type == "array"    ? "object"
+                                    : type == "object" ? "array"
+                                                       : "object or array";
+    return "type must be " + std::string{wanted} + ", but is " + bounded_utf8(type, 64);
+  }
   return bounded_utf8(what, json_cause_bytes);
 }
 
@@ -123,7 +132,9 @@ class JsonCulprit {
   /// Throws Error{malformed} with the cause and its place.
   [[noreturn]] void refuse() {
     const Json::json_pointer place = find();
-    if (!missing_key_) refuse_json(place.to_string(), json_cause(what_));
+    const std::string cause = json_cause(what_);
+    const bool at_top = place.empty() && cause.starts_with("type must be ");
+    if (!missing_key_) refuse_json(at_top ? "the whole" : place.to_string(), cause);
     if (attempts_ > 0) refuse_json("", "missing field " + (place / *missing_key_).to_string());
     refuse_json(place.to_string(), "missing field \"" + *missing_key_ + "\" there or further in");
   }
@@ -492,7 +503,8 @@ std::optional<T> json_result(const TaskInfo& task) {
   try {
     return detail::read_json<T>(task.result);
   } catch (const Error& e) {
-    throw Error{e.errc(), "result of task " + detail::in_quotes(task.id) + ": " + e.what(),
+    throw Error{e.errc(),
+                "result of " + detail::task_in_words(task.id, {}, task.queue) + ": " + e.what(),
                 task.id};
   }
 }

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "taskmux/detail/error_text.hpp"
 #include "taskmux/memory/memory_broker.hpp"
 
 namespace taskmux {
@@ -221,8 +222,7 @@ inline void MemoryBroker::take(const ExchangeRequest& request, detail::MemoryNow
   const auto give = [&](Share& share, std::size_t count) TASKMUX_REQUIRES(mutex_) {
     if (share.blocked || share.queue->paused()) return;
     const std::size_t before = share.runs.size();
-    share.blocked =
-        !share.queue->take(count, free_workers, now, request.lease, token, share.runs);
+    share.blocked = !share.queue->take(count, free_workers, now, request.lease, token, share.runs);
     const std::size_t taken = share.runs.size() - before;
     left -= taken;
     free_workers -= std::min(free_workers, taken);
@@ -327,8 +327,8 @@ inline UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
       reply.expired += queue.expire(now, request.limit, dead);
       queue.ids().expire(now.steady, request.limit);
       if (request.recover) {
-        reply.more |= queue.recover(now, request.lease, request.limit, request.own, token_,
-                                    reply.lost);
+        reply.more |=
+            queue.recover(now, request.lease, request.limit, request.own, token_, reply.lost);
       }
       reply.more |=
           queue.has_due(now) || queue.has_expired(now) || queue.ids().has_expired(now.steady);
@@ -377,7 +377,7 @@ inline detail::MemoryQueue& MemoryBroker::known(std::string_view queue) {
 inline detail::MemoryTask& MemoryBroker::known(std::string_view queue, std::string_view id) {
   detail::MemoryTask* task = known(queue).find(id);
   if (!task) {
-    throw Error{Errc::task_not_found, text("task", id, "not in the queue"), std::string{id}};
+    throw Error{Errc::task_not_found, text_of_task(id, "not in the queue"), std::string{id}};
   }
   return *task;
 }
@@ -393,6 +393,10 @@ inline std::string MemoryBroker::text(std::string_view kind, std::string_view na
   std::string text{kind};
   text.append(" \"").append(name).append("\": ").append(cause);
   return text;
+}
+
+inline std::string MemoryBroker::text_of_task(std::string_view id, std::string_view cause) {
+  return detail::task_in_words(id, {}, {}).append(": ").append(cause);
 }
 
 inline OpenReply MemoryBroker::open(std::span<const std::string> queues) {
@@ -482,7 +486,8 @@ inline TaskInfo MemoryBroker::describe(const detail::MemoryTask& task, detail::M
       info.orphaned = task.lease_end <= now.steady;
       break;
     case TaskState::scheduled:
-    case TaskState::retry: info.next_process_at = detail::MemoryQueue::due_of(task).wall(now);
+    case TaskState::retry:
+      info.next_process_at = detail::MemoryQueue::due_of(task).wall(now);
       break;
     case TaskState::archived: info.archived_at = task.at; break;
     case TaskState::completed: info.completed_at = task.message.completed_at; break;
@@ -579,7 +584,8 @@ inline void MemoryBroker::update_payload(std::string_view queue, std::string_vie
   detail::MutexLock lock{mutex_};
   detail::MemoryTask& task = known(queue, id);
   if (task.state == TaskState::active || task.state == TaskState::completed) {
-    throw Error{Errc::wrong_state, text("task", id, "it is " + std::string{to_string(task.state)}), std::string{id}};
+    throw Error{Errc::wrong_state, text_of_task(id, "it is " + std::string{to_string(task.state)}),
+                std::string{id}};
   }
   auto rewritten = std::make_shared<detail::MemoryTask>(task.message);
   rewritten->message.task.payload = std::move(payload);
@@ -614,7 +620,8 @@ inline void MemoryBroker::cancel(std::string_view queue, std::string_view id, Ca
     detail::MutexLock lock{mutex_};
     detail::MemoryTask& task = known(queue, id);
     if (task.state != TaskState::active) {
-      throw Error{Errc::wrong_state, text("task", id, "it is " + std::string{to_string(task.state)}), std::string{id}};
+      throw Error{Errc::wrong_state,
+                  text_of_task(id, "it is " + std::string{to_string(task.state)}), std::string{id}};
     }
     task.cancel_requested = true;
     task.cancel_mode = mode;

@@ -57,7 +57,7 @@ inline void ServeMux::handle(std::string pattern, std::unique_ptr<TaskHandler> h
   if (!handler) throw std::invalid_argument{"ServeMux::handle: no handler for \"" + pattern + '"'};
   if (options.timeout && *options.timeout <= Duration{0}) {
     throw std::invalid_argument{"ServeMux::handle: the timeout for \"" + pattern +
-                                "\" is not positive"};
+                                "\" is not positive; leave it out for none"};
   }
   if (routes_.contains(pattern)) {
     throw std::invalid_argument{"ServeMux::handle: \"" + pattern + "\" is registered already"};

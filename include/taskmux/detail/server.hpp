@@ -46,6 +46,9 @@ namespace detail {
 /// Of a running task, for a heartbeat: at least what a broker keeps of it (see Broker::heartbeat()).
 inline constexpr std::size_t most_shown_of_payload = 8192;
 
+/// More threads than a process can have are not meant: -1, perhaps, or a number that overflowed.
+inline constexpr std::size_t most_workers = 32'768;
+
 /// Throws std::invalid_argument for what a server can't work with.
 inline void check_config(const ServerConfig& config, const ServeMux& mux, const Broker& broker) {
   const auto refuse_config = [](const std::string& why) {
@@ -56,6 +59,10 @@ inline void check_config(const ServerConfig& config, const ServeMux& mux, const 
     if (!fault.empty()) refuse_config(std::string{name} + ' ' + fault);
   };
   if (config.concurrency == 0) refuse_config("concurrency is 0");
+  if (config.concurrency > most_workers) {
+    refuse_config("concurrency is " + std::to_string(config.concurrency) + ", more than the " +
+                  std::to_string(most_workers) + " threads that a server may have");
+  }
   if (config.queues.empty()) refuse_config("no queue is given");
   for (const auto& [name, priority] : config.queues) {
     if (is_blank(name)) refuse_config("a queue name is blank");
@@ -67,7 +74,8 @@ inline void check_config(const ServerConfig& config, const ServeMux& mux, const 
   check("shutdown_timeout", config.shutdown_timeout, Duration{0});
   check("abandon_after", config.abandon_after, Duration{0});
   if (const std::string fault = fault_of(config.lease, broker.shortest_lease()); !fault.empty()) {
-    const std::string why = config.lease < broker.shortest_lease() ? broker.why_shortest_lease() : "";
+    const std::string why =
+        config.lease < broker.shortest_lease() ? broker.why_shortest_lease() : "";
     refuse_config("lease " + fault + (why.empty() ? "" : ", " + why));
   }
   check("heartbeat_interval", config.heartbeat_interval, std::chrono::milliseconds{1});
@@ -587,10 +595,10 @@ class ServerEngine {
                           queues_,
                           config_.archive};
   UnservedQueues unserved_{broker_, queues_, config_.logger, environment_->clock};
-  Upkeep upkeep_{{broker_, settler_, registry_, health_, environment_->clock,
-                  [this] { return describe(); }},
-                 queues_,
-                 {config_.upkeep_interval, config_.heartbeat_interval, config_.lease}};
+  Upkeep upkeep_{
+      {broker_, settler_, registry_, health_, environment_->clock, [this] { return describe(); }},
+      queues_,
+      {config_.upkeep_interval, config_.heartbeat_interval, config_.lease}};
 
   LoopThread notifying_{"tmx-notify", environment_->clock, config_.logger,
                         [this] { return notify_turn(); }};

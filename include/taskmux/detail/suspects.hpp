@@ -125,10 +125,9 @@ class Suspects {
       if (closed_ || kept_ || !run->hold()) return false;
       kept_ = run;
     }
-    parts_.environment->log.log(
-        LogLevel::warning,
-        "task " + run->message().id +
-            ": its last workers were lost while it ran; it runs alone, once all workers are free");
+    parts_.environment->log.log(about(
+        run->message(), LogLevel::warning,
+        "its last workers were lost while it ran; it runs alone, once all workers are free"));
     return true;
   }
 
@@ -171,8 +170,8 @@ class Suspects {
     if (unknown != statuses.end()) {
       not_before_ = now() + pause_after_failure;
       const RunPtr& run = runs[static_cast<std::size_t>(unknown - statuses.begin())];
-      parts_.environment->log.log(
-          LogLevel::warning, "task " + run->message().id + ": its begin was not recorded: " + fault);
+      parts_.environment->log.log(about(run->message(), LogLevel::warning,
+                                        "its begin was not recorded: " + std::string{fault}));
     }
     return statuses;
   }
