@@ -72,6 +72,13 @@ class TASKMUX_API Clock {
   /// Sleeps until `waker` is notified, or `steady_now()` is at or past `deadline` (none: only a
   /// notification ends it). May return early.
   virtual void wait(Waker& waker, std::optional<SteadyTime> deadline) = 0;
+
+  /// For TestServer, whose handlers must not sleep: moves the time on by `step` and returns true, if
+  /// this is a clock that a test moves.
+  virtual bool move_on(Duration step) {
+    static_cast<void>(step);
+    return false;
+  }
 };
 
 /// The machine's clocks.
@@ -129,6 +136,11 @@ class TASKMUX_API ManualClock final : public Clock {
       if (due) sleeper.waker->notify();
       return due;
     });
+  }
+
+  bool move_on(Duration step) override {
+    advance(step);
+    return true;
   }
 
   /// Moves the time on to `instant`; does nothing if it has passed.

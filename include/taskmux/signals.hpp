@@ -105,7 +105,10 @@ class SignalWaiter {
   static timespec to_timespec(Duration duration) {
     const auto whole = std::chrono::floor<std::chrono::seconds>(duration);
     const std::chrono::nanoseconds rest = duration - whole;
-    return {static_cast<time_t>(whole.count()), static_cast<long>(rest.count())};
+    timespec spec{};
+    spec.tv_sec = whole.count();
+    spec.tv_nsec = rest.count();
+    return spec;
   }
 
   sigset_t signals_;

@@ -56,8 +56,7 @@ class TestServer {
   /// A handler's clock: sleeping on a ManualClock moves it.
   class HandlerClock final : public Clock {
    public:
-    explicit HandlerClock(std::shared_ptr<Clock> clock)
-        : clock_{std::move(clock)}, manual_{dynamic_cast<ManualClock*>(clock_.get())} {}
+    explicit HandlerClock(std::shared_ptr<Clock> clock) : clock_{std::move(clock)} {}
     Time now() const override { return clock_->now(); }
     SteadyTime steady_now() const override { return clock_->steady_now(); }
     inline void wait(Waker& waker, std::optional<SteadyTime> deadline) override;
@@ -65,7 +64,6 @@ class TestServer {
 
    private:
     const std::shared_ptr<Clock> clock_;
-    ManualClock* const manual_;
     detail::RunState* run_ = nullptr;
   };
 
@@ -192,13 +190,10 @@ inline void TestServer::call_hooks(TaskEvent event) {
 }
 
 inline void TestServer::HandlerClock::wait(Waker& waker, std::optional<SteadyTime> deadline) {
-  if (manual_ == nullptr || run_ == nullptr || !deadline) {
-    clock_->wait(waker, deadline);
-    return;
-  }
+  if (run_ == nullptr || !deadline) return clock_->wait(waker, deadline);
   const SteadyTime until = std::min(*deadline, run_->deadline());
-  manual_->advance(
-      std::chrono::ceil<Duration>(std::max(until - steady_now(), SteadyTime::duration{0})));
+  const auto step = std::max(until - steady_now(), SteadyTime::duration{0});
+  if (!clock_->move_on(std::chrono::ceil<Duration>(step))) return clock_->wait(waker, deadline);
   if (until == run_->deadline()) run_->request_stop(StopReason::timeout, steady_now());
 }
 

@@ -1,6 +1,7 @@
-# cmake -D SOURCE_DIR=... -D COMPILER=... -D MISUSE=<number> -D TEXT=<text> [-D JSON=ON] -P misuse.cmake: misuse.cpp
+# cmake -D SOURCE_DIR=... -D COMPILER=... -D MISUSE=<number> -D TEXT=<text> [-D JSON=ON] [-D OPTIONS=<of the
+# compiler>] -P misuse.cmake: misuse.cpp
 # does not compile, for one reason alone, which the compiler says in that text; with no TEXT it compiles.
-set(options -std=c++20 -fsyntax-only -I${SOURCE_DIR}/include -DMISUSE=${MISUSE})
+set(options ${OPTIONS} -std=c++20 -fsyntax-only -I${SOURCE_DIR}/include -DMISUSE=${MISUSE})
 if(JSON)
   list(APPEND options -DTASKMUX_MISUSE_JSON)
 endif()

@@ -1,5 +1,10 @@
 // What must not compile, and how that is said: misuse.cmake compiles this once for each MISUSE. 0 is what is right.
 #include "taskmux/serve_mux.hpp"
+#if MISUSE == 8
+#include "taskmux/signals.hpp"
+#include "taskmux/taskmux.hpp"
+#include "taskmux/testing.hpp"
+#endif
 #ifdef TASKMUX_MISUSE_JSON
 #include "taskmux/json.hpp"
 #endif

@@ -529,6 +529,9 @@ class MemoryQueue {
     return line->emplace(spot.at, &task);
   }
 
+// GCC 12 takes pointers for null that std::multimap, or the state of a task, says are not.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wnull-dereference"
   void link(MemoryTask& task, Slot slot, Spot spot, MemoryNow now) noexcept {
     if (slot) {
       std::construct_at(&task.place.entry, *slot);
@@ -551,6 +554,7 @@ class MemoryQueue {
       timeline_of(task.state, task.delayed)->erase(task.place.entry);
     }
   }
+#pragma GCC diagnostic pop
 
   void move_to_front(MemoryTask& task, MemoryNow now) noexcept {
     unlink(task);

@@ -26,7 +26,7 @@ class SipHash128 {
     SipHash128 hash{key};
     const std::size_t whole = text.size() / 8 * 8;
     for (std::size_t i = 0; i < whole; i += 8) hash.add(load(text.substr(i, 8)));
-    hash.add(load(text.substr(whole)) | static_cast<std::uint64_t>(text.size()) << 56);
+    hash.add(load(text.substr(whole)) | std::uint64_t{text.size()} << 56);
     return hash.finish();
   }
 

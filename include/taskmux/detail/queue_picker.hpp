@@ -43,7 +43,7 @@ class QueuePicker {
     std::vector<Queue*> left;
     for (Queue& queue : queues_) {
       // The whole part of the fair share is certain; only the rest is drawn.
-      queue.drawn = static_cast<std::size_t>(slots / total_ * queue.priority);
+      queue.drawn = slots / total_ * queue.priority;
       left.push_back(&queue);
     }
     for (std::uint64_t n = slots % total_; n > 0; --n) ++draw(left, total_)->drawn;
