@@ -90,7 +90,7 @@ class Watchdog {
     const bool timeout = run->stop_reason() == StopReason::timeout;
     parts_.settler.finish(
         run,
-        Outcome::fail(std::string{timeout ? "context deadline exceeded" : "context canceled"} +
+        Outcome::fail(std::string{timeout ? "timed out" : "stopped"} +
                       ": the handler did not stop and was given up"),
         random_.unit());
   }
