@@ -113,6 +113,7 @@ TEST_CASE("global keys name servers by host, pid and id", "[redis][keys]") {
   CHECK(keys.scheduler("web-1", 1, "u") == "asynq:schedulers:{web-1:1:u}");
   CHECK(keys.scheduler_history("e") == "asynq:scheduler_history:e");
   CHECK(keys.cancel() == "asynq:cancel");
+  CHECK(keys.bound_cancel() == "asynq:tmx:cancel");
   CHECK(keys.semaphore("api") == "asynq:sema:api");
 }
 

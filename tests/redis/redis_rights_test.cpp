@@ -223,6 +223,24 @@ TEST_CASE("a server stays healthy, and logs nothing, while its scripts are forgo
   CHECK(log.count("can't track") == 0);
 }
 
+TEST_CASE("an idle server sends little though its keys do not fit the table of tracked keys",
+          "[redis][rights]") {
+  RedisServer redis{{.arguments = {"--tracking-table-max-keys", "50"}}};
+  RedisBroker broker{options_for(redis)};
+  ServerConfig config{.concurrency = 4, .queues = {}};
+  for (int i = 0; i < 51; ++i) config.queues["q" + std::to_string(i)] = 1;
+  Server server{broker, email_mux(), config};
+  server.start();
+  HintBox nothing;
+  CHECK_FALSE(nothing.ready(3s));
+  const std::string scripts = redis.info("commandstats", "cmdstat_evalsha");
+  REQUIRE(scripts.starts_with("calls="));
+  CHECK(std::stoi(scripts.substr(6)) < 200);
+  enqueue(broker, message("t1", "q33"));
+  CHECK(eventually([&] { return server.stats().succeeded == 1; }));
+  server.shutdown();
+}
+
 TEST_CASE("opening queues leaves nothing behind", "[redis][rights]") {
   RedisFixture t;
   const std::string queues[] = {"default", "other"};

@@ -49,7 +49,8 @@ using ThisRedisLibrary =
 ///
 /// *Watches*, all together, take two connections and a thread, from the first on; in a cluster as
 /// much for each node that serves a watched queue. Where Redis refuses to tell of changes, a watch
-/// is polled about once a second.
+/// is polled about once a second; also while its table of tracked keys is too small for the six keys of each
+/// watched queue (`tracking-table-max-keys`, a million by default).
 ///
 /// *Look-ups* of host names take a thread each, since the system's resolver knows no timeout: one a host,
 /// eight at most. One that hangs outlives its call, and perhaps the broker; it touches nothing of either,
