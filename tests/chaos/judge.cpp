@@ -31,6 +31,7 @@ struct RunRecord {
   Moment end = never;
   EventKind outcome = EventKind::start;  ///< `start`: it has none.
   bool lost_lease = false;               ///< It was stopped for that.
+  bool put_back = false;                 ///< It was stopped since its server ended.
   Moment settled = never;                ///< When its worker saw its end recorded.
 
   bool succeeded() const { return outcome == EventKind::good; }
@@ -189,6 +190,7 @@ class Judge {
       run.end = event.at;
       run.outcome = event.kind;
       run.lost_lease = event.detail == to_string(StopReason::lease_lost);
+      run.put_back = event.detail == to_string(StopReason::shutdown);
       return;
     }
     find(Rule::nothing_invented, event.process + " ended a run that it did not start: " + event.id);
@@ -197,11 +199,13 @@ class Judge {
   void settle(Life& life, const Event& event) {
     life.last_change = event.detail;
     const std::string change = event.detail.substr(0, event.detail.find(' '));
-    // One that its server gives back unstarted was no run.
+    // One that its server gives back unstarted was no run; that may be recorded after the next has
+    // ended.
     if (life.order && change != "requeued") ++changes_[life.order->queue][change];
     for (RunRecord& run : life.runs) {
       if (run.process != event.process || run.settled != never || run.end > event.at) continue;
       if (run.succeeded() != (change == "succeeded")) continue;
+      if (change == "requeued" && !run.put_back) continue;
       run.settled = event.at;
       if (life.order && change == "requeued") ++changes_[life.order->queue][change];
       return;
