@@ -181,6 +181,10 @@ class Exchanger {
     const auto add = [&args](std::initializer_list<std::string_view> more) {
       args.insert(args.end(), more.begin(), more.end());
     };
+    const auto add_message = [&args](StampedMessage stamped) {
+      args.push_back(std::move(stamped.head));
+      args.push_back(std::move(stamped.tail));
+    };
     const auto add_lock = [&] {
       if (message.unique_key.empty()) return;
       const std::string_view lock = lock_of(message, store_.keys(message.queue));
@@ -190,9 +194,10 @@ class Exchanger {
     switch (settlement.action) {
       case SettleAction::complete:
         if (message.retention.count() > 0) {
-          const auto [head, tail] = stamp_success(message, foreign_of(settlement.run));
           add_lock();
-          add({"c", id, token, head, tail, text(message.retention.count()), new_facts(settlement)});
+          add({"c", id, token});
+          add_message(stamp_success(message, foreign_of(settlement.run)));
+          add({text(message.retention.count()), new_facts(settlement)});
           break;
         }
         [[fallthrough]];
@@ -201,22 +206,20 @@ class Exchanger {
         add({"d", id, token});
         break;
       case SettleAction::retry: {
-        TaskMessage failed = message;
-        failed.last_error = error_text(settlement.error);
-        if (settlement.failure) ++failed.retried;
-        const auto [head, tail] = stamp_failure(std::move(failed), foreign_of(settlement.run));
         const bool first = settlement.crash && settlement.delay <= Duration{0};
-        add({"r", id, token, head, tail, first ? "-1" : micros(settlement.delay),
-             flag(settlement.failure), new_facts(settlement)});
+        add({"r", id, token});
+        add_message(stamp_failure(message, foreign_of(settlement.run), error_text(settlement.error),
+                                  message.retried + (settlement.failure ? 1 : 0)));
+        add({first ? "-1" : micros(settlement.delay), flag(settlement.failure),
+             new_facts(settlement)});
         break;
       }
-      case SettleAction::archive: {
-        TaskMessage failed = message;
-        failed.last_error = error_text(settlement.error);
-        const auto [head, tail] = stamp_failure(std::move(failed), foreign_of(settlement.run));
-        add({"a", id, token, head, tail, new_facts(settlement)});
+      case SettleAction::archive:
+        add({"a", id, token});
+        add_message(stamp_failure(message, foreign_of(settlement.run), error_text(settlement.error),
+                                  message.retried));
+        add({new_facts(settlement)});
         break;
-      }
       case SettleAction::snooze:
         add({"s", id, token, micros(settlement.delay), new_facts(settlement)});
         break;
@@ -527,7 +530,7 @@ class Exchanger {
   std::vector<Chunk> chunks_;
   std::vector<Recall> recalls_;
   std::vector<Share> shares_;
-  std::size_t next_number_ = 0;  // of the runs of this block
+  std::size_t next_number_ = 0;      // of the runs of this block
   std::optional<std::size_t> lone_;  // the settlement that goes alone
   SteadyTime sent_at_{};             // the last calls
   std::size_t wanted_ = 0;

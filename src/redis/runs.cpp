@@ -14,12 +14,16 @@ constexpr int most_crashes = 1'000'000;
 constexpr Time any_one_byte_time{std::chrono::seconds{1}};
 
 // Cuts out the value of `field`, which is one byte long.
-StampedMessage cut(const std::string& bytes, protozero::pbf_tag_type field) {
+StampedMessage cut(std::string bytes, protozero::pbf_tag_type field) {
   protozero::pbf_reader reader{bytes};
   while (reader.next()) {
     if (reader.tag() == field) {
       const std::size_t tail = bytes.size() - reader.length() + 1;
-      return {.head = bytes.substr(0, tail - 1), .tail = bytes.substr(tail)};
+      // The payload comes before these fields: what is copied is small, unless it is headers.
+      StampedMessage stamped{.tail = bytes.substr(tail)};
+      bytes.resize(tail - 1);
+      stamped.head = std::move(bytes);
+      return stamped;
     }
     reader.skip();
   }
@@ -28,14 +32,17 @@ StampedMessage cut(const std::string& bytes, protozero::pbf_tag_type field) {
 
 }  // namespace
 
-StampedMessage stamp_failure(TaskMessage message, const ForeignFields& foreign) {
-  message.last_failed_at = any_one_byte_time;
-  return cut(encode_message(message, foreign), last_failed_at);
+StampedMessage stamp_failure(const TaskMessage& message, const ForeignFields& foreign,
+                             std::string_view last_error, int retried) {
+  return cut(
+      encode_message(
+          message, foreign,
+          {.last_error = last_error, .retried = retried, .last_failed_at = any_one_byte_time}),
+      last_failed_at);
 }
 
-StampedMessage stamp_success(TaskMessage message, const ForeignFields& foreign) {
-  message.completed_at = any_one_byte_time;
-  return cut(encode_message(message, foreign), completed_at);
+StampedMessage stamp_success(const TaskMessage& message, const ForeignFields& foreign) {
+  return cut(encode_message(message, foreign, {.completed_at = any_one_byte_time}), completed_at);
 }
 
 TaskMessage malformed_message(std::string_view queue, std::string_view id,
@@ -150,7 +157,8 @@ void RunReader::keep_malformed(std::string_view queue, std::string_view id, std:
                 .text = "archived, since it is malformed: " + reason,
                 .task_id = id,
                 .queue = queue});
-  const auto [head, tail] = stamp_failure(malformed_message(queue, id, reason), {});
+  const TaskMessage message = malformed_message(queue, id, reason);
+  const auto [head, tail] = stamp_failure(message, {}, message.last_error, message.retried);
   malformed_.push_back(
       store_.call(scripts().quarantine, queue, {id, hex_of_token(token), head, tail}));
 }

@@ -23,10 +23,11 @@ struct StampedMessage {
   std::string tail{};
 };
 
-/// `message` as a failure now: the script fills in `last_failed_at`.
-StampedMessage stamp_failure(TaskMessage message, const ForeignFields& foreign);
+/// `message` as a failure now, with its `last_error` and `retried`: the script fills in `last_failed_at`.
+StampedMessage stamp_failure(const TaskMessage& message, const ForeignFields& foreign,
+                             std::string_view last_error, int retried);
 /// `message` as a success now: the script fills in `completed_at`.
-StampedMessage stamp_success(TaskMessage message, const ForeignFields& foreign);
+StampedMessage stamp_success(const TaskMessage& message, const ForeignFields& foreign);
 
 /// What stands in the place of a message that is not valid.
 TaskMessage malformed_message(std::string_view queue, std::string_view id, std::string_view reason);

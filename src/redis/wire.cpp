@@ -473,23 +473,27 @@ Decoded<WireMessage> decode_message(std::string_view bytes) {
   return decoded;
 }
 
-std::string encode_message(const TaskMessage& message, const ForeignFields& foreign) {
+std::string encode_message(const TaskMessage& message, const ForeignFields& foreign,
+                           const Changes& changes) {
+  const std::string_view last_error = changes.last_error.value_or(message.last_error);
   std::string bytes;
-  bytes.reserve(estimated_size(message, foreign));
+  bytes.reserve(estimated_size(message, foreign) + last_error.size());
   FieldWriter fields{bytes};
   fields.bytes(1, checked(message.task.type, "type", message));
   fields.bytes(2, message.task.payload);
   fields.bytes(3, checked(message.id, "id", message));
   fields.bytes(4, checked(message.queue, "queue", message));
   fields.number(5, message.max_retry);
-  fields.number(6, message.retried);
-  fields.repaired(7, message.last_error);
+  fields.number(6, changes.retried.value_or(message.retried));
+  fields.repaired(7, last_error);
   fields.number(8, wire_duration(message.timeout, foreign.timeout));
   fields.number(9, wire_instant(message.deadline, foreign.deadline));
   fields.bytes(10, checked(message.unique_key, "unique key", message));
-  fields.number(11, wire_instant(message.last_failed_at, foreign.last_failed_at));
+  fields.number(11, wire_instant(changes.last_failed_at.value_or(message.last_failed_at),
+                                 foreign.last_failed_at));
   fields.number(12, wire_duration(message.retention, foreign.retention));
-  fields.number(13, wire_instant(message.completed_at, foreign.completed_at));
+  fields.number(
+      13, wire_instant(changes.completed_at.value_or(message.completed_at), foreign.completed_at));
   fields.bytes(14, checked(foreign.group, "group", message));
   for (const auto& [key, value] : message.task.headers)
     fields.header(15, checked(key, "header key", message), checked(value, "header", message));

@@ -113,10 +113,19 @@ struct WireMessage {
 /// `bytes`.
 Decoded<WireMessage> decode_message(std::string_view bytes);
 
-/// Writes a TaskMessage. Instants are rounded down to seconds. `last_error` is repaired if it is
+/// What is written in place of a message's own values, so that it need not be copied to be changed.
+struct Changes {
+  std::optional<std::string_view> last_error{};
+  std::optional<int> retried{};
+  std::optional<Time> last_failed_at{};
+  std::optional<Time> completed_at{};
+};
+
+/// Writes a TaskMessage, with `changes`. Instants are rounded down to seconds. `last_error` is repaired if it is
 /// not UTF-8; it is not cut (see error_text()). Throws Error{invalid_argument} if another string is
 /// not UTF-8, since a message with such a string makes Go's servers stop recovering leases.
-std::string encode_message(const TaskMessage& message, const ForeignFields& foreign = {});
+std::string encode_message(const TaskMessage& message, const ForeignFields& foreign = {},
+                           const Changes& changes = {});
 
 /// What is to be stored of an error's text: valid UTF-8, at most Limits::error_text_bytes.
 std::string error_text(std::string_view text);

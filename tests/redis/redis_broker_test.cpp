@@ -668,5 +668,19 @@ TEST_CASE("a user who may not SORT by patterns works all the same", "[redis]") {
     CHECK(runs[static_cast<std::size_t>(i)].message->id == "t" + std::to_string(i));
 }
 
+TEST_CASE("a result is sent only where its task is kept", "[redis]") {
+  RedisFixture t;
+  const auto sent = [&](const Settlement& settlement) {
+    bool found = false;
+    for (const std::string& command : t.executed([&] { settle(t.broker, settlement); }))
+      found = found || command.find("the result") != std::string::npos;
+    return found;
+  };
+  CHECK_FALSE(sent(completed(started(t.broker, message("t1")), "the result")));
+  TaskMessage kept = message("t2");
+  kept.retention = 1h;
+  CHECK(sent(completed(started(t.broker, kept), "the result")));
+}
+
 }  // namespace
 }  // namespace taskmux::test
