@@ -227,7 +227,7 @@ struct ExtendReply {
 struct Hint {
   enum class Kind {
     ready,   ///< Something may be ready in a watched queue, or may be due earlier than was said.
-    cancel,  ///< Someone asked to cancel the run of `task_id`, in whatever queue; extend() tells in
+    cancel,  ///< Someone asked to cancel the run of `task_id`, in `queue` or, if that is empty, in any; extend() tells in
              ///< which mode, if in any.
   };
   Kind kind = Kind::ready;

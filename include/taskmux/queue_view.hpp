@@ -139,7 +139,8 @@ class TASKMUX_API QueueView {
   virtual void unpause(std::string_view queue) = 0;
 
   /// Asks the worker that runs a task to stop it. Does not wait for that. Throws
-  /// Error{task_not_found}, or {wrong_state} if it is not active.
+  /// Error{task_not_found}, or {wrong_state} if it is not active; {unauthorized}, and changes nothing,
+  /// where the broker does not allow to tell the worker.
   virtual void cancel(std::string_view queue, std::string_view id, CancelMode mode) = 0;
 
   /// Deletes a queue with all that belongs to it. Throws Error{queue_not_empty} if it holds tasks

@@ -1245,8 +1245,8 @@ local commands = {
   {'LLEN'}, {'LRANGE', 0, 0}, {'LREM', 0, 'x'}, {'LPUSH', 'x'}, {'RPUSH', 'x'}, {'RPOP'},
   {'ZCARD'}, {'ZSCORE', 'x'}, {'ZMSCORE', 'x'}, {'ZRANGE', 0, 0}, {'ZRANGEBYSCORE', 0, 0}, {'ZCOUNT', 0, 0},
   {'ZADD', 1, 'x'}, {'ZREM', 'x'}, {'HGET', 'x'}, {'HMGET', 'x'}, {'HEXISTS', 'x'}, {'HSET', 'x', 'x'},
-  {'HSETNX', 'x', 'x'}, {'HDEL', 'x'}, {'SCARD'}, {'SADD', 'x'}, {'EXISTS'}, {'GET'}, {'INCRBY', 1},
-  {'EXPIRE', 1}, {'TTL'}, {'UNLINK'},
+  {'HSETNX', 'x', 'x'}, {'HDEL', 'x'}, {'SCARD'}, {'SADD', 'x'}, {'SREM', 'x'}, {'EXISTS'}, {'GET'}, {'INCRBY', 1},
+  {'EXPIRE', 1}, {'TTL'}, {'DEL'}, {'UNLINK'}, -- these two last: none may make the key anew
 }
 
 local function try(failed, command, key, ...)
