@@ -1,0 +1,145 @@
+// What happens when memory is short: nothing ends the process, and no task is lost.
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "support/engine.hpp"
+#include "support/eventually.hpp"
+#include "support/failing_allocation.hpp"
+#include "support/test.hpp"
+#include "taskmux/taskmux.hpp"
+
+using namespace taskmux;
+using namespace taskmux::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// Calls `step` on a thread whose `number`-th allocation fails. Returns whether one failed; it may have
+/// been caught further in.
+template <typename Step>
+bool fails_in(long number, Step step) {
+  FailingAllocation::fail_once(number);
+  FailingAllocation::concern_this_thread(true);
+  try {
+    step();
+  } catch (const std::bad_alloc&) {
+    // As the thread of a role takes it.
+  }
+  FailingAllocation::concern_this_thread(false);
+  FailingAllocation::end();
+  return FailingAllocation::failures() > 0;
+}
+
+}  // namespace
+
+TEST_CASE("a fetch that lacks memory at any point loses no task", "[allocation]") {
+  constexpr std::size_t tasks = 5;
+  bool failed = true;
+  long number = 1;
+  for (; failed && number < 10'000; ++number) {
+    CAPTURE(number);
+    Engine engine{tasks};
+    detail::Fetcher fetcher{{engine.broker, engine.settler, engine.registry, *engine.pool,
+                             engine.health, engine.environment, [] {}},
+                            detail::QueuePicker{{{"default", 1}}, false},
+                            10s};
+    fetcher.set_watch(engine.broker.watch({"default"}, [&](const Hint&) { fetcher.hint(); }));
+    engine.broker.enqueue(many("t", tasks));
+    const auto ready = [&] { return engine.pool->load().ready; };
+    failed = fails_in(number, [&] { fetcher.run_once(); });
+    for (int turn = 0; turn < 100 && ready() < tasks; ++turn) {
+      fetcher.hint();
+      fetcher.run_once();
+      engine.clock->advance(100ms);
+    }
+    REQUIRE(ready() == tasks);
+    // One that is registered and not ready would be extended for ever, and run by nobody.
+    REQUIRE(engine.registry.size() == tasks);
+    for (int i = 1; i <= static_cast<int>(tasks); ++i)
+      REQUIRE(engine.memory.find("default", "t" + std::to_string(i))->crashes == 0);
+  }
+  CHECK(number > 5);
+  CHECK_FALSE(failed);
+}
+
+TEST_CASE("an outcome that lacks memory at any point is recorded in the end", "[allocation]") {
+  bool failed = true;
+  long number = 1;
+  for (; failed && number < 10'000; ++number) {
+    CAPTURE(number);
+    Engine engine;
+    engine.settled.reserve(10);
+    engine.broker.enqueue(many("t", 3));
+    const auto runs = engine.take_runs();
+    REQUIRE(runs.size() == 3);
+    for (const auto& run : runs) engine.begin(*run);
+    failed = fails_in(number, [&] {
+      for (const auto& run : runs) engine.settler.finish(run, Outcome::success(), 0.5);
+      engine.carry_out();
+    });
+    for (int turn = 0; turn < 10; ++turn) engine.carry_out();
+    // A run whose end could not even be kept stays registered; its server runs it, or loses it, later.
+    const std::size_t left = engine.memory.queue_info("default").active;
+    REQUIRE(engine.registry.size() == left);
+    REQUIRE(engine.settler.unsettled() == 0);
+    REQUIRE(engine.settled.size() == 3 - left);
+  }
+  CHECK_FALSE(failed);
+}
+
+TEST_CASE("a server whose threads lack memory again and again does all its work", "[allocation]") {
+  constexpr std::size_t tasks = 2000;
+  MemoryBroker broker;
+  std::vector<std::atomic<int>> times(tasks);
+  std::atomic<std::size_t> done{0};
+  ServeMux mux;
+  mux.handle("t", [&](Context& context, const Task& task) -> Outcome {
+    const std::size_t number = std::stoul(task.payload);
+    if (number % 10 == 0 && context.retry_count() == 0) return Outcome::fail("once");
+    context.wait_for(100us);
+    if (++times.at(number) == 1) ++done;
+    return Outcome::success();
+  });
+  Server server{broker,
+                std::move(mux),
+                {.concurrency = 3,
+                 .retry_policy = FixedDelay{1ms},
+                 .lease = 5s,
+                 .max_crashes = 1000,
+                 .upkeep_interval = 5ms,
+                 .logger = Logger{LogLevel::error, [](LogLevel, std::string_view) {}},
+                 .on_thread_start = [] { FailingAllocation::concern_this_thread(true); }}};
+  server.start();
+  std::vector<NewTask> batch(tasks);
+  for (std::size_t i = 0; i < tasks; ++i) {
+    batch[i].task = {.type = "t", .payload = std::to_string(i)};
+    batch[i].options.max_retry = 1000;
+  }
+  Client client{broker};
+  for (const EnqueueResult& result : client.enqueue_all(std::move(batch)))
+    REQUIRE(result.accepted());
+
+  // One fails each time that the work has got on a little, so that it does get on.
+  long failures = 0;
+  for (long i = 0; done < tasks; ++i) {
+    const std::size_t before = done;
+    FailingAllocation::fail_once(1 + i * 7 % 300);
+    const auto failed = [] { return FailingAllocation::failures() > 0; };
+    REQUIRE(eventually([&] { return (failed() && done > before) || done == tasks; }));
+    failures += FailingAllocation::failures();
+  }
+  FailingAllocation::end();
+  CHECK(failures > 10);
+  CHECK(eventually([&] { return broker.queue_info("default").size() == 0; }));
+  server.shutdown();
+  const ServerStats stats = server.stats();
+  CHECK(stats.running == 0);
+  CHECK(stats.ready == 0);
+  CHECK(stats.unsettled == 0);
+  CHECK(stats.succeeded == tasks);
+}
