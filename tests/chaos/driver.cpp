@@ -48,6 +48,7 @@ class Place {
   void start() {
     name_ = role_ + "." + std::to_string(++incarnations_);
     stops_ = 0;
+    asked_ = false;
     std::vector<std::string> arguments = arguments_of_(name_);
     arguments.insert(arguments.begin(), "/proc/self/exe");
     process_ = std::make_unique<test::ChildProcess>(arguments, directory_ / (name_ + ".log"));
@@ -56,14 +57,17 @@ class Place {
   bool running() {
     if (!process_) return false;
     if (process_->running()) return true;
-    ledger_.write(EventKind::gone, name_, 0, "ended");
+    ledger_.write(EventKind::gone, name_, 0, asked_ ? ended_as_asked : "by itself");
     process_.reset();
     return false;
   }
 
   /// The name of the process; empty if none runs.
   std::string name() { return running() ? name_ : std::string{}; }
-  void signal(int number) { process_->signal(number); }
+  void signal(int number) {
+    asked_ = asked_ || number == SIGTERM;
+    process_->signal(number);
+  }
 
   /// Stops overlap: the process goes on when the last of them ends.
   void stop() {
@@ -80,6 +84,7 @@ class Place {
   LedgerWriter& ledger_;
   int incarnations_ = 0;
   int stops_ = 0;
+  bool asked_ = false;
   std::string name_;
   std::unique_ptr<test::ChildProcess> process_;
 };

@@ -63,6 +63,7 @@ struct FaultRecord {
   std::string target{};
   Moment from{};
   Moment to{};
+  bool gentle = false;  ///< The process was asked to end.
   bool of_all = false;  ///< Everybody stopped at once: no reason to take a run for lost.
 
   bool concerns(const std::string& process) const {
@@ -75,9 +76,12 @@ class Faults {
  public:
   void add(const Event& event) {
     records_.push_back({event.id, event.at, event.at + Moment{event.number},
+                        event.detail == to_string(FaultKind::end_worker),
                         event.detail == to_string(FaultKind::stop_everybody)});
   }
-  void add_end(const Event& event) { ends_.push_back({event.id, event.at, event.at}); }
+  void add_end(const Event& event) {
+    ends_.push_back({event.id, event.at, event.at, event.detail == ended_as_asked});
+  }
 
   const std::vector<FaultRecord>& all() const { return records_; }
   const std::vector<FaultRecord>& ends() const { return ends_; }
@@ -88,6 +92,21 @@ class Faults {
       return !fault.of_all && fault.concerns(process) && fault.overlaps(begin, end);
     };
     return std::ranges::any_of(records_, hits) || std::ranges::any_of(ends_, hits);
+  }
+
+  /// How often a worker was killed or stopped, or ended by itself.
+  std::size_t lost_workers() const {
+    const auto is_worker = [](const FaultRecord& fault) {
+      return fault.target.starts_with("worker") && !fault.of_all && !fault.gentle;
+    };
+    std::size_t count = 0;
+    for (const FaultRecord& fault : records_) count += is_worker(fault) ? 1 : 0;
+    for (const FaultRecord& end : ends_) {
+      const bool was_hit =
+          std::ranges::find(records_, end.target, &FaultRecord::target) != records_.end();
+      count += is_worker(end) && !was_hit ? 1 : 0;
+    }
+    return count;
   }
 
   /// When `process` had ended; `never` if it had not.
@@ -256,6 +275,7 @@ class Judge {
   void check_archived(const std::string& what, const Life& life) {
     ++verdict_.archived;
     if (life.runs.empty()) {
+      if (life.order->kind == WorkKind::once && ++archived_unrun_ <= may_be_unbegun()) return;
       find(Rule::nothing_archived_unrun,
            what + " is archived and never started; last recorded: " + life.last_change);
       return;
@@ -301,6 +321,9 @@ class Judge {
                                   (was_done ? ", and after its success had been recorded"
                                             : ", and no fault was between"));
   }
+
+  /// How many runs may have been lost between their taking and their start.
+  std::size_t may_be_unbegun() const { return 2 * concurrency_ * faults_.lost_workers(); }
 
   bool excused(const RunRecord& run) {
     const FaultRecord* pause = faults_.resumed(run.process, run.start);
@@ -385,7 +408,8 @@ class Judge {
       const std::int64_t failed = counter(queue, "failed");
       auto& changes = changes_[queue];
       const std::int64_t least = changes["retried"] + changes["archived"];
-      const std::int64_t most = started - good - changes["snoozed"] - changes["requeued"];
+      const std::int64_t most = started - good - changes["snoozed"] - changes["requeued"] +
+                                static_cast<std::int64_t>(may_be_unbegun());
       const std::string counts =
           queue + ": processed " + std::to_string(processed) + ", failed " + std::to_string(failed);
       if (processed - failed != good)
@@ -462,6 +486,7 @@ class Judge {
   std::map<std::string, StoredTask> stored_;
   std::map<std::string, std::map<std::string, std::int64_t>> changes_;  // by queue
   std::map<std::pair<std::string, Moment>, std::size_t> excuses_;
+  std::size_t archived_unrun_ = 0;
   Verdict verdict_;
 };
 

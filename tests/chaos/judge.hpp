@@ -27,7 +27,8 @@ enum class Rule {
   /// worker saw recorded, it never does; nor because everybody was stopped, which loses no run. One start is excused for each thread of a process that was
   /// stopped, within 50 ms of its going on: it may have been about to begin when it was stopped.
   no_second_run,
-  /// Nothing is archived that never started.
+  /// Nothing is archived that never started; but a task without retries may be, if it was lost before
+  /// it began, as above.
   nothing_archived_unrun,
   /// Only a task that fails for good, kills its worker, or has no retries and lost its worker, is
   /// archived.

@@ -34,6 +34,9 @@ enum class EventKind {
 
 std::string_view to_string(EventKind kind) noexcept;
 
+/// The detail of `gone` if the process was asked to end.
+inline constexpr const char* ended_as_asked = "as asked";
+
 struct Event {
   Moment at{};
   std::string process{};  ///< Who wrote it; for example "worker-1.2", its third incarnation.
