@@ -101,6 +101,9 @@ struct Run {
   /// Set if an Inspector asked to cancel an earlier run that was given back before it was begun: this
   /// one is not to be begun either.
   std::optional<CancelMode> cancel{};
+  /// Since when the task could have been run, by the broker's clock: since it was enqueued, was due,
+  /// or went back to pending. Epoch if that is not known, as in a run that upkeep() took over.
+  Time ready_at{};
 };
 
 /// How a run ends.

@@ -27,8 +27,8 @@ struct QueueInfo {
   std::size_t archived = 0;
   std::size_t completed = 0;
   std::size_t aggregating = 0;
-  /// How long the task that is next in line has been pending; 0 if none is, or if it is not known
-  /// since when.
+  /// How long the task that is next in line could have been run: since it was enqueued, was due, or
+  /// went back to pending. 0 if none is pending, or if it is not known since when.
   Duration latency{};
   std::uint64_t processed_today = 0;  ///< Attempts that ended since midnight UTC, failed ones too.
   std::uint64_t failed_today = 0;

@@ -34,7 +34,9 @@ struct TaskEvent {
   Change change = Change::started;
   std::shared_ptr<const TaskMessage> task{};  ///< As it was when this attempt began; never null.
   int attempt = 1;                            ///< Counts from 1.
-  Duration waited{};  ///< From enqueue to the start of this attempt; 0 if not known.
+  /// How late this attempt was begun: since the task was ready to run, that is enqueued, due (with a
+  /// delay, and at each retry and snooze), or given back. 0 if not known.
+  Duration waited{};
   Duration ran{};     ///< In its handler; 0 for `started` and for a task that was not run.
   Duration delay{};
   std::string error{};  ///< Of retried and archived.

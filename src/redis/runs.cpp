@@ -110,7 +110,7 @@ Progress progress_of(std::string_view mark) noexcept {
 
 void RunReader::read_taken(std::string_view queue, std::uint64_t first, ReplyView list,
                            std::uint64_t begun_below, std::vector<Run>& runs) {
-  read(queue, first, list, runs, [&](std::uint64_t number, int crashes) {
+  read(queue, first, list, 4, runs, [&](std::uint64_t number, int crashes) {
     if (crashes > 0) return Progress::not_begun;
     return number < begun_below ? Progress::begun : Progress::perhaps_begun;
   });
@@ -118,15 +118,14 @@ void RunReader::read_taken(std::string_view queue, std::uint64_t first, ReplyVie
 
 void RunReader::read_lost(std::string_view queue, ReplyView list, ReplyView marks,
                           std::vector<Run>& runs) {
-  read(queue, 0, list, runs, [&](std::uint64_t number, int) {
+  read(queue, 0, list, 3, runs, [&](std::uint64_t number, int) {
     return progress_of(marks[static_cast<std::size_t>(number)].as_string());
   });
 }
 
 template <typename ProgressOf>
 void RunReader::read(std::string_view queue, std::uint64_t first, ReplyView list,
-                     std::vector<Run>& runs, ProgressOf progress) {
-  constexpr std::size_t values = 3;
+                     std::size_t values, std::vector<Run>& runs, ProgressOf progress) {
   for (std::size_t at = 0; at < list.size(); at += values) {
     const std::string_view id = list[at].as_string();
     const std::uint64_t number = first + at / values;
@@ -147,6 +146,10 @@ void RunReader::read(std::string_view queue, std::uint64_t first, ReplyView list
     run.crashes = facts.crashes;
     run.progress = progress(number, facts.crashes);
     run.foreign = pack_foreign(decoded->foreign);
+    if (values > 3) {
+      const auto since_ns = parse_number(list[at + 3].as_optional_string());
+      if (since_ns && *since_ns > 0) run.ready_at = time_of(*since_ns / 1000);
+    }
     runs.push_back(std::move(run));
   }
 }

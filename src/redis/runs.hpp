@@ -80,8 +80,8 @@ class RunReader {
 
  private:
   template <typename ProgressOf>
-  void read(std::string_view queue, std::uint64_t first, ReplyView list, std::vector<Run>& runs,
-            ProgressOf progress);
+  void read(std::string_view queue, std::uint64_t first, ReplyView list, std::size_t values,
+            std::vector<Run>& runs, ProgressOf progress);
   void keep_malformed(std::string_view queue, std::string_view id, std::uint64_t token,
                       const std::string& reason);
 

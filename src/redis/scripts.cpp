@@ -318,13 +318,13 @@ local function forward(P, limit)
   local groups_are_listed = read('SCARD', P .. 'groups')
   local from, pending, here, leftovers = {scheduled = {}, retry = {}}, {}, {}, {}
   for _, task in ipairs(tasks) do
-    local id, ids = task[1], from[task[2]]
+    local id, ids, due = task[1], from[task[2]], task[3]
     local key = P .. 't:' .. id
     ids[#ids + 1] = id
     unmatched[#unmatched + 1] = id
     if read('HEXISTS', key, 'msg') == 1 then
       local task = redis.call('HMGET', key, 'group', 'tmx_facts')
-      here[#here + 1] = {id, key, group_of(P, task[1]), crashes_of(task[2]) > 0}
+      here[#here + 1] = {id, key, group_of(P, task[1]), crashes_of(task[2]) > 0, due}
     else
       leftovers[#leftovers + 1] = key
     end
@@ -342,7 +342,8 @@ local function forward(P, limit)
     else
       local line = task[4] and suspects or pending
       line[#line + 1] = id
-      redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
+      -- Since it was due: how late it is shall be seen.
+      redis.call('HSET', key, 'state', 'pending', 'pending_since', text(task[5]) .. '000')
     end
   end
   many('LPUSH', P .. 'pending', pending)
@@ -514,8 +515,8 @@ return replies
 // for each queue how many to take. Returns now; for each queue, {error or '', runs, next due time or nil,
 // whether it may hold more, ids that had no task, pairs of the number of a run that is to be cancelled
 // and the mode}; and bytes of the longest message read. Runs are any number of pairs: the number of a
-// run, and a list of it and those that follow it, each as three values: id, message, facts. A token
-// ends in the number of the run, as 4 hex digits.
+// run, and a list of it and those that follow it, each as four values: id, message, facts, since when
+// it was pending in ns. A token ends in the number of the run, as 4 hex digits.
 constexpr std::string_view acquire = R"lua(
 local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
 local token, free, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -575,7 +576,7 @@ end
 local function at_once(most, longest) return math.max(1, math.min(most, math.floor(1000000 / (longest + 1)))) end
 
 local chunk, longest = at_once(8, tonumber(ARGV[8])), 0
-local fields = {'msg', 'tmx_facts'}
+local fields = {'msg', 'tmx_facts', 'pending_since'}
 
 local function take(queue, count)
   local P, seen = queue.P, queue.seen
@@ -587,7 +588,7 @@ local function take(queue, count)
     call('ZCARD', P .. 'lease')
     -- The tasks that are taken move to the front of what was found.
     local ids, number, dangling, popped, suspects = {}, 0, {}, 0, nil
-    for i = 1, size, 3 do
+    for i = 1, size, 4 do
       local id, message, facts = found[i], found[i + 1], found[i + 2]
       if message and #message > longest then longest = #message end
       if not message and not seen[id] then read('HGET', P .. 't:' .. id, 'msg') end
@@ -602,7 +603,8 @@ local function take(queue, count)
       else
         bytes = bytes - #message
         if number < popped then
-          found[3 * number + 1], found[3 * number + 2], found[3 * number + 3] = id, message, facts
+          local to = 4 * number
+          found[to + 1], found[to + 2], found[to + 3], found[to + 4] = id, message, facts, found[i + 3]
         end
         number = number + 1
         ids[number] = id
@@ -615,7 +617,7 @@ local function take(queue, count)
       popped = popped + 1
     end
     if popped > 0 then
-      for i = size, 3 * number + 1, -1 do found[i] = nil end
+      for i = size, 4 * number + 1, -1 do found[i] = nil end
       local first, last = taken, #queue.runs
       call('RPOP', P .. 'pending', popped)
       lease(P, ids, suspects, queue.wishes)

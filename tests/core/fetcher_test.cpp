@@ -5,6 +5,7 @@
 #include "support/engine.hpp"
 #include "support/pass_on.hpp"
 #include "support/test.hpp"
+#include "taskmux/detail/task_events.hpp"
 
 using namespace taskmux;
 using namespace taskmux::test;
@@ -335,6 +336,22 @@ TEST_CASE("a lone task costs no look at the queues that no hint named", "[fetche
   e.clock->advance(1h);
   asked();
   CHECK(state_of(e.memory, "a2", "a") == TaskState::active);
+}
+
+TEST_CASE("an event tells how late an attempt was, not how old its task is", "[fetcher]") {
+  Fetching f{1};
+  enqueue(f.broker, scheduled(message("t1"), 1h));
+  f.settle_down();
+  f.clock->advance(1h + 3s);
+  f.settle_down();
+  const auto run = f.pool->ready().pop();
+  f.clock->advance(20ms);
+  f.begin(*run);
+  f.clock->advance(5s);
+  const TaskEvent event = detail::event_of(TaskEvent::Change::succeeded, run->run(), run.get(),
+                                           f.clock->steady_now());
+  CHECK(event.waited == 3s + 20ms);
+  CHECK(event.ran == 5s);
 }
 
 TEST_CASE("the pause after a vain wake does not hold up an outcome", "[fetcher]") {

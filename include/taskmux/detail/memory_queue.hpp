@@ -220,12 +220,14 @@ class MemoryQueue {
       pending_.remove(task);
       active_.push_back(task);
       task.state = TaskState::active;
+      const Time ready_at = now.wall - (now.steady - task.at);
       task.at = now.wall;
       task.progress = task.crashes > 0    ? Progress::not_begun
                       : free_workers == 0 ? Progress::perhaps_begun
                                           : Progress::begun;
       if (free_workers > 0) --free_workers;
       runs.push_back(start(task, now, lease, ++token));
+      runs.back().ready_at = ready_at;
       // Of an earlier run, which was given back.
       if (task.cancel_requested) runs.back().cancel = CancelMode{task.cancel_mode};
     }
@@ -565,9 +567,11 @@ class MemoryQueue {
     tell(Time::min());
   }
 
-  /// Last in line, or first if its workers were lost.
+  /// Last in line, or first if its workers were lost. It counts as pending since it was due.
   void to_pending(MemoryTask& task, MemoryNow now) {
+    const Time due = due_of(task).steady(now);
     task.crashes > 0 ? move_to_front(task, now) : move(task, pending(now), now);
+    task.at = due;
   }
 
   void erase(MemoryTask& task, MemoryGraveyard& dead) noexcept {

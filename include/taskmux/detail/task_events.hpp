@@ -35,10 +35,9 @@ inline TaskEvent event_of(TaskEvent::Change change, const Run& run, const RunSta
   if (state == nullptr || state->started_at() == SteadyTime{}) return event;
   const auto until_started =
       std::chrono::duration_cast<Duration>(state->started_at() - state->taken_at());
-  if (run.message->enqueued_at != Time{}) {
-    event.waited =
-        std::max(state->taken_at_wall() + until_started - run.message->enqueued_at, Duration{0});
-  }
+  const Time ready_at = run.ready_at != Time{} ? run.ready_at : run.message->enqueued_at;
+  if (ready_at != Time{})
+    event.waited = std::max(state->taken_at_wall() + until_started - ready_at, Duration{0});
   if (change != TaskEvent::Change::started) {
     event.ran = std::chrono::duration_cast<Duration>(std::min(now, state->ended_at()) -
                                                      state->started_at());
