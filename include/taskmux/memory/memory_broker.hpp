@@ -70,7 +70,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
   inline void heartbeat(const ServerInfo& server, Duration lifetime) override;
   inline void retire(const ServerInfo& server) override;
   void ping() override { check_process(); }
-  OpenReply open(std::span<const std::string> queues) override;
+  inline OpenReply open(std::span<const std::string> queues) override;
   std::string describe() const override { return "in memory"; }
   Logger logger() const override { return logger_; }
   QueueView& queue_view() override { return *this; }
