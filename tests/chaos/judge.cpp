@@ -248,6 +248,11 @@ class Judge {
     }
   }
 
+  bool is_of(const std::string& id, WorkKind kind) const {
+    const auto life = lives_.find(id);
+    return life != lives_.end() && life->second.order && life->second.order->kind == kind;
+  }
+
   bool archived(const std::string& id) const {
     const auto task = stored_.find(id);
     return task != stored_.end() && task->second.state == "archived";
@@ -367,6 +372,10 @@ class Judge {
       if (rest == "processed" || rest == "failed" || day_of("processed") || day_of("failed"))
         return;
       if (rest == "archived" || rest == "completed") return;
+      if (rest == "tmx:ids" && std::ranges::all_of(stored.members, [&](const std::string& id) {
+            return is_of(id, WorkKind::repeated);
+          }))
+        return;
       if (rest.starts_with("t:")) {
         const std::string& state = stored_[rest.substr(2)].state;
         if (stored.expires) find(Rule::nothing_left, key + " expires");

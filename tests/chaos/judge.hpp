@@ -40,7 +40,7 @@ enum class Rule {
   /// A completed task has the result that its handler set.
   results,
   /// Redis holds no key and no field beyond archived and completed tasks, counters and names of
-  /// queues: no lease, no lock of an ended task, nothing private.
+  /// queues, and the ids that it was to remember: no lease, no lock of an ended task, nothing private.
   nothing_left,
   /// At least one fault hit a run or an enqueue in progress.
   a_fault_hit,

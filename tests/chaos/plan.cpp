@@ -9,10 +9,11 @@ namespace {
 
 using namespace std::chrono_literals;
 
-const Mix everyday{{WorkKind::quick, 40}, {WorkKind::medium, 30}, {WorkKind::slow, 1},
-                   {WorkKind::large, 2},  {WorkKind::flaky, 5},   {WorkKind::doomed, 3},
-                   {WorkKind::skip, 2},   {WorkKind::snooze, 4},  {WorkKind::result, 5},
-                   {WorkKind::unique, 5}, {WorkKind::delayed, 5}, {WorkKind::once, 3}};
+const Mix everyday{{WorkKind::quick, 40},  {WorkKind::medium, 30}, {WorkKind::slow, 1},
+                   {WorkKind::large, 2},   {WorkKind::flaky, 5},   {WorkKind::doomed, 3},
+                   {WorkKind::skip, 2},    {WorkKind::snooze, 4},  {WorkKind::result, 5},
+                   {WorkKind::unique, 5},  {WorkKind::delayed, 5}, {WorkKind::once, 3},
+                   {WorkKind::repeated, 5}};
 
 }  // namespace
 

@@ -54,8 +54,22 @@ class Producer {
       const std::string id = settings_.name + "-" + std::to_string(++tasks_);
       ledger_.write(EventKind::ask, id, 0, to_text(order));
       batch.push_back(new_task(order, id));
+      if (order.kind == WorkKind::repeated) repeats_.push_back(batch.back());
     }
     for (const EnqueueResult& result : client_.enqueue_all(std::move(batch))) note(result);
+    repeat();
+  }
+
+  /// Enqueues what is to be repeated, until it is known to be accepted. Some of it has been before, and
+  /// has ended meanwhile.
+  void repeat() {
+    std::vector<NewTask> unknown;
+    const std::vector<EnqueueResult> results = client_.enqueue_all(repeats_);
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      note(results[i]);
+      if (results[i].error) unknown.push_back(std::move(repeats_[i]));
+    }
+    repeats_ = std::move(unknown);
   }
 
   void note(const EnqueueResult& result) {
@@ -75,6 +89,7 @@ class Producer {
   RedisBroker broker_;
   Client client_;
   std::size_t tasks_ = 0;
+  std::vector<NewTask> repeats_;
 };
 
 }  // namespace

@@ -10,10 +10,10 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::array kinds{WorkKind::quick,  WorkKind::medium, WorkKind::slow,    WorkKind::large,
-                           WorkKind::flaky,  WorkKind::doomed, WorkKind::skip,    WorkKind::snooze,
-                           WorkKind::result, WorkKind::unique, WorkKind::delayed, WorkKind::once,
-                           WorkKind::poison};
+constexpr std::array kinds{
+    WorkKind::quick,   WorkKind::medium,   WorkKind::slow,   WorkKind::large,  WorkKind::flaky,
+    WorkKind::doomed,  WorkKind::skip,     WorkKind::snooze, WorkKind::result, WorkKind::unique,
+    WorkKind::delayed, WorkKind::repeated, WorkKind::once,   WorkKind::poison};
 
 }  // namespace
 
@@ -30,6 +30,7 @@ std::string_view to_string(WorkKind kind) noexcept {
     case WorkKind::result: return "result";
     case WorkKind::unique: return "unique";
     case WorkKind::delayed: return "delayed";
+    case WorkKind::repeated: return "repeated";
     case WorkKind::once: return "once";
     case WorkKind::poison: return "poison";
   }
@@ -127,6 +128,7 @@ NewTask new_task(const Order& order, std::string id) {
   if (order.kind == WorkKind::once) options.max_retry = 0;
   if (order.kind == WorkKind::result) options.retention = 1h;
   if (order.kind == WorkKind::unique) options.unique_for = 1h;
+  if (order.kind == WorkKind::repeated) options.idempotent_for = 1h;
   if (order.delay > 0ms) options.process_in = order.delay;
   return task;
 }

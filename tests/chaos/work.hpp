@@ -13,19 +13,20 @@ namespace taskmux::chaos {
 
 /// What a task does, and so what must become of it.
 enum class WorkKind {
-  quick,    ///< Succeeds at once.
-  medium,   ///< Succeeds after some 20 ms.
-  slow,     ///< Succeeds after a second or two.
-  large,    ///< As quick, with a payload of some 100 kB.
-  flaky,    ///< Fails twice, then succeeds.
-  doomed,   ///< Fails until it is archived.
-  skip,     ///< Is archived by its first attempt.
-  snooze,   ///< Asks once to be run later, then succeeds.
-  result,   ///< Succeeds with a result, and is kept.
-  unique,   ///< As medium, with a unique lock that others want, too.
-  delayed,  ///< As quick, not before some time has passed.
-  once,     ///< As medium, with max retry 0: a crash archives it.
-  poison,   ///< Aborts its process.
+  quick,     ///< Succeeds at once.
+  medium,    ///< Succeeds after some 20 ms.
+  slow,      ///< Succeeds after a second or two.
+  large,     ///< As quick, with a payload of some 100 kB.
+  flaky,     ///< Fails twice, then succeeds.
+  doomed,    ///< Fails until it is archived.
+  skip,      ///< Is archived by its first attempt.
+  snooze,    ///< Asks once to be run later, then succeeds.
+  result,    ///< Succeeds with a result, and is kept.
+  unique,    ///< As medium, with a unique lock that others want, too.
+  delayed,   ///< As quick, not before some time has passed.
+  repeated,  ///< As quick; its enqueue is repeated under the same id, also after it has ended.
+  once,      ///< As medium, with max retry 0: a crash archives it.
+  poison,    ///< Aborts its process.
 };
 
 std::string_view to_string(WorkKind kind) noexcept;
