@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "golden_vectors.hpp"
+#include "redis/store.hpp"
 #include "redis/transport.hpp"
 #include "redis/wire.hpp"
 #include "redis_fixture.hpp"
@@ -1076,6 +1077,134 @@ TEST_CASE("that queues can't be listed is told of, and stops no task", "[redis][
   CHECK(logged.told("adding to the set of queues works again") == 1);
   CHECK(logged.lines.size() == 2);
   CHECK(t.view.queues() == Names{"default"});
+}
+
+// Private fields that another version wrote: with words that this one does not know, or without words
+// that it would write.
+
+void append(RedisFixture& t, const std::string& id, const std::string& name,
+            const std::string& words) {
+  t.redis.command({"HSET", key("t:" + id), name, t.field(id, name) + words});
+}
+
+TEST_CASE("further words of tmx_run are ignored, and kept while the run lasts",
+          "[redis][repair][versions]") {
+  RedisFixture t;
+  const std::string mark = GENERATE("", " a", " s", " b", " x");
+  const Run run = started(t.broker, message("t1"));
+  const Time taken = t.clock.now();
+  append(t, "t1", "tmx_run", mark + (mark.empty() ? "" : " later 2"));
+  CHECK(t.view.find("default", "t1")->started_at == taken);
+  CHECK(t.view.list("default", TaskState::active, {}).at(0).started_at == taken);
+
+  SECTION("extended and settled") {
+    t.advance(3s);
+    CHECK(extend(t.broker, run, 20s).status == LeaseStatus::ok);
+    CHECK(t.field("t1", "tmx_run").ends_with(mark + (mark.empty() ? "" : " later 2")));
+    CHECK(t.view.find("default", "t1")->started_at == taken);
+    CHECK(extend(t.broker, run, 20s, true).status == LeaseStatus::ok);
+    CHECK((mark.empty() || t.field("t1", "tmx_run").ends_with(" later 2")));
+    CHECK(t.field("t1", "tmx_run").find(" a ") == std::string::npos);
+    CHECK(t.field("t1", "tmx_run").find(" s ") == std::string::npos);
+    CHECK(settle(t.broker, completed(run)) == SettleStatus::applied);
+  }
+  SECTION("recovered") {
+    t.advance(12s);
+    const UpkeepReply reply = upkeep(t.broker);
+    REQUIRE(ids(reply.lost) == Names{"t1"});
+    CHECK(reply.lost[0].progress == (mark == " a"   ? Progress::perhaps_begun
+                                     : mark == " s" ? Progress::not_begun
+                                                    : Progress::begun));
+    CHECK(t.field("t1", "tmx_run").ends_with(mark + (mark.empty() ? "" : " later 2")));
+    CHECK(settle(t.broker, crashed(reply.lost[0])) == SettleStatus::applied);
+  }
+  SECTION("cancelled") {
+    t.view.cancel("default", "t1", CancelMode::drop);
+    CHECK(extend(t.broker, run).cancel == CancelMode::drop);
+  }
+  SECTION("given back, since the reply was lost") {
+    const LostTake lost{.token_block = run.token >> 16, .queues = {"default"}, .age = 1s};
+    t.broker.exchange({.lost_takes = std::span{&lost, 1}});
+    CHECK(state_of(t.view, "t1") == TaskState::pending);
+  }
+}
+
+TEST_CASE("further words of tmx_facts are ignored, and kept when the facts change",
+          "[redis][repair][versions]") {
+  RedisFixture t;
+  const std::string now = redis::micros(t.clock.now());
+  const std::string expiry = redis::micros(t.clock.now() + 1h);
+  const QueueQuota quotas[] = {{"default", 1}};
+  enqueue(t.broker, message("t1"));
+  t.redis.command({"HSET", key("t:t1"), "tmx_facts", now + ' ' + expiry + " 2 later 7"});
+  CHECK(t.view.find("default", "t1")->crashes == 2);
+  CHECK(t.view.find("default", "t1")->expires_at == t.clock.now() + 1h);
+  CHECK(t.broker.exchange({.quotas = quotas, .free_workers = 0}).runs.empty());
+  Run run = take_one(t.broker);
+  CHECK(run.crashes == 2);
+  CHECK(run.message->enqueued_at == t.clock.now());
+  CHECK(run.message->expires_at == t.clock.now() + 1h);
+
+  CHECK(settle(t.broker, crashed(run, 1s)) == SettleStatus::applied);
+  CHECK(t.field("t1", "tmx_facts") == now + ' ' + expiry + " 3 later 7");
+  enqueue(t.broker, message("t2"));
+  t.advance(3s);
+  upkeep(t.broker);
+  CHECK(ids(t.view, TaskState::pending) == Names{"t1", "t2"});  // It goes first for its crashes.
+  t.view.act("default", TaskAction::archive, Names{"t1"}, {});
+  t.view.act("default", TaskAction::run, Names{"t1"}, {});
+  CHECK(t.field("t1", "tmx_facts") == now + ' ' + expiry + " 0 later 7");
+  CHECK(t.view.find("default", "t1")->crashes == 0);
+}
+
+TEST_CASE("further words of tmx_cancel are ignored", "[redis][repair][versions]") {
+  RedisFixture t;
+  const Run run = started(t.broker, message("t1"));
+  t.view.cancel("default", "t1", CancelMode::archive);
+  append(t, "t1", "tmx_cancel", " later 3");
+  CHECK(extend(t.broker, run).cancel == CancelMode::archive);
+}
+
+TEST_CASE("what an earlier version left is taken, extended, recovered and settled",
+          "[redis][repair][versions]") {
+  RedisFixture t;
+  const std::string now = redis::micros(t.clock.now());
+  // Its facts: of a plain task, of one with crashes, and none, as in a task of Go's.
+  t.broker.enqueue(many("t", 3));
+  t.redis.command({"HSET", key("t:t1"), "tmx_facts", now});
+  t.redis.command({"HSET", key("t:t2"), "tmx_facts", now + " 0 1"});
+  t.redis.command({"HDEL", key("t:t3"), "tmx_facts"});
+  const std::vector<Run> runs = take(t.broker);
+  REQUIRE(runs.size() == 3);
+  CHECK(runs[1].crashes == 1);
+  // Its fences: without a mark, and, after it has extended one with a mark, without the time.
+  for (const Run& run : runs) {
+    const std::string& id = run.message->id;
+    const std::string fence = t.field(id, "tmx_run");
+    const std::size_t score = fence.find(' ') + 1;
+    const std::size_t taken = fence.find(' ', score) + 1;
+    t.redis.command({"HSET", key("t:" + id), "tmx_run",
+                     id == "t3" ? fence.substr(0, taken) : fence.substr(0, taken) + now});
+  }
+  SECTION("extended and settled") {
+    for (const Run& run : runs) {
+      CHECK(extend(t.broker, run, 20s, true).status == LeaseStatus::ok);
+      CHECK(extend(t.broker, run, 30s).status == LeaseStatus::ok);
+      CHECK(settle(t.broker, completed(run)) == SettleStatus::applied);
+    }
+    CHECK(t.view.queue_info("default").size() == 0);
+  }
+  SECTION("recovered") {
+    t.advance(12s);
+    const UpkeepReply reply = upkeep(t.broker);
+    REQUIRE(reply.lost.size() == 3);
+    for (const Run& run : reply.lost) {
+      CHECK(run.progress == Progress::begun);
+      CHECK(settle(t.broker, crashed(run)) == SettleStatus::applied);
+    }
+    CHECK(t.view.find("default", "t2")->crashes == 2);
+    CHECK(take(t.broker).size() == 3);
+  }
 }
 
 }  // namespace
