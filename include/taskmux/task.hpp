@@ -102,7 +102,8 @@ struct EnqueueOptions {
   /// How long one attempt may take, rounded up to whole seconds. 30 min when neither this nor
   /// `deadline` is given.
   std::optional<Duration> timeout{};
-  /// The instant at which every attempt ends, rounded up to a whole second; must lie in the future. An
+  /// The instant at which every attempt ends, rounded up to a whole second; must lie in the future, and
+  /// after `process_at` or `process_in`. A task that could not be started before is archived. An
   /// attempt works out when it starts how much time is left, so a later step of the wall clock does
   /// not move its end.
   std::optional<Instant> deadline{};

@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -171,10 +172,16 @@ inline void TestServer::run(Run taken, Time taken_at) {
   state->set_route(mux_->route(message.task.type));
   const detail::AttemptLimits limits =
       detail::attempt_limits(message, state->route().timeout, now, taken_at);
+  if (const std::string_view reason = detail::too_late(message, limits, now, taken_at);
+      !reason.empty()) {
+    state->withdraw();
+    settler_.finish(state, Outcome::skip_retry(std::string{reason}), 0.5);
+    return;
+  }
   state->start(now, limits.steady, limits.wall, 0);
   call_hooks(detail::event_of(TaskEvent::Change::started, state->run(), state.get(), now));
   clock_->set_run(state.get());
-  const Outcome outcome = detail::attempt(*mux_, *state, now, taken_at);
+  const Outcome outcome = detail::attempt(*mux_, *state);
   clock_->set_run(nullptr);
   state->end(clock_->steady_now());
   state->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);

@@ -138,6 +138,8 @@ TEST_CASE("options that can't be meant are refused before anything is sent", "[c
       EnqueueOptions{.retention = Duration::max()}, EnqueueOptions{.expires_at = now},
       EnqueueOptions{.expires_in = 0s}, EnqueueOptions{.expires_at = now + 1h, .expires_in = 1h},
       EnqueueOptions{.process_in = 1h, .expires_in = 1h},
+      EnqueueOptions{.deadline = now + 1h, .process_in = 1h},
+      EnqueueOptions{.deadline = now + 1h, .process_at = now + 1h},
       EnqueueOptions{.process_at = now + 2h, .expires_at = now + 1h});
   CHECK(f.refused(options) == Errc::invalid_argument);
 }

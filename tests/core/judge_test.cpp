@@ -118,7 +118,7 @@ TEST_CASE("a handler that stopped for the shutdown goes back unharmed, unless it
 
 TEST_CASE("a cancelled run ends as the operator wished", "[judge]") {
   const auto cancelled = [](CancelMode mode) {
-    return judged(Outcome::fail("context canceled"), 0, 25, StopReason::cancelled, mode).action;
+    return judged(Outcome::fail("cancelled"), 0, 25, StopReason::cancelled, mode).action;
   };
   CHECK(cancelled(CancelMode::retry) == SettleAction::retry);
   CHECK(cancelled(CancelMode::archive) == SettleAction::archive);

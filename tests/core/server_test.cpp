@@ -575,7 +575,7 @@ TEST_CASE("an operator's cancellation stops the handler at once", "[server]") {
                   entered.count_down();
                   context.wait_for(24h);
                   reason = context.stop_reason();
-                  return Outcome::fail("context canceled");
+                  return Outcome::fail("cancelled");
                 }),
                 f.config(1)};
   server.start();

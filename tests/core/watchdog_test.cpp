@@ -206,7 +206,7 @@ TEST_CASE("a handler that hangs is given up, its run fails, and another worker t
     std::this_thread::yield();  // The other worker runs t2, or it went back unstarted.
   w.carry_out();
   CHECK(w.state("t1") == TaskState::retry);
-  CHECK(w.memory.find("default", "t1")->last_error.find("timed out: ") == 0);
+  CHECK(w.memory.find("default", "t1")->last_error.find("timed out after ") == 0);
 
   hang->count_down();
   left->wait();
@@ -329,4 +329,34 @@ TEST_CASE("without patience for handlers that hang, it does not look at them wit
   CHECK(w.until(dog.run_once()) == 100ms);
   go->count_down();
   while (w.pool->hung() > 0) std::this_thread::yield();
+}
+
+TEST_CASE("a run that comes too late for any attempt is ended without being started", "[pool]") {
+  Engine e;
+  TaskMessage late = message("t1");
+  SECTION("after its deadline") { late.deadline = e.clock->now() - 1s; }
+  SECTION("after it has expired") { late.expires_at = e.clock->now(); }
+  SECTION("with a timeout that a Go client wrote") { late.timeout = -1s; }
+  enqueue(e.broker, late);
+  int started = 0;
+  std::latch ended{1};
+  detail::WorkerPool::Config config;
+  config.mux = e.mux;
+  config.environment = e.environment;
+  config.started = [&](const detail::RunState&) { ++started; };
+  config.finished = [&](std::shared_ptr<detail::RunState> run, const Outcome& end, double random) {
+    e.settler.finish(std::move(run), end, random);
+    ended.count_down();
+  };
+  detail::WorkerPool pool{std::move(config)};
+  pool.start();
+  std::vector<std::shared_ptr<detail::RunState>> runs = e.take_runs();
+  pool.ready().push(runs);
+  ended.wait();
+  pool.join();
+  e.carry_out();
+  CHECK(started == 0);
+  CHECK(e.handled.empty());
+  CHECK(e.state("t1") == TaskState::archived);
+  CHECK(e.memory.find("default", "t1")->retried == 0);
 }

@@ -189,6 +189,10 @@ inline void Client::prepare(NewTask&& item, EnqueueRequest& request) const {
     detail::check_duration("expires_in", *options.expires_in, Duration{1});
     request.expires_in = options.expires_in;
   }
+  if (options.deadline && options.process_at && *options.deadline <= *options.process_at)
+    detail::refuse("deadline", "is not after process_at: no attempt could succeed");
+  if (options.deadline && options.process_in && *options.deadline - now <= *options.process_in)
+    detail::refuse("deadline", "comes before process_in has passed: no attempt could succeed");
   // One by the broker's clock and one by ours can't be compared.
   if (options.process_in && options.expires_in && *options.expires_in <= *options.process_in)
     detail::refuse("expires_in", "is not longer than process_in");

@@ -185,7 +185,7 @@ class Settler {
     run->set_cancel_mode(mode);
     run->request_stop(StopReason::cancelled, now);
     if (run->withdraw())
-      finish(run, Outcome::fail("context canceled"), 0.5);
+      finish(run, Outcome::fail("cancelled"), 0.5);
   }
 
   /// A lost run that was taken over, together with others if `several`, and is held until

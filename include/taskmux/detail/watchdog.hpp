@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "taskmux/clock.hpp"
+#include "taskmux/detail/error_text.hpp"
 #include "taskmux/detail/health_monitor.hpp"
 #include "taskmux/detail/run_registry.hpp"
 #include "taskmux/detail/settler.hpp"
@@ -87,15 +88,25 @@ class Watchdog {
       full_ = true;  // Even if it is over by the next look, when the others must be told.
       parts_.health.too_many_hung(true);
     }
-    const bool timeout = run->stop_reason() == StopReason::timeout;
     parts_.settler.finish(
-        run,
-        Outcome::fail(std::string{timeout ? "timed out" : "stopped"} +
-                      ": the handler did not stop and was given up"),
+        run, Outcome::fail(why_stopped(*run) + ": the handler did not stop and was given up"),
         random_.unit());
   }
 
  private:
+  static std::string why_stopped(const RunState& run) {
+    switch (run.stop_reason()) {
+      case StopReason::timeout:
+        return "timed out after " + in_words(std::chrono::duration_cast<Duration>(
+                                        run.deadline() - run.started_at()));
+      case StopReason::cancelled: return "cancelled";
+      case StopReason::lease_lost: return "the lease was lost";
+      case StopReason::shutdown:
+      case StopReason::none: break;
+    }
+    return "the server shut down";
+  }
+
   /// How often to look whether given-up threads have returned; they can't tell.
   Duration hung_interval() const noexcept {
     return std::clamp<Duration>(abandon_after_, std::chrono::milliseconds{100},

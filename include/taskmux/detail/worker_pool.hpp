@@ -11,6 +11,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -51,20 +52,23 @@ inline AttemptLimits attempt_limits(const TaskMessage& message, std::optional<Du
   return {now + left, wall_now + left};
 }
 
-/// Runs one attempt of `run`, whose limits and route have been noted, on this thread. What is over before it
-/// began does not reach a handler.
-inline Outcome attempt(ServeMux& mux, RunState& run, SteadyTime now, Time wall_now) noexcept {
+/// Why an attempt at `message`, of these limits, can't succeed any more, nor can a later one; empty
+/// if it can.
+inline std::string_view too_late(const TaskMessage& message, const AttemptLimits& limits,
+                                 SteadyTime now, Time wall_now) noexcept {
+  if (message.expires_at != Time{} && wall_now >= message.expires_at)
+    return "expired: no worker had started it in time";
+  if (now < limits.steady) return {};
+  if (message.deadline != Time{} && wall_now >= message.deadline)
+    return "its deadline had passed before it could be started";
+  return "its timeout leaves no time for an attempt";
+}
+
+/// Runs one attempt of `run` on this thread.
+inline Outcome attempt(ServeMux& mux, RunState& run) noexcept {
   return outcome_of([&] {
-    const TaskMessage& message = run.message();
-    if (message.expires_at != Time{} && wall_now >= message.expires_at) {
-      return Outcome::skip_retry("expired: no worker had started it in time");
-    }
-    if (now >= run.deadline()) {
-      run.request_stop(StopReason::timeout, now);
-      return Outcome::fail("context deadline exceeded");
-    }
     Context context{run};
-    return mux.handle(context, message.task, run.route());
+    return mux.handle(context, run.message().task, run.route());
   });
 }
 
@@ -81,7 +85,7 @@ class WorkerPool {
     std::shared_ptr<ServeMux> mux;
     std::shared_ptr<RunEnvironment> environment;
     /// Called on the worker's thread when an attempt begins, and when it has ended unless its
-    /// thread was given up.
+    /// thread was given up. A run that comes too late for any attempt is finished without started().
     std::function<void(const RunState&)> started;
     std::function<void(RunPtr, const Outcome&, double random)> finished;
     /// Called when a run turns out not to be there for a worker any more: the worker is free again.
@@ -326,6 +330,14 @@ class WorkerPool {
     }
     run->set_route(config.mux->route(run->message().task.type));
     const AttemptLimits limits = attempt_limits(run->message(), run->route().timeout, begin, wall);
+    if (const std::string_view reason = too_late(run->message(), limits, begin, wall);
+        !reason.empty() && run->withdraw()) {
+      const Outcome outcome =
+          outcome_of([&] { return Outcome::skip_retry(std::string{reason}); });
+      RunPtr next = shared.ready.done_and_pop();
+      config.finished(std::move(run), outcome, 0.5);
+      return next;
+    }
     if (!run->start(begin, limits.steady, limits.wall, worker.slot)) {
       RunPtr next = shared.ready.done_and_pop();
       config.skipped();
@@ -334,7 +346,7 @@ class WorkerPool {
     shared.note_begin(worker.slot, begin);
     if (!run->route().known) shared.unknown_types.fetch_add(1, std::memory_order_relaxed);
     config.started(*run);
-    const Outcome outcome = attempt(*config.mux, *run, begin, wall);
+    const Outcome outcome = attempt(*config.mux, *run);
     if (!run->advance(RunState::Phase::running, RunState::Phase::ended)) {
       worker.given_up = true;
       return nullptr;
