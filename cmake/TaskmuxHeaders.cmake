@@ -18,6 +18,7 @@ set(taskmux_headers
     include/taskmux/detail/logger.hpp
     include/taskmux/detail/loop_thread.hpp
     include/taskmux/detail/memory_broker_impl.hpp
+    include/taskmux/detail/memory_ids.hpp
     include/taskmux/detail/memory_pool.hpp
     include/taskmux/detail/memory_queue.hpp
     include/taskmux/detail/memory_task.hpp
@@ -33,6 +34,7 @@ set(taskmux_headers
     include/taskmux/detail/server.hpp
     include/taskmux/detail/settlement.hpp
     include/taskmux/detail/settler.hpp
+    include/taskmux/detail/suspects.hpp
     include/taskmux/detail/task_events.hpp
     include/taskmux/detail/thread.hpp
     include/taskmux/detail/unserved_queues.hpp

@@ -272,7 +272,7 @@ std::string describe(const QueueInfo& info) {
 bool wait_until_done(Broker& broker, const std::string& queue, const SignalWaiter& signals,
                      Display& display) {
   using Clock = std::chrono::steady_clock;
-  const auto interval = display.live() ? 50ms : 1000ms;
+  auto interval = display.live() ? 50ms : 1000ms;
   Inspector inspector{broker};
   Clock::time_point next_line = Clock::now() + interval;
   for (;;) {
@@ -282,6 +282,8 @@ bool wait_until_done(Broker& broker, const std::string& queue, const SignalWaite
     if (Clock::now() >= next_line || unfinished == 0) {
       display.show(describe(info));
       next_line = Clock::now() + interval;
+      // Of plain lines, fewer the longer it takes.
+      if (!display.live()) interval = std::min<std::chrono::milliseconds>(2 * interval, 10s);
     }
     const bool interrupted = unfinished > 0 && signals.wait_for(50ms).has_value();
     if (!interrupted && unfinished > 0) continue;

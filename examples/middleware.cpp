@@ -19,7 +19,7 @@ Outcome log_attempts(Context& context, const Task& task, const Next& next) {
   Outcome outcome = next(context, task);
   const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - began;
   context.log(taskmux::LogLevel::info,
-              task.type + (outcome.failed() ? " failed: " + outcome.error() : " succeeded") +
+              (outcome.failed() ? "failed: " + outcome.error() : std::string{"succeeded"}) +
                   " after " + std::to_string(took.count()) + " ms");
   return outcome;
 }
@@ -42,10 +42,9 @@ int main() {
   });
 
   taskmux::MemoryBroker broker;
-  const auto print = [](taskmux::LogLevel level, std::string_view line) {
-    std::cerr << to_string(level) << ": " << line << '\n';
-  };
-  taskmux::Server server{broker, std::move(mux), {.logger = {taskmux::LogLevel::info, print}}};
+  // A logger that nobody chose writes warnings and errors alone.
+  taskmux::Server server{
+      broker, std::move(mux), {.logger = taskmux::Logger::to_stderr(taskmux::LogLevel::info)}};
   server.start();
 
   taskmux::Client client{broker};
@@ -56,13 +55,13 @@ int main() {
   const auto known = client.enqueue(
       {.type = "report:build", .payload = "monthly", .headers = {{"tenant", "acme"}}},
       {.retention = 1h});
-  std::cout << wait(known).result << '\n';
+  std::cout << wait(known).result << std::endl;
 
   const auto unknown = client.enqueue({.type = "report:build"}, {.retention = 1h});
   try {
     wait(unknown);
   } catch (const taskmux::Error& error) {
-    std::cout << to_string(error.errc()) << ": " << error.what() << '\n';
+    std::cout << to_string(error.errc()) << ": " << error.what() << std::endl;
   }
   server.shutdown();
 }

@@ -14,18 +14,13 @@
 
 using namespace std::chrono_literals;
 
-void print(taskmux::LogLevel level, std::string_view line) {
-  std::fprintf(stderr, "%s: %.*s\n", to_string(level).data(), static_cast<int>(line.size()),
-               line.data());
-}
-
 int main(int argc, char** argv) try {
   taskmux::SignalWaiter signals;  // Before there are threads: see graceful_shutdown.cpp.
 
   taskmux::RedisOptions options =
       taskmux::parse_redis_url(argc > 1 ? argv[1] : "redis://127.0.0.1:6379");
   options.client_name = "redis_worker";
-  options.logger = {taskmux::LogLevel::info, print};
+  options.logger = taskmux::Logger::to_stderr(taskmux::LogLevel::info);  // The server's, too.
   taskmux::RedisBroker broker{options};
 
   taskmux::ServeMux mux;
@@ -33,11 +28,10 @@ int main(int argc, char** argv) try {
     context.log(taskmux::LogLevel::info, "to " + task.payload);
     context.set_result("sent to " + task.payload);
   });
-  taskmux::Server server{broker,
-                         std::move(mux),
-                         {.concurrency = 10,
-                          .queues = {{"critical", 6}, {"default", 3}, {"low", 1}},
-                          .logger = options.logger}};
+  taskmux::Server server{
+      broker,
+      std::move(mux),
+      {.concurrency = 10, .queues = {{"critical", 6}, {"default", 3}, {"low", 1}}}};
 
   server.start();  // Throws if Redis can't be reached; later it is waited for.
   std::printf("working as %s\n", server.id().c_str());

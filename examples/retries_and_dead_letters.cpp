@@ -36,7 +36,10 @@ int main() {
   hooks.on_dead_letter = [&](const TaskEvent&) { set_aside.count_down(); };
 
   taskmux::MemoryBroker broker;
-  taskmux::Server server{broker, std::move(mux), {.concurrency = 1, .hooks = hooks}};
+  // The hook prints what the log would say.
+  taskmux::Server server{broker,
+                         std::move(mux),
+                         {.concurrency = 1, .hooks = hooks, .logger = taskmux::Logger::none()}};
   taskmux::Client client{broker,
                          {.defaults = {{"invoice:send", {.max_retry = 2, .retention = 1h}}}}};
   server.start();

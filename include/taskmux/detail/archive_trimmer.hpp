@@ -184,11 +184,11 @@ class ArchiveTrimmer {
   void tell(std::size_t i, SteadyTime now) {
     Queue& queue = queues_[i];
     const auto age = std::chrono::duration_cast<std::chrono::hours>(limits_.max_age);
-    parts_.logger(LogLevel::warning,
-                  "queue \"" + names_[i] + "\": the " + std::to_string(queue.untold) +
-                      " oldest archived tasks were deleted to keep the limits of " +
-                      std::to_string(limits_.max_tasks) + " tasks and " +
-                      std::to_string(age.count()) + " h");
+    const std::string text = "the " + std::to_string(queue.untold) +
+                             " oldest archived tasks were deleted to keep the limits of " +
+                             std::to_string(limits_.max_tasks) + " tasks and " +
+                             std::to_string(age.count()) + " h";
+    parts_.logger({.level = LogLevel::warning, .text = text, .queue = names_[i]});
     queue.untold = 0;
     queue.next_line = now + line_interval;
   }
