@@ -212,9 +212,8 @@ class RunState {
   void set_result(std::string result) {
     if (result.size() > environment_->max_result_bytes) {
       throw Error{Errc::payload_too_large,
-                  "set_result: " + in_words(message()) + ": the result has " +
-                      std::to_string(result.size()) + " bytes, more than the " +
-                      std::to_string(environment_->max_result_bytes) +
+                  "set_result: the result has " + std::to_string(result.size()) +
+                      " bytes, more than the " + std::to_string(environment_->max_result_bytes) +
                       " of ServerConfig::max_result_bytes",
                   message().id};
     }
