@@ -162,6 +162,8 @@ class FlakyBroker final : public Broker {
 
   void limit_calls(const CallLimit* limit) noexcept override { broker_.limit_calls(limit); }
 
+  Duration shortest_lease() const override { return broker_.shortest_lease(); }
+  std::string why_shortest_lease() const override { return broker_.why_shortest_lease(); }
   std::string describe() const override { return broker_.describe(); }
   Logger logger() const override { return broker_.logger(); }
   QueueView& queue_view() override { return broker_.queue_view(); }

@@ -37,6 +37,10 @@ class PassOn : public Broker {
   void ping() override { broker_.ping(); }
   OpenReply open(std::span<const std::string> queues) override { return broker_.open(queues); }
   void limit_calls(const CallLimit* limit) noexcept override { broker_.limit_calls(limit); }
+  Duration shortest_lease() const override { return broker_.shortest_lease(); }
+  std::string why_shortest_lease() const override { return broker_.why_shortest_lease(); }
+  std::string describe() const override { return broker_.describe(); }
+  Logger logger() const override { return broker_.logger(); }
   QueueView& queue_view() override { return broker_.queue_view(); }
 
  private:
