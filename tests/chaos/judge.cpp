@@ -141,6 +141,9 @@ std::optional<QueueKey> queue_key(const std::string& key) {
   return QueueKey{key.substr(stem.size(), end - stem.size()), key.substr(end + 2)};
 }
 
+/// As in ServerConfig: a task that had begun in so many crashes in a row is archived.
+constexpr std::size_t max_crashes = 3;
+
 constexpr std::array containers{"pending", "active", "scheduled", "retry", "archived", "completed"};
 
 bool is_container(const std::string& name) {
@@ -287,8 +290,12 @@ class Judge {
     }
     switch (life.order->kind) {
       case WorkKind::doomed:
-      case WorkKind::skip:
-      case WorkKind::poison: return;
+      case WorkKind::skip: return;
+      case WorkKind::poison:
+        if (life.runs.size() > max_crashes)
+          find(Rule::no_second_run,
+               what + " was started " + std::to_string(life.runs.size()) + " times");
+        return;
       case WorkKind::once: {
         const RunRecord& run = life.runs.back();
         if (run.wants_another()) return;
