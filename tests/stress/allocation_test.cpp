@@ -112,6 +112,7 @@ TEST_CASE("a server whose threads lack memory again and again does all its work"
                  .lease = 5s,
                  .max_crashes = 1000,
                  .upkeep_interval = 5ms,
+                 .hooks = {.on_state_change = [](const TaskEvent&) {}},
                  .logger = Logger{LogLevel::error, [](LogLevel, std::string_view) {}},
                  .on_thread_start = [] { FailingAllocation::concern_this_thread(true); }}};
   server.start();

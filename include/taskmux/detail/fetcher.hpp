@@ -192,10 +192,14 @@ class Fetcher {
     only_.reset();
   }
 
-  void heed(std::optional<std::vector<std::string>> queues) {
+  void heed(std::optional<std::vector<std::string>> queues) noexcept {
     if (!queues) only_.reset();
     if (!only_) return;
-    for (std::string& queue : *queues) only_->push_back(std::move(queue));
+    try {
+      for (std::string& queue : *queues) only_->push_back(std::move(queue));
+    } catch (...) {
+      only_.reset();  // Out of memory: a hint must not be lost.
+    }
   }
 
   bool looks_at(const std::string& queue) const noexcept {
@@ -240,7 +244,7 @@ class Fetcher {
     if (!in_order) next = sooner(next, now + std::chrono::microseconds{100});
     if (alone) return sooner(next, now + while_alone);
     // Until a worker is free again, or a queue has given back what it owes.
-    if (room.total == 0 || blocked_ || take) return next;
+    if (room.total == 0 || blocked_ || (take && !lost_.empty())) return next;
     if (now < look_after_) return sooner(look_after_, next);
     return armed_ ? sooner(due_, next) : arm(now, next);
   }

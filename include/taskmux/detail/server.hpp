@@ -458,13 +458,18 @@ class ServerEngine {
     skipped();
   }
 
-  void started(const RunState& run) {
-    if (config_.logger.enabled(LogLevel::debug)) {
-      config_.logger(about(run.message(), LogLevel::debug,
-                           "attempt " + std::to_string(run.message().retried + 1) + " starts"));
+  /// Must not fail: the handler is called whether anybody can be told of it or not.
+  void started(const RunState& run) noexcept {
+    try {
+      if (config_.logger.enabled(LogLevel::debug)) {
+        config_.logger(about(run.message(), LogLevel::debug,
+                             "attempt " + std::to_string(run.message().retried + 1) + " starts"));
+      }
+      if (!config_.hooks.on_state_change) return;
+      post(event_of(TaskEvent::Change::started, run.run(), &run, run.started_at()));
+    } catch (const std::exception& e) {
+      config_.logger(LogLevel::error, e.what());  // out of memory
     }
-    if (!config_.hooks.on_state_change) return;
-    post(event_of(TaskEvent::Change::started, run.run(), &run, run.started_at()));
   }
 
   void finished(RunPtr run, const Outcome& outcome, double random) {
@@ -473,6 +478,7 @@ class ServerEngine {
     } catch (const std::exception& e) {
       // Out of memory. Nobody extends the run any more, and so it is found as a lost one is.
       registry_.remove(std::span{&run, 1});
+      exchanging_.wake();  // For its worker is free.
       config_.logger(LogLevel::error, "an outcome was lost: " + text_of_exception(e));
     }
     if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
