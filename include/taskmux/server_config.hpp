@@ -128,7 +128,9 @@ struct ServerConfig {
   Duration lease = std::chrono::seconds{10};
   /// A task that had begun at this many workers in a row that were lost is archived; at least 1. Before
   /// its last chance it waits until no other task runs in its process, and runs alone, so that no
-  /// other task's crash counts; so with 1, every task that had begun is archived by any crash.
+  /// other task's crash counts; meanwhile this server takes nothing. So with 1, every task that had
+  /// begun is archived by any crash; and a service whose long tasks are often killed (by deployments
+  /// that do not wait for shutdown(), or for lack of memory) wants more than 3.
   int max_crashes = 3;
   Duration heartbeat_interval = std::chrono::seconds{5};
   Duration upkeep_interval = std::chrono::seconds{2};
