@@ -1400,7 +1400,7 @@ TASKMUX_CONTRACT("the last request to cancel counts") {
 TASKMUX_CONTRACT("a wish to cancel a run that goes back is one to cancel the next run") {
   TestType t;
   const std::uint64_t block = 4711;
-  const auto lost = [&] {
+  const auto take_and_recall = [&] {
     const QueueQuota quotas[] = {{"default", 1}};
     t.broker.exchange({.quotas = quotas, .token_block = block});
     t.view.cancel("default", "t1", CancelMode::drop);
@@ -1414,7 +1414,7 @@ TASKMUX_CONTRACT("a wish to cancel a run that goes back is one to cancel the nex
   };
   enqueue(t.broker, message("t1"));
   for (const bool given_back : {false, true}) {
-    given_back ? held() : lost();
+    given_back ? held() : take_and_recall();
     Run run = take_one(t.broker);
     CHECK(run.cancel == CancelMode::drop);
     CHECK(extend(t.broker, run).cancel == CancelMode::drop);
