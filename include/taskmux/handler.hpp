@@ -114,9 +114,9 @@ constexpr std::string_view to_string(StopReason reason) noexcept {
   return "unknown";
 }
 
-/// What a handler knows of the run it is in. Lives as long as the call of the handler, on which it
-/// must not be kept; a stop token or a copy of a string may be. Thread-safe, so that a handler can
-/// hand it to threads that it joins before it returns.
+/// What a handler knows of the run it is in. Valid only during the call; do not store it. A copy of
+/// its stop token may outlive the call. Thread-safe, so that a handler can hand it to threads that it
+/// joins before it returns.
 ///
 /// A handler that has to be given up (it did not stop in time) may go on calling: waits end at
 /// once, the stop token stays requested, results and log lines go nowhere.

@@ -15,9 +15,9 @@
 ///   dead_letter_queue.hpp  DeadLetterQueue: what keeps failing
 ///   clock.hpp, logger.hpp  SystemClock, ManualClock for tests; where log lines go
 ///   memory/memory_broker.hpp   MemoryBroker: the broker in this process
-///   broker.hpp, queue_view.hpp     the ports, for who writes a broker
+///   broker.hpp, queue_view.hpp     the ports, for authors of brokers
 ///
-/// Beside it, by choice: json.hpp (taskmux::json), redis/redis_broker.hpp (taskmux::redis),
+/// Optional headers: json.hpp (taskmux::json), redis/redis_broker.hpp (taskmux::redis),
 /// signals.hpp (ends a server on SIGTERM), testing.hpp (for your own tests).
 
 #include "taskmux/broker.hpp"

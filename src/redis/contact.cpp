@@ -52,7 +52,7 @@ void Contact::begin(std::uint64_t epoch, SteadyTime now) {
   epoch_.store(epoch, std::memory_order_release);
 }
 
-// A gap that is not longer than a later one tells nothing that the later does not.
+// An earlier gap that is no longer than a later one can be forgotten.
 void Contact::add(Gap gap) {
   while (!gaps_.empty() && gaps_.back().length <= gap.length) gaps_.pop_back();
   if (gaps_.size() == most_gaps) {

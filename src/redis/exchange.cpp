@@ -314,9 +314,9 @@ class Exchanger {
       note(Duty::take, queue,
            error_of("give back tasks of queue \"" + printable(queue) + "\"", fault));
     } else if (const std::int64_t count = reply[1].as_integer(); count > 0) {
-      store_.log()(LogLevel::info, "queue \"" + printable(queue) + "\": gave back " +
-                                       std::to_string(count) +
-                                       " tasks that a call had taken whose reply was lost");
+      store_.log()(LogLevel::info,
+                   "queue \"" + printable(queue) + "\": returned " + std::to_string(count) +
+                       " tasks to the queue: the reply to the call that took them was lost");
     }
   }
 

@@ -22,19 +22,19 @@ namespace taskmux::redis {
 enum class Duty { list, take, settle, count, extend, upkeep };
 
 /// Queues whose keys are broken: left alone for a while, so that they cost the others nothing, and
-/// told of once a minute. Thread-safe.
+/// logged once a minute. Thread-safe.
 class Faults {
  public:
   /// Without a clock: the machine's. `logger` must outlive this.
   Faults(const Logger& logger, std::shared_ptr<Clock> clock);
 
-  /// `duty` failed for `queue` (empty: for several together). Told of unless it was within the last
+  /// Records that `duty` failed for `queue` (empty: for several together). Logs it at most once a
   /// minute. A queue whose take failed rests for a second. Errc::unavailable is no fault of a queue:
   /// nothing is noted.
   void failed(Duty duty, std::string_view queue, const Error& error);
   /// Has `queue` rest for a second without a word.
   void rest(std::string_view queue);
-  /// `duty` did not fail; told of if it had failed the last time, and that had been told.
+  /// Records that `duty` succeeded. Logs the recovery if its failure was logged.
   void worked(Duty duty, std::string_view queue);
 
   /// The queues that don't rest, in their order.

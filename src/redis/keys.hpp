@@ -101,8 +101,8 @@ class GlobalKeys {
 };
 
 /// The keys of one queue. All of them carry the hash tag `{queue}`, so in a cluster one script may
-/// touch them all. (A queue name with braces might scatter them: see Store::keys().) None but the locks, the
-/// counters of a day, ids() and due() ever gets a TTL. A plain value.
+/// touch them all. (A queue name with braces might scatter them: see Store::keys().) Only the locks,
+/// the counters of a day, ids() and due() ever get a TTL. A plain value.
 class Keys {
  public:
   explicit Keys(std::string_view queue, std::string_view prefix = default_prefix) {

@@ -218,9 +218,9 @@ void Post::report_refused(std::size_t channel, std::string_view reason) {
       "a run is cancelled only when its lease is extended the next time",
       "queues are polled, and an idle server may find a task up to 1.5 s late"};
   if (std::exchange(reported_[channel], true)) return;
-  store_.log()(LogLevel::warning, where() + "no messages of channel \"" + channels_[channel] +
-                                      "\", so " + std::string{effects[channel]} + ": " +
-                                      std::string{reason});
+  store_.log()(LogLevel::warning, where() + "cannot subscribe to channel \"" + channels_[channel] +
+                                      "\": " + std::string{reason} +
+                                      "; consequence: " + std::string{effects[channel]});
 }
 
 void Post::disconnect(const std::optional<Error>& reason) {

@@ -237,10 +237,11 @@ end
 )lua";
 
 // forward(P, limit) moves what is due of scheduled and then of retry, `limit` tasks at most,
-// earliest first, to pending (or back to the group): last in line, or first if its workers were lost. An entry of tmx:due counts iff, rounded up to
-// a second, it is the public score; one that is due and does not count is removed. Returns how many
-// tasks were moved, how many ids without task were removed, when the next one is due (or nil), and
-// whether that has passed, since the limit was reached.
+// earliest first, to pending (or back to the group): last in line, or first if its workers were
+// lost. An entry of tmx:due counts iff, rounded up to a second, it is the public score; one that is
+// due and does not count is removed. Returns how many tasks were moved, how many ids without task
+// were removed, when the next one is due (or nil), and whether that has passed, since the limit was
+// reached.
 constexpr std::string_view forward = R"lua(
 local function source_of(P, id, micros)
   local score = text(seconds_up(micros))
@@ -354,7 +355,7 @@ local function forward(P, limit)
 end
 )lua";
 
-// Counts attempts that ended. A counter that does not count is told of and stops nothing.
+// Counts attempts that ended. A counter of the wrong type is reported; it stops nothing.
 constexpr std::string_view statistics = R"lua(
 local function day()
   local shifted = math.floor(now_s / 86400) + 719468

@@ -93,9 +93,10 @@ class Store {
   /// As Transport::run_one().
   Reply run_one(std::string_view operation, const Call& call);
 
-  /// Whether contact with the same server has lasted for `length` (see Contact), in which its clock
-  /// did not jump against the steady clock and it refused, in a cluster, no call for the slot of `slot_key` as one that it may accept later: while a slot is on its way,
-  /// leases in it can't be extended.
+  /// Whether contact with the same server has lasted for `length` (see Contact). During that time its
+  /// clock must not have jumped against the steady clock and, in a cluster, it must not have refused a
+  /// call for the slot of `slot_key` as one that it may accept later: leases in a slot that is being
+  /// moved can't be extended.
   bool in_contact_for(Duration length, std::string_view slot_key);
 
   /// By the clock that was given, or the machine's.

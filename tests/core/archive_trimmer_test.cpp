@@ -130,7 +130,7 @@ TEST_CASE("a trim ends where it is when its server stops", "[archive]") {
   CHECK_FALSE(trimmer.run_once());
 }
 
-TEST_CASE("a hook that keeps everything is asked once a look", "[archive]") {
+TEST_CASE("a hook that keeps everything is asked once per look", "[archive]") {
   Trimming t;
   t.archive(0, 150);
   int asked = 0;

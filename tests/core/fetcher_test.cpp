@@ -221,8 +221,7 @@ TEST_CASE("after a wake that finds nothing it pauses before it looks again", "[f
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("hints that follow one another and tell of nothing are met with growing pauses",
-          "[fetcher]") {
+TEST_CASE("consecutive spurious hints are answered with growing pauses", "[fetcher]") {
   Fetching f;
   const auto pause = [&]() -> Duration {
     f.fetcher.hint();

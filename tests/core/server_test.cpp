@@ -768,13 +768,14 @@ TEST_CASE("the log tells what failed, and when the server starts and ends", "[se
   REQUIRE(f.pass_time_until([&] { return server.stats().archived == 1; }));
   server.shutdown();
   const std::string task = "task " + id + " (\"t\", queue \"default\"): ";
-  CHECK(lines == std::vector<std::string>{"info: server " + server.id() +
-                                              ": started: queues \"default\" (priority 1); "
-                                              "concurrency 1; broker: in memory; nothing was ever "
-                                              "enqueued to \"default\"",
-                                          "warning: " + task + "tried again in 1500 ms: very busy",
-                                          "warning: " + task + "archived: bad",
-                                          "info: server " + server.id() + ": shut down"});
+  CHECK(lines ==
+        std::vector<std::string>{"info: server " + server.id() +
+                                     ": started: queues \"default\" (priority 1); "
+                                     "concurrency 1; broker: in memory; nothing was ever "
+                                     "enqueued to \"default\"",
+                                 "warning: " + task + "will be retried in 1500 ms: very busy",
+                                 "warning: " + task + "archived: bad",
+                                 "info: server " + server.id() + ": shut down"});
 }
 
 TEST_CASE("at debug level the log shows starts and ends; fields tell the task", "[server]") {
@@ -822,10 +823,11 @@ TEST_CASE("a handler that throws and a type that nobody handles are in the log b
   CHECK(server.stats().unknown_types == 1);
   server.shutdown();
   const std::string text = captured.text();
-  CHECK(text.find("Z warning taskmux: task 1 (\"t\", queue \"default\"): tried again in 60 s: "
+  CHECK(text.find("Z warning taskmux: task 1 (\"t\", queue \"default\"): will be retried in 60 s: "
                   "boom\n") != std::string::npos);
-  CHECK(text.find("Z warning taskmux: task 2 (\"misspelt\", queue \"default\"): tried again in 60 "
-                  "s: handler not found for task \"misspelt\"\n") != std::string::npos);
+  CHECK(text.find(
+            "Z warning taskmux: task 2 (\"misspelt\", queue \"default\"): will be retried in 60 "
+            "s: handler not found for task \"misspelt\"\n") != std::string::npos);
   CHECK(text.find("info") == std::string::npos);
 }
 

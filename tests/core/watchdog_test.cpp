@@ -126,7 +126,7 @@ TEST_CASE("once runs went back, none is taken ahead until a worker has ended one
   CHECK(w.pool->room().total > 100);
 }
 
-TEST_CASE("a worker that could be started at last is told of", "[watchdog]") {
+TEST_CASE("the fetcher is woken when a missing worker could be started", "[watchdog]") {
   Watching w{1};
   const auto hang = std::make_shared<std::latch>(1);
   std::latch entered{1};

@@ -859,7 +859,7 @@ TEST_CASE("a full Redis refuses enqueues, each with its own error", "[redis][ful
   CHECK_FALSE(state_of(t.view, "t2"));
 }
 
-TEST_CASE("trimming drops ids without a task, and no key that is none of ours", "[redis][repair]") {
+TEST_CASE("trimming drops ids without a task, and no foreign key", "[redis][repair]") {
   RedisFixture t;
   settle(t.broker, archived(started(t.broker, message("t1"))));
   t.redis.command({"ZADD", "asynq:{default}:archived", "1", "gone", "2", "foreign"});

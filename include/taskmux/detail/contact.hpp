@@ -14,7 +14,8 @@ namespace detail {
 /// end though nobody could extend them. Not thread-safe.
 class Contact {
  public:
-  /// `longest_gap` between two calls, from when one was sent until the next was answered, is borne.
+  /// A gap of up to `longest_gap` between two calls, from when one was sent until the next was
+  /// answered, does not break contact.
   explicit Contact(Duration longest_gap) : longest_gap_{longest_gap} {}
 
   /// A call that was sent at `sent_at` was answered, and by now it is `now`.

@@ -29,7 +29,7 @@ class HealthMonitor {
   enum class Role { exchange, extend, upkeep, heartbeat };
 
   void broker_answered(Role role) {
-    if (!failing_[index(role)].load(std::memory_order_acquire)) return;  // The way of good times.
+    if (!failing_[index(role)].load(std::memory_order_acquire)) return;  // Fast path.
     update([&]() TASKMUX_REQUIRES(mutex_) {
       errors_[index(role)].clear();
       failing_[index(role)].store(false, std::memory_order_release);
@@ -82,7 +82,7 @@ class HealthMonitor {
     for (const std::string& error : errors_) {
       if (!error.empty()) return {false, "broker: " + error};
     }
-    if (hung_) return {false, "too many handlers hang; no more tasks are taken"};
+    if (hung_) return {false, "too many handlers are hung; not taking any more tasks"};
     return {};
   }
 

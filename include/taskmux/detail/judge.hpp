@@ -167,9 +167,9 @@ inline Settlement settlement_of(const Run& run, Verdict&& verdict,
           .result = std::move(result)};
 }
 
-/// What takes the place of `settlement`, whose result is too large for the way to the broker. A task that
-/// succeeded is archived, with the reason: its work is done and would be done in vain again, and who waits
-/// for the result must not take it for one that has none.
+/// What takes the place of `settlement`, whose result is too large for the connection to the broker.
+/// A task that succeeded is archived, with the reason. The work is done and repeating it would not
+/// help; and a caller waiting for the result must not mistake this for a task without one.
 inline Settlement without_result(Settlement settlement) {
   const std::string reason = "its result of " +
                              std::to_string(settlement.result ? settlement.result->size() : 0) +

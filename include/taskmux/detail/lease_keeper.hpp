@@ -44,9 +44,8 @@ class LeaseKeeper {
 
   LeaseKeeper(Parts parts, Duration lease) : parts_{std::move(parts)}, lease_{lease} {}
 
-  /// Someone asked to cancel the run of this task, if it is ours. The keeper must be woken
-  /// afterwards. Thread-safe.
-  /// Of whatever queue if `queue` is empty.
+  /// Notes a request to cancel the run of this task (in any queue if `queue` is empty). Wake the
+  /// keeper afterwards. Thread-safe.
   void cancel(std::string task_id, std::string queue = {}) TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     cancels_.emplace(std::move(task_id), std::move(queue));

@@ -21,7 +21,7 @@ namespace detail {
 
 /// One background role: calls `step` on a thread of its own, again whenever it is woken or the time
 /// has come that the last call returned (none: only when woken; one that has passed: at once).
-/// A step that throws, as for want of memory, is told to the log and tried again a little later.
+/// If a step throws, the error is logged and the step is retried after 100 ms.
 /// Tests call the step themselves.
 class LoopThread {
  public:

@@ -116,7 +116,7 @@ class RunState {
     const Phase present = phase();
     return present == Phase::ended ? started_at_ != SteadyTime{} : present > Phase::ready;
   }
-  /// Moves from one phase to another; false if it was in neither the expected one nor stayed there.
+  /// Moves from `from` to `to`. Returns false, and changes nothing, if the phase was not `from`.
   bool advance(Phase from, Phase to) noexcept {
     return phase_.compare_exchange_strong(from, to, std::memory_order_acq_rel);
   }

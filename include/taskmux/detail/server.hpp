@@ -449,7 +449,7 @@ class ServerEngine {
   void lapsed(RunPtr run) noexcept {
     try {
       config_.logger(
-          about(run->message(), LogLevel::info, "not started, its lease was over before"));
+          about(run->message(), LogLevel::info, "not started: its lease had already ended"));
       settler_.give_back(run);
     } catch (const std::exception& e) {
       registry_.remove(std::span{&run, 1});

@@ -333,7 +333,8 @@ class Settler {
     arrived_();
   }
 
-  /// Counts, logs and passes on what became of a run. What it can't say for want of memory is lost.
+  /// Counts and logs what became of a run, and passes it on. If memory runs out, the log line or
+  /// event is dropped.
   void note(const Settlement& settlement, const EndedRuns::Origin& origin, SettleStatus status,
             SteadyTime arrived_at) noexcept {
     const bool stale = status == SettleStatus::stale;
@@ -356,14 +357,14 @@ class Settler {
     }
   }
 
-  /// Logs that an outcome was refused. That a run could not be given back costs nobody anything.
+  /// Logs that the broker rejected an outcome. A run that could not be given back does no harm: debug.
   void tell_stale(const Settlement& settlement, bool repeated) const {
     const bool given_back = settlement.action == SettleAction::requeue;
     const LogLevel level = given_back ? LogLevel::debug : LogLevel::warning;
     if (!logger_.enabled(level)) return;
-    std::string text = given_back ? "not given back, " : "its outcome was refused, ";
-    text += "the run is not ours any more";
-    if (repeated) text += "; an earlier try may have recorded it, whose reply was lost";
+    std::string text = given_back ? "not given back: " : "outcome rejected: ";
+    text += "this server no longer owns the run";
+    if (repeated) text += "; an earlier attempt, whose reply was lost, may have recorded it";
     logger_(about(*settlement.run.message, level, text));
   }
 
@@ -383,7 +384,7 @@ class Settler {
     switch (settlement.action) {
       case SettleAction::archive: text = "archived: " + settlement.error; break;
       case SettleAction::retry:
-        text = "tried again in " + in_words(delay) + ": " + settlement.error;
+        text = "will be retried in " + in_words(delay) + ": " + settlement.error;
         break;
       case SettleAction::complete: text = "succeeded"; break;
       case SettleAction::drop: text = "revoked"; break;

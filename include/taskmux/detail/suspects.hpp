@@ -127,7 +127,7 @@ class Suspects {
     }
     parts_.environment->log.log(about(
         run->message(), LogLevel::warning,
-        "its last workers were lost while it ran; it runs alone, once all workers are free"));
+        "its last workers crashed while running it; it will run alone once all workers are idle"));
     return true;
   }
 
@@ -170,8 +170,9 @@ class Suspects {
     if (unknown != statuses.end()) {
       not_before_ = now() + pause_after_failure;
       const RunPtr& run = runs[static_cast<std::size_t>(unknown - statuses.begin())];
-      parts_.environment->log.log(about(run->message(), LogLevel::warning,
-                                        "its begin was not recorded: " + std::string{fault}));
+      parts_.environment->log.log(
+          about(run->message(), LogLevel::warning,
+                "could not record that it is about to start: " + std::string{fault}));
     }
     return statuses;
   }
