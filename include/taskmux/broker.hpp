@@ -38,13 +38,16 @@ class CallLimit {
 /// A task on its way in. Its id, queue, type and limits have been checked by Client and are fixed.
 struct EnqueueRequest {
   TaskMessage message{};
-  std::optional<Time>
-      process_at{};  ///< At most one of these two; due at once if both are unset or it has passed.
-  std::optional<Duration> process_in{};  ///< From the broker's now.
-  std::optional<Duration> expires_in{};  ///< From the broker's now; sets `message.expires_at`.
-  std::chrono::seconds unique_for{
-      0};  ///< Above 0: take the unique lock, for this long after the task is due.
-  bool unique_empty_payload = false;  ///< See EnqueueOptions.
+  /// At most one of this and `process_in`; due at once if both are unset or it has passed.
+  std::optional<Time> process_at{};
+  /// Due this long after the broker's now.
+  std::optional<Duration> process_in{};
+  /// Sets `message.expires_at` to this long after the broker's now.
+  std::optional<Duration> expires_in{};
+  /// Above 0: take the unique lock, for this long after the task is due.
+  std::chrono::seconds unique_for{0};
+  /// See EnqueueOptions.
+  bool unique_empty_payload = false;
   /// Above 0: if the queue remembers this id, the answer is `accepted_before`, before anything else
   /// is looked at, also in a full broker; else the id is remembered for this long if the task is
   /// accepted now.
@@ -54,14 +57,18 @@ struct EnqueueRequest {
 /// What became of one EnqueueRequest.
 struct EnqueueReply {
   /// Unset if accepted. Else duplicate_task, task_id_conflict (which comes first where both are
-  /// true), queue_full, payload_too_large,
-  /// invalid_argument, or unavailable (not known whether it was accepted), or whatever else the
-  /// broker reports for this item.
+  /// true), queue_full, payload_too_large, invalid_argument, unavailable, or any other error that the
+  /// broker reports for this item. With `unavailable` it is not known whether the item was accepted;
+  /// only a `detail` that begins with "not sent" says that it certainly was not sent.
   std::optional<Errc> error{};
-  std::string detail{};                  ///< The cause in words, for an error.
-  TaskState state = TaskState::pending;  ///< If accepted: pending or scheduled.
-  std::optional<Time> process_at{};      ///< If scheduled: when it is due.
-  bool replicated = true;  ///< False: accepted, but not by as many replicas as were asked for.
+  /// The cause in words, for an error.
+  std::string detail{};
+  /// If accepted: pending or scheduled.
+  TaskState state = TaskState::pending;
+  /// If scheduled: when it is due.
+  std::optional<Time> process_at{};
+  /// False: accepted, but not by as many replicas as were asked for.
+  bool replicated = true;
   /// An earlier request with this id was accepted (see EnqueueRequest::idempotent_for), and this one
   /// changed nothing. `error` is unset; `state` and `process_at` mean nothing.
   bool accepted_before = false;
@@ -88,16 +95,16 @@ enum class Progress {
 /// One attempt at a task by one worker. `token` fences it: the broker refuses to settle or extend a
 /// run with another token than the task's present one. Cheap to copy.
 struct Run {
-  std::shared_ptr<const TaskMessage>
-      message{};  ///< Never null in a run that a broker made. Shared, as a hung handler keeps it.
+  /// Never null in a run that a broker made. Shared, as a hung handler keeps it.
+  std::shared_ptr<const TaskMessage> message{};
   std::uint64_t token = 0;
   /// Runs of this task, in a row until now, whose workers were lost. Above 0, the task is a suspect:
   /// it may be what its workers were lost by.
   int crashes = 0;
   /// As the broker has recorded it. In a run from exchange(), `not_begun` for each suspect.
   Progress progress = Progress::begun;
-  std::string foreign{};  ///< For the broker that made the run alone: what its wire format holds
-                          ///< beyond TaskMessage.
+  /// For the broker that made the run alone: what its wire format holds beyond TaskMessage.
+  std::string foreign{};
   /// Set if an Inspector asked to cancel an earlier run that was given back before it was begun: this
   /// one is not to be begun either.
   std::optional<CancelMode> cancel{};
@@ -108,42 +115,49 @@ struct Run {
 
 /// How a run ends.
 enum class SettleAction {
-  complete,  ///< Success: completed while `message.retention` lasts, deleted if that is 0. Counts
-             ///< as processed; frees the lock.
-  drop,      ///< Revoked: deleted even with a retention. Counts as processed; frees the lock.
-  retry,    ///< To retry, due after `delay`, or to pending at once if that is 0 (last in line, or
-            ///< first if `crash` is set). The lock is kept.
-  archive,  ///< To the dead-letter queue. Counts as processed and failed; the lock is kept until
-            ///< its time is over.
-  requeue,  ///< Back to pending, first in line; nothing is counted, the message stays as it was, and
-            ///< so do a wish to cancel it and, unless `crash` is set, its crashes.
-  snooze,   ///< Scheduled again after `delay`; nothing is counted.
+  /// Success: completed while `message.retention` lasts, deleted if that is 0. Counts as processed;
+  /// frees the lock.
+  complete,
+  drop,  ///< Revoked: deleted even with a retention. Counts as processed; frees the lock.
+  /// To retry, due after `delay`, or to pending at once if that is 0 (last in line, or first if
+  /// `crash` is set). The lock is kept.
+  retry,
+  /// To the dead-letter queue. Counts as processed and failed; the lock is kept until its time is
+  /// over.
+  archive,
+  /// Back to pending, first in line; nothing is counted, the message stays as it was, and so do a
+  /// wish to cancel it and, unless `crash` is set, its crashes.
+  requeue,
+  snooze,  ///< Scheduled again after `delay`; nothing is counted.
 };
 
 /// The end of one run.
 struct Settlement {
   Run run{};
   SettleAction action = SettleAction::complete;
-  std::string error{};  ///< Retry, archive: becomes the task's last error. Valid UTF-8, bounded.
-  Duration delay{};     ///< Retry, snooze; never negative.
-  bool failure = true;  ///< Retry: adds one to `retried` and counts as processed and failed.
+  /// Retry, archive: becomes the task's last error. Valid UTF-8, bounded.
+  std::string error{};
+  /// Retry, snooze; never negative.
+  Duration delay{};
+  /// Retry: adds one to `retried` and counts as processed and failed.
+  bool failure = true;
   /// The run's worker was lost: adds one to the task's crashes, which otherwise go back to 0.
   bool crash = false;
   /// The task's crashes stay as they are. Means nothing if `crash` is set.
   bool keep_crashes = false;
-  std::optional<std::string>
-      result{};  ///< To be kept with the task; lost when the task is deleted.
+  /// To be kept with the task; lost when the task is deleted.
+  std::optional<std::string> result{};
 };
 
 /// What became of one Settlement.
 enum class SettleStatus {
   applied,
-  stale,    ///< The run was no longer its worker's, or the task is gone; nothing was changed. Drop
-            ///< it.
-  unknown,  ///< It may or may not have been applied: repeat it. One that was applied then comes
-            ///< back as stale.
-  later,  ///< It was not tried, since the exchange carried no more: hand it in again with the next
-          ///< one.
+  /// The run was no longer its worker's, or the task is gone; nothing was changed. Drop it.
+  stale,
+  /// It may or may not have been applied: repeat it. One that was applied then comes back as stale.
+  unknown,
+  /// It was not tried, since the exchange carried no more: hand it in again with the next one.
+  later,
   /// It does not get through to the broker, however often it is tried, because of the size of its
   /// result: settle the run without that. It may have been applied, as for `unknown`.
   too_large,
@@ -157,11 +171,14 @@ struct QueueQuota {
 
 /// An exchange whose reply did not arrive: what it took is active under tokens that nobody knows.
 struct LostTake {
-  std::uint64_t token_block = 0;      ///< See ExchangeRequest.
-  std::vector<std::string> queues{};  ///< What it may have taken from.
-  Duration age{};                     ///< How long ago it was sent.
-  /// In a reply: these queues gave back what it had taken, but it may still be carried out, by a
-  /// server that was stuck. False: they did not answer.
+  /// See ExchangeRequest.
+  std::uint64_t token_block = 0;
+  /// What it may have taken from.
+  std::vector<std::string> queues{};
+  /// How long ago it was sent.
+  Duration age{};
+  /// In a reply: these queues have given the tasks back, but a stuck server may still execute the
+  /// call. False: these queues did not answer.
   bool answered = false;
 };
 
@@ -194,12 +211,14 @@ struct ExchangeRequest {
 struct ExchangeReply {
   /// One for each settlement, in their order. Not all of them are `later`.
   std::vector<SettleStatus> settled{};
-  std::vector<Run> runs{};  ///< By queue in the order of the quotas; oldest first within a queue.
-  Time now{};               ///< The broker's clock at this exchange.
-  std::optional<Time> next_due{};  ///< The earliest time in scheduled or retry of the queues asked
-                                   ///< for that are not paused.
-  bool more = false;  ///< The queues asked for may hold more that is ready (bounded scripts,
-                      ///< `free_workers`).
+  /// By queue in the order of the quotas; oldest first within a queue.
+  std::vector<Run> runs{};
+  /// The broker's clock at this exchange.
+  Time now{};
+  /// The earliest time in scheduled or retry of the queues asked for that are not paused.
+  std::optional<Time> next_due{};
+  /// The queues asked for may hold more that is ready (bounded scripts, `free_workers`).
+  bool more = false;
   /// What the next request must name as lost: those of the request that are not over yet, and this
   /// call where a part of the store did not answer.
   std::vector<LostTake> lost_takes{};
@@ -223,15 +242,17 @@ struct ExtendRequest {
 /// What became of one run in extend().
 struct ExtendReply {
   LeaseStatus status = LeaseStatus::ok;
-  std::optional<CancelMode> cancel{};  ///< Set when an Inspector asked to cancel this run.
+  /// Set when an Inspector asked to cancel this run.
+  std::optional<CancelMode> cancel{};
 };
 
 /// What a watch tells. A hint: it may be spurious, and it may come on any thread.
 struct Hint {
   enum class Kind {
-    ready,   ///< Something may be ready in a watched queue, or may be due earlier than was said.
-    cancel,  ///< Someone asked to cancel the run of `task_id`, in `queue` or, if that is empty, in any; extend() tells in
-             ///< which mode, if in any.
+    ready,  ///< Something may be ready in a watched queue, or may be due earlier than was said.
+    /// Someone asked to cancel the run of `task_id`, in `queue` or, if that is empty, in any;
+    /// extend() tells in which mode, if in any.
+    cancel,
   };
   Kind kind = Kind::ready;
   std::string task_id{};
@@ -245,10 +266,12 @@ struct Hint {
 class TASKMUX_API Watch {
  public:
   struct State {
-    bool ready = false;  ///< Something is ready now: exchange() will find it unless another server
-                         ///< is faster.
-    std::optional<Time> next_due{};  ///< As in ExchangeReply.
-    Time now{};                      ///< The broker's clock.
+    /// Something is ready now: exchange() will find it unless another server is faster.
+    bool ready = false;
+    /// As in ExchangeReply.
+    std::optional<Time> next_due{};
+    /// The broker's clock.
+    Time now{};
   };
 
   Watch() = default;
@@ -267,48 +290,62 @@ class TASKMUX_API Watch {
 /// others.
 struct UpkeepRequest {
   std::span<const std::string> queues{};
-  std::size_t limit = 100;  ///< At most so many tasks are moved in each role of each queue.
-  Duration lease = std::chrono::seconds{10};  ///< Of the lost runs that are taken over.
-  bool recover = true;                        ///< Look for lost runs at all.
+  /// At most so many tasks are moved in each role of each queue.
+  std::size_t limit = 100;
+  /// Of the lost runs that are taken over.
+  Duration lease = std::chrono::seconds{10};
+  /// Look for lost runs at all.
+  bool recover = true;
   /// Runs of the caller whose leases may be over, since it could not extend them in time. They are
   /// never taken over by this step: their worker is alive.
   std::span<const Run> own{};
 };
 
 struct UpkeepReply {
-  std::size_t forwarded = 0;  ///< Scheduled and retry tasks that were due and are pending now.
-  std::size_t expired = 0;    ///< Completed tasks whose retention was over, deleted.
-  std::size_t repaired = 0;   ///< Inconsistencies of the store that were healed (ids without task,
-                              ///< malformed messages, ...).
+  /// Scheduled and retry tasks that were due and are pending now.
+  std::size_t forwarded = 0;
+  /// Completed tasks whose retention was over, deleted.
+  std::size_t expired = 0;
+  /// Inconsistencies of the store that were healed (ids without task, malformed messages, ...).
+  std::size_t repaired = 0;
   /// Runs whose worker was lost: the lease is over and nobody else has taken them. They are the
   /// caller's now, with a token and a lease of their own, to be settled at once (never to be run).
   /// `progress` says how far each had come at the lost worker.
   std::vector<Run> lost{};
-  std::optional<Time> next_due{};  ///< As in ExchangeReply.
-  Time now{};                      ///< The broker's clock.
-  bool more = false;               ///< A limit was reached: call again soon.
+  /// As in ExchangeReply.
+  std::optional<Time> next_due{};
+  /// The broker's clock.
+  Time now{};
+  /// A limit was reached: call again soon.
+  bool more = false;
 };
 
 /// A task in progress, as an Inspector shows it.
 struct WorkerInfo {
   std::string task_id{};
   std::string queue{};
-  Task task{};  ///< As shown: perhaps without headers, and a long payload cut (see heartbeat()).
+  /// As shown: perhaps without headers, and a long payload cut (see heartbeat()).
+  Task task{};
   Time started_at{};
-  Time deadline{};  ///< Of this attempt; epoch = none.
+  /// Of this attempt; epoch = none.
+  Time deadline{};
 };
 
 /// A running server, as an Inspector shows it and a heartbeat writes it.
 struct ServerInfo {
   std::string host{};
   int pid = 0;
-  std::string id{};  ///< A UUID, of this start of this server.
+  /// A UUID, of this start of this server.
+  std::string id{};
   int concurrency = 0;
-  std::map<std::string, int> queues{};  ///< Priority by name.
+  /// Priority by name.
+  std::map<std::string, int> queues{};
   bool strict_priority = false;
-  std::string status{};  ///< "active", "stopped" (takes no more) or "closed" (shutting down).
+  /// "active", "stopped" (takes no more) or "closed" (shutting down).
+  std::string status{};
   Time started_at{};
-  std::vector<WorkerInfo> workers{};  ///< What it runs at the moment.
+  /// What it runs at the moment.
+  std::vector<WorkerInfo> workers{};
 };
 
 /// What a broker says of queues that a server is about to serve.

@@ -19,10 +19,18 @@ namespace taskmux {
 inline namespace v0 {
 
 /// What holds for every task of a type whose EnqueueOptions do not say otherwise.
+/// The bounds are those of EnqueueOptions.
 struct TypeDefaults {
+  /// The queue; "default" when left out.
   std::optional<std::string> queue{};
+  /// How often a failed task is retried before it is archived; 0 or more, where 0 means never. 25 when
+  /// left out.
   std::optional<int> max_retry{};
+  /// How long one attempt may take: above 0, rounded up to whole seconds. When left out, 30 min unless
+  /// the task has a deadline.
   std::optional<Duration> timeout{};
+  /// How long the task is kept, with its result, after it succeeded: 0 or more, rounded up to whole
+  /// seconds. 0, or left out: it is deleted at once.
   std::optional<Duration> retention{};
 };
 
@@ -47,8 +55,8 @@ struct EnqueueResult {
   std::string queue{};
   TaskState state = TaskState::pending;  ///< Pending or scheduled, when accepted.
   std::optional<Time> process_at{};      ///< Of a scheduled task.
-  bool replicated =
-      true;  ///< False: accepted, but by fewer replicas than the broker was told to wait for.
+  /// False: accepted, but by fewer replicas than the broker was told to wait for.
+  bool replicated = true;
   /// Not now, but by an earlier call with the same id (see EnqueueOptions::idempotent_for). `state`,
   /// `process_at` and the options of this call then say nothing about the task.
   bool accepted_before = false;

@@ -12,25 +12,26 @@ inline namespace v0 {
 
 /// What went wrong, for a program to decide on. The text of an Error is for people.
 enum class Errc {
-  invalid_argument,   ///< An option or a value that can't be accepted; nothing was sent.
-  payload_too_large,  ///< The payload is over the limit of the client or of the broker, or a result
-                      ///< over the server's; nothing was sent.
-  duplicate_task,     ///< A task with the same queue, type and payload holds the unique lock.
-  task_id_conflict,   ///< A task with this id exists in the queue, in whatever state.
-  queue_full,   ///< The broker has no room for another task (its bound, or its memory, is reached).
-  unavailable,  ///< The broker can't be reached, or did not answer in time. Whether it acted is not
-                ///< known.
+  invalid_argument,  ///< An option or a value that can't be accepted; nothing was sent.
+  /// The payload is over the limit of the client or of the broker, or a result over the server's;
+  /// nothing was sent.
+  payload_too_large,
+  duplicate_task,    ///< A task with the same queue, type and payload holds the unique lock.
+  task_id_conflict,  ///< A task with this id exists in the queue, in whatever state.
+  queue_full,  ///< The broker has no room for another task (its bound, or its memory, is reached).
+  /// The broker can't be reached, or did not answer in time. Whether it acted is not known.
+  unavailable,
   unauthorized,     ///< The broker refused the credentials, or the command.
   protocol,         ///< The broker answered with something that can't be understood.
   unsupported,      ///< This broker, or this version of it, can't do that.
   queue_not_found,  ///< No such queue.
   queue_not_empty,  ///< The queue still holds tasks.
   task_not_found,   ///< No such task in that queue.
-  wrong_state,      ///< The task, queue, client or server is in a state that does not allow the
-                    ///< operation.
-  lease_expired,    ///< The run is no longer its worker's.
-  malformed,        ///< Stored or received data that is not a valid message.
-  timed_out,        ///< The time allowed for waiting is over; what was waited for may still happen.
+  /// The task, queue, client or server is in a state that does not allow the operation.
+  wrong_state,
+  lease_expired,  ///< The run is no longer its worker's.
+  malformed,      ///< Stored or received data that is not a valid message.
+  timed_out,      ///< The time allowed for waiting is over; what was waited for may still happen.
   forked,  ///< Made in another process: a broker, client or server can't be used after fork().
 };
 

@@ -56,10 +56,10 @@ struct Page {
 
 /// What an operator does to a task that is not running.
 enum class TaskAction {
-  run,      ///< Makes it pending now, last in line. From scheduled, retry, archived or completed.
-  archive,  ///< From pending, scheduled, retry or completed. Counts nothing; the message stays as
-            ///< it is.
-  remove,   ///< Deletes it for good and frees its lock. From any state but active.
+  run,  ///< Makes it pending now, last in line. From scheduled, retry, archived or completed.
+  /// From pending, scheduled, retry or completed. Counts nothing; the message stays as it is.
+  archive,
+  remove,  ///< Deletes it for good and frees its lock. From any state but active.
 };
 
 /// How much the archive of a queue may hold, and how many tasks a step may delete.
@@ -72,8 +72,9 @@ struct TrimRequest {
 /// How the archive of a queue stands after a step.
 struct TrimReply {
   std::size_t deleted = 0;
-  std::size_t excess = 0;  ///< Tasks that are still beyond the limits; of the too old ones perhaps
-                           ///< fewer than there are, but not 0 if there is any.
+  /// Tasks that are still beyond the limits; of the too old ones perhaps fewer than there are, but
+  /// not 0 if there is any.
+  std::size_t excess = 0;
   std::optional<Error> error{};  ///< Why nothing was done in this queue.
 };
 

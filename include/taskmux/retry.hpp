@@ -15,8 +15,8 @@ struct FailedAttempt {
   const Task& task;
   std::string_view error;
   int retried = 0;  ///< How often the task had failed before; any number from 0 on.
-  double random =
-      0.0;  ///< Uniform in [0, 1), drawn for this attempt, so that a policy can be a pure function.
+  /// Uniform in [0, 1), drawn for this attempt, so that a policy can be a pure function.
+  double random = 0.0;
 };
 
 /// How long a failed task waits for its next attempt. Any callable will do; a negative or absurdly
@@ -43,10 +43,9 @@ struct AsynqRetryDelay {
   }
 };
 
-/// Waits `initial`, then `multiplier` times longer after each failure, up to `max`; each delay is
-/// then spread evenly over
-/// +- `jitter` of itself (and stays at most `max`), so that tasks which failed together do not come
-/// back together.
+/// Waits `initial`, then `multiplier` times longer after each failure, up to `max`. Each delay is then
+/// spread evenly over +- `jitter` of itself (and stays at most `max`), so that tasks which failed
+/// together do not come back together.
 struct ExponentialBackoff {
   Duration initial = std::chrono::seconds{1};
   Duration max = std::chrono::hours{1};

@@ -22,9 +22,11 @@ class ServerEngine;
 /// the processes that are spawned there; all others block every signal that can be blocked safely.
 class Server {
  public:
-  /// Takes the mux in and freezes it. Throws std::invalid_argument for a concurrency of 0, no
-  /// queue, a blank queue name, a priority below 1, a duration that is negative or over
-  /// Limits::longest, a lease that is too short, or a mux without handlers.
+  /// Takes the mux in and freezes it. Throws std::invalid_argument for: a concurrency of 0 or over
+  /// 32,768; no queue, a blank queue name, or a priority below 1; a mux without handlers;
+  /// `max_abandoned` of 0; `max_crashes` below 1; a `shutdown_timeout`, `abandon_after` or
+  /// `archive.max_age` that is negative; a `heartbeat_interval` or `upkeep_interval` below 1 ms; a
+  /// lease below Broker::shortest_lease(); any of these durations over Limits::longest.
   Server(Broker& broker, ServeMux mux, ServerConfig config = {});
 
   /// shutdown(), if it was started and not yet shut down. In a child process, which has none of its
@@ -53,11 +55,11 @@ class Server {
   ///
   ///     shutdown_timeout + abandon_after + lease + abandon_after
   ///
-  /// (28 s with the defaults; 8 s if the broker answers and handlers heed their stop tokens), whatever the
-  /// broker does: calls under way are given up when their time is over (see Broker::limit_calls()), at the
-  /// latest 100 ms later. A hook that does not return is waited for beyond that. May be called again, and from several threads: all
-  /// return when it is done. Throws Error{wrong_state} when called from a handler or hook of this
-  /// server.
+  /// (28 s with the defaults; 8 s if the broker answers and handlers heed their stop tokens),
+  /// whatever the broker does: a call under way is given up at most 100 ms after its time is over
+  /// (see Broker::limit_calls()). A hook that does not return is waited for beyond that. May be
+  /// called again, and from several threads: all return when it is done. Throws Error{wrong_state}
+  /// when called from a handler or hook of this server.
   void shutdown();
 
   /// start(), then waits until `stop` is requested, then shutdown().

@@ -32,15 +32,20 @@ struct TaskEvent {
     snoozed,    ///< Scheduled again after `delay`.
   };
   Change change = Change::started;
-  std::shared_ptr<const TaskMessage> task{};  ///< As it was when this attempt began; never null.
-  int attempt = 1;                            ///< Counts from 1.
-  /// How late this attempt was begun: since the task was ready to run, that is enqueued, due (with a
-  /// delay, and at each retry and snooze), or given back. 0 if not known.
+  /// As it was when this attempt began; never null.
+  std::shared_ptr<const TaskMessage> task{};
+  /// Counts from 1.
+  int attempt = 1;
+  /// How long this attempt waited to be started, from when the task was ready to run: enqueued, due
+  /// (with a delay, and at each retry and snooze), or given back. 0 if not known.
   Duration waited{};
-  Duration ran{};     ///< In its handler; 0 for `started` and for a task that was not run.
+  /// How long the handler ran; 0 for `started` and for a task that was not run.
+  Duration ran{};
+  /// `retried` and `snoozed`: how long until the task is due again; 0 means at once. 0 for all others.
   Duration delay{};
-  std::string error{};  ///< Of retried and archived.
-  /// `task` lacks its payload, since too much waits for a slow hook (see Hooks).
+  /// `retried` and `archived`: why. Empty for all others.
+  std::string error{};
+  /// `task` lacks its payload, because too many events wait for a slow hook (see Hooks).
   bool payload_dropped = false;
 };
 
@@ -64,16 +69,19 @@ struct Health {
   std::string reason{};  ///< Why not.
 };
 
-/// The host's ears. They are called one after the other on a thread of their own, from a queue of
+/// Callbacks into the application. They are called one after the other on a thread of their own, from a queue of
 /// 10,000 events; what overflows is dropped and counted (ServerStats::hooks_dropped), so that a
 /// slow hook stops nothing. An event keeps its task's message alive: while those in the queue keep
 /// 64 MiB, further ones come without the payload (TaskEvent::payload_dropped), and none comes while
 /// they keep 128 MiB. What they throw is logged.
 struct Hooks {
-  std::function<void(const TaskEvent&)> on_failure{};  ///< An attempt failed: retried or archived.
-  std::function<void(const TaskEvent&)> on_dead_letter{};  ///< A task was archived by this server.
-  std::function<void(const TaskEvent&)>
-      on_state_change{};  ///< Every TaskEvent. Costs an event for each start and end.
+  /// An attempt failed: retried or archived.
+  std::function<void(const TaskEvent&)> on_failure{};
+  /// A task was archived by this server.
+  std::function<void(const TaskEvent&)> on_dead_letter{};
+  /// Every TaskEvent. Costs an event for each start and end.
+  std::function<void(const TaskEvent&)> on_state_change{};
+  /// The server became healthy or unhealthy.
   std::function<void(const Health&)> on_health_change{};
   /// Before a task is deleted that the archive's limits do not let stay; one that throws keeps it
   /// until the next look, ten seconds later. Makes deleting slower: the tasks must be read.
@@ -84,7 +92,9 @@ struct Hooks {
 /// servers of the queue, which look every ten seconds, log a warning (once a minute a queue, with
 /// the number) and count them (ServerStats::evicted).
 struct ArchiveLimits {
+  /// Number of archived tasks of one queue that stay; 0: none stays.
   std::size_t max_tasks = 10'000;
+  /// How long an archived task stays, from when it was archived: 0 to Limits::longest; 0: none stays.
   Duration max_age = std::chrono::hours{24 * 90};
 };
 
@@ -97,12 +107,14 @@ inline std::size_t hardware_concurrency() noexcept {
 struct ServerConfig {
   /// How many handlers may run at once; from 1 to 32,768. Each has a thread.
   std::size_t concurrency = hardware_concurrency();
-  /// The queues to work on, and no others, with their priorities (at least 1). A queue is looked at
-  /// first in proportion to its priority; with `strict_priority` a queue is served only while all
-  /// with a higher priority are empty.
+  /// The queues to work on, and no others, with their priorities (at least 1).
   std::map<std::string, int> queues{{"default", 1}};
+  /// False: each queue is asked first in proportion to its priority, so every queue gets its share.
+  /// True: a queue is served only while all queues with a higher priority are empty.
   bool strict_priority = false;
 
+  /// How long a failed task waits for its next attempt, unless its route or its handler says so. What
+  /// it returns is brought into 0 to Limits::longest; 0: retried at once. Empty: as AsynqRetryDelay.
   RetryPolicy retry_policy{AsynqRetryDelay{}};
   /// Whether a failed attempt counts: if not, it is tried again without using a retry. Everything
   /// counts when empty.
@@ -132,8 +144,14 @@ struct ServerConfig {
   /// begun is archived by any crash; and a service whose long tasks are often killed (by deployments
   /// that do not wait for shutdown(), or for lack of memory) wants more than 3.
   int max_crashes = 3;
+  /// How often the server tells the broker what it is running, for Inspectors to show; 1 ms to
+  /// Limits::longest. An Inspector lists a dead server for up to twice as long. Leases do not depend on
+  /// it.
   Duration heartbeat_interval = std::chrono::seconds{5};
+  /// How often the server looks for due tasks that nobody has forwarded, lost runs, and completed tasks
+  /// whose retention is over; 1 ms to Limits::longest. A lost run is found up to this much later.
   Duration upkeep_interval = std::chrono::seconds{2};
+  /// What the dead-letter queues of this server's queues may hold.
   ArchiveLimits archive{};
 
   Hooks hooks{};
@@ -151,28 +169,42 @@ struct ServerConfig {
   std::shared_ptr<Clock> clock{};
 };
 
-/// Counts since the start, but for the first group, which tells the present. Taken one by one, not
-/// at one instant.
+/// The first group is the present state; all others are counts since the server was made. The numbers
+/// are read one by one, not at one instant. An outcome is counted once the broker has recorded it.
 struct ServerStats {
   std::size_t running = 0;    ///< Handlers at work.
   std::size_t ready = 0;      ///< Taken and waiting for a worker.
   std::size_t unsettled = 0;  ///< Ended, and not yet recorded by the broker.
   std::size_t abandoned = 0;  ///< Given-up threads that still hang.
 
+  /// Runs that this server took from its queues; a task counts once for each attempt.
   std::uint64_t taken = 0;
+  /// Runs whose handler succeeded.
   std::uint64_t succeeded = 0;
+  /// Tasks deleted because a handler or an operator revoked them.
   std::uint64_t revoked = 0;
+  /// Runs that failed and whose task will be tried again.
   std::uint64_t retried = 0;
+  /// Tasks that failed for good and went to the dead-letter queue.
   std::uint64_t archived = 0;
+  /// Runs put back into their queue unfinished, at a shutdown for example.
   std::uint64_t requeued = 0;
+  /// Runs whose handler asked for the task to be scheduled again.
   std::uint64_t snoozed = 0;
-  std::uint64_t stale = 0;      ///< Settlements refused because the run was not ours any more.
-  std::uint64_t recovered = 0;  ///< Lost runs of any server that this one took over and settled.
+  /// Outcomes that the broker rejected because this server no longer owned the run.
+  std::uint64_t stale = 0;
+  /// Lost runs of any server that this one took over and settled.
+  std::uint64_t recovered = 0;
+  /// Calls of Broker::exchange() that were answered; each settles and takes a batch.
   std::uint64_t exchanges = 0;
-  std::uint64_t unknown_types = 0;  ///< Attempts at tasks whose type no handler is registered for.
+  /// Attempts at tasks whose type no handler is registered for.
+  std::uint64_t unknown_types = 0;
+  /// Calls to the broker that failed, repeats included.
   std::uint64_t broker_errors = 0;
+  /// Events that were dropped because hooks are too slow, see Hooks.
   std::uint64_t hooks_dropped = 0;
-  std::uint64_t evicted = 0;  ///< Archived tasks that this server deleted, see ArchiveLimits.
+  /// Archived tasks that this server deleted, see ArchiveLimits.
+  std::uint64_t evicted = 0;
 };
 
 }  // namespace v0

@@ -74,17 +74,18 @@ constexpr std::string_view to_string(TaskState state) noexcept {
 
 /// The limits that Client binds itself to. A worker runs whatever a peer could write.
 struct Limits {
-  static constexpr std::size_t name_bytes = 512;  ///< Task type, queue name, task id, header key.
-  static constexpr std::size_t header_bytes =
-      64 * 1024;  ///< All header keys and values of one task together.
-  static constexpr std::size_t payload_bytes =
-      16u << 20;  ///< Default of ClientConfig::max_payload_bytes.
-  static constexpr std::size_t result_bytes =
-      16u << 20;  ///< Default of ServerConfig::max_result_bytes.
-  static constexpr std::size_t error_text_bytes =
-      8 * 1024;  ///< An error text is cut to this, at a character's edge.
-  static constexpr Duration longest =
-      std::chrono::hours{24 * 365 * 100};  ///< No duration may be longer.
+  /// Task type, queue name, task id, header key.
+  static constexpr std::size_t name_bytes = 512;
+  /// All header keys and values of one task together.
+  static constexpr std::size_t header_bytes = 64 * 1024;
+  /// Default of ClientConfig::max_payload_bytes.
+  static constexpr std::size_t payload_bytes = 16u << 20;
+  /// Default of ServerConfig::max_result_bytes.
+  static constexpr std::size_t result_bytes = 16u << 20;
+  /// An error text is cut to this, at a character's edge.
+  static constexpr std::size_t error_text_bytes = 8 * 1024;
+  /// No duration may be longer.
+  static constexpr Duration longest = std::chrono::hours{24 * 365 * 100};
 };
 
 /// How one task is to be treated. Every field may be left out; the client's table of defaults for

@@ -46,6 +46,8 @@ struct RedisOptions {
 
   std::string user{};      ///< Of an ACL; empty: the default user.
   std::string password{};  ///< Empty: the server asks for none.
+  /// The number of the logical database (SELECT); 0 or more, and 0 alone in a cluster. One that the
+  /// server does not have is reported by the first call (Errc::invalid_argument).
   int database = 0;
 
   /// What finding the host, connecting and logging in may take together.
@@ -68,9 +70,12 @@ struct RedisOptions {
   std::string client_name = "taskmux";  ///< As CLIENT LIST shows it; printable, without spaces.
   std::string key_prefix = "asynq";     ///< What Go's asynq uses, and can't change.
 
-  /// Enqueues wait until so many replicas have them, for `wait_timeout` at most; an item that falls
-  /// short is accepted, and marked as not replicated. 0: no waiting.
+  /// Number of replicas that must confirm an enqueued task (WAIT); 0 or more. An item that fewer have
+  /// confirmed within `wait_timeout` is accepted all the same, and marked as not replicated. 0: an
+  /// enqueue waits for no replica.
   int wait_replicas = 0;
+  /// How long an enqueue waits for replicas at most: above 0, up to 1 h; rounded up to whole
+  /// milliseconds. Not used if `wait_replicas` is 0.
   Duration wait_timeout = std::chrono::seconds{1};
 
   /// The wall clock of scripts. Null: the time of the Redis server, so that clocks which differ
