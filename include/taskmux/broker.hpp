@@ -22,7 +22,8 @@ inline namespace v0 {
 
 class QueueView;
 
-/// By when a broker is to give up calls, also those under way; see Broker::limit_calls(). Thread-safe.
+/// By when a broker is to give up calls, also those under way; see Broker::limit_calls().
+/// Thread-safe.
 class CallLimit {
  public:
   using Instant = std::chrono::steady_clock::time_point;
@@ -57,9 +58,9 @@ struct EnqueueRequest {
 /// What became of one EnqueueRequest.
 struct EnqueueReply {
   /// Unset if accepted. Else duplicate_task, task_id_conflict (which comes first where both are
-  /// true), queue_full, payload_too_large, invalid_argument, unavailable, or any other error that the
-  /// broker reports for this item. With `unavailable` it is not known whether the item was accepted;
-  /// only a `detail` that begins with "not sent" says that it certainly was not sent.
+  /// true), queue_full, payload_too_large, invalid_argument, unavailable, or any other error that
+  /// the broker reports for this item. With `unavailable` it is not known whether the item was
+  /// accepted; only a `detail` that begins with "not sent" says that it certainly was not sent.
   std::optional<Errc> error{};
   /// The cause in words, for an error.
   std::string detail{};
@@ -69,8 +70,8 @@ struct EnqueueReply {
   std::optional<Time> process_at{};
   /// False: accepted, but not by as many replicas as were asked for.
   bool replicated = true;
-  /// An earlier request with this id was accepted (see EnqueueRequest::idempotent_for), and this one
-  /// changed nothing. `error` is unset; `state` and `process_at` mean nothing.
+  /// An earlier request with this id was accepted (see EnqueueRequest::idempotent_for), and this
+  /// one changed nothing. `error` is unset; `state` and `process_at` mean nothing.
   bool accepted_before = false;
 };
 
@@ -98,18 +99,18 @@ struct Run {
   /// Never null in a run that a broker made. Shared, as a hung handler keeps it.
   std::shared_ptr<const TaskMessage> message{};
   std::uint64_t token = 0;
-  /// Runs of this task, in a row until now, whose workers were lost. Above 0, the task is a suspect:
-  /// it may be what its workers were lost by.
+  /// Runs of this task, in a row until now, whose workers were lost. Above 0, the task is a
+  /// suspect: it may have caused the losses.
   int crashes = 0;
   /// As the broker has recorded it. In a run from exchange(), `not_begun` for each suspect.
   Progress progress = Progress::begun;
   /// For the broker that made the run alone: what its wire format holds beyond TaskMessage.
   std::string foreign{};
-  /// Set if an Inspector asked to cancel an earlier run that was given back before it was begun: this
-  /// one is not to be begun either.
+  /// Set if an Inspector asked to cancel an earlier run that was given back before it was begun:
+  /// this one is not to be begun either.
   std::optional<CancelMode> cancel{};
-  /// Since when the task could have been run, by the broker's clock: since it was enqueued, was due,
-  /// or went back to pending. Epoch if that is not known, as in a run that upkeep() took over.
+  /// Since when the task could have been run, by the broker's clock: since it was enqueued, was
+  /// due, or went back to pending. Epoch if that is not known, as in a run that upkeep() took over.
   Time ready_at{};
 };
 
@@ -166,6 +167,7 @@ enum class SettleStatus {
 /// How many tasks to take of a queue.
 struct QueueQuota {
   std::string queue{};
+  /// What this queue can't give is taken from the others, see ExchangeRequest::quotas.
   std::size_t count = 0;
 };
 
@@ -184,6 +186,7 @@ struct LostTake {
 
 /// A batch of settlements, and what to take after them. Spans must stay valid for the call.
 struct ExchangeRequest {
+  /// Runs that have ended; settled before anything is taken.
   std::span<const Settlement> settlements{};
   /// In order of preference. Each queue gives up to its count; what one can't give is then taken
   /// from the others, in this order, so that the sum of the counts is reached if there are tasks at
@@ -192,8 +195,8 @@ struct ExchangeRequest {
   /// Number of free workers. Runs beyond it are taken ahead: they wait for a worker, and the broker
   /// records them as `perhaps_begun`. A task with `max_retry` 0 and a suspect (crashes above 0) are
   /// never taken ahead: such a task stays at the head of its queue, and that queue gives nothing
-  /// more. Runs are counted in the order of taking, what makes up for other queues last; so the runs
-  /// that a worker is free for are not always the first of the reply: see Run::progress.
+  /// more. Runs are counted in the order of taking, what makes up for other queues last; so the
+  /// runs that a worker is free for are not always the first of the reply: see Run::progress.
   std::size_t free_workers = std::numeric_limits<std::size_t>::max();
   /// How long a run is its worker's unless extended. At least 1 s. Measured by a clock that nobody
   /// steps, if the broker has one; else a step must not make runs look lost (see UpkeepRequest).
@@ -234,8 +237,8 @@ enum class LeaseStatus {
 /// A run whose lease is to be extended.
 struct ExtendRequest {
   Run run{};
-  /// Its handler has begun, or begins as soon as this is recorded. Once recorded, it stays so for the
-  /// length of the run.
+  /// Its handler has begun, or begins as soon as this is recorded. Once recorded, it stays so for
+  /// the length of the run.
   bool begun = false;
 };
 
@@ -246,7 +249,7 @@ struct ExtendReply {
   std::optional<CancelMode> cancel{};
 };
 
-/// What a watch tells. A hint: it may be spurious, and it may come on any thread.
+/// A notification from a watch. It may be spurious, and it may come on any thread.
 struct Hint {
   enum class Kind {
     ready,  ///< Something may be ready in a watched queue, or may be due earlier than was said.
@@ -290,11 +293,11 @@ class TASKMUX_API Watch {
 /// others.
 struct UpkeepRequest {
   std::span<const std::string> queues{};
-  /// At most so many tasks are moved in each role of each queue.
+  /// How many tasks of each queue are moved at most in each role.
   std::size_t limit = 100;
-  /// Of the lost runs that are taken over.
+  /// The lease of lost runs that are taken over.
   Duration lease = std::chrono::seconds{10};
-  /// Look for lost runs at all.
+  /// Whether to look for lost runs.
   bool recover = true;
   /// Runs of the caller whose leases may be over, since it could not extend them in time. They are
   /// never taken over by this step: their worker is alive.
@@ -355,9 +358,9 @@ struct OpenReply {
   std::vector<std::string> never_used{};
 };
 
-/// The port to a store of tasks. What an application needs of it are Client, Server and Inspector;
-/// it names an adapter only to make one. Whoever writes an adapter: the contract suite in
-/// tests/broker_contract.hpp is the reference reading.
+/// The port to a store of tasks. An application uses it through Client, Server and Inspector, and
+/// names an adapter only to construct it. Authors of adapters: the contract suite in tests/broker_contract.hpp is
+/// the reference.
 ///
 /// The states, and who moves a task between them:
 ///
@@ -406,8 +409,8 @@ class TASKMUX_API Broker {
   virtual UpkeepReply upkeep(const UpkeepRequest& request) = 0;
 
   /// Tells that a server lives; forgotten `lifetime` after the last call (rounded up to whole
-  /// seconds). Of a worker's payload of more than 4 KiB a broker may keep the beginning alone: it is
-  /// there to be looked at, and large tasks must not make this a long call. Throws Error.
+  /// seconds). Of a worker's payload of more than 4 KiB a broker may keep the beginning alone: it
+  /// is there to be looked at, and large tasks must not make this a long call. Throws Error.
   virtual void heartbeat(const ServerInfo& server, Duration lifetime) = 0;
 
   /// Forgets a server that has ended. Throws Error.
@@ -417,9 +420,9 @@ class TASKMUX_API Broker {
   virtual void ping() = 0;
 
   /// Makes sure, without touching a task, that this process may take and settle tasks of `queues`.
-  /// Called when a server starts. Throws Error: `unauthorized` if the broker refuses what that takes,
-  /// `unsupported` if it can't do it, `invalid_argument` for a name that no queue here can have,
-  /// `unavailable`. A broker that has no rights need not override this.
+  /// Called when a server starts. Throws Error: `unauthorized` if the broker refuses what that
+  /// takes, `unsupported` if it can't do it, `invalid_argument` for a name that no queue here can
+  /// have, `unavailable`. A broker that has no rights need not override this.
   virtual OpenReply open(std::span<const std::string> queues) {
     static_cast<void>(queues);
     ping();

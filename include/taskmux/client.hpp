@@ -23,11 +23,11 @@ inline namespace v0 {
 struct TypeDefaults {
   /// The queue; "default" when left out.
   std::optional<std::string> queue{};
-  /// How often a failed task is retried before it is archived; 0 or more, where 0 means never. 25 when
-  /// left out.
+  /// How often a failed task is retried before it is archived; 0 or more, where 0 means never. 25
+  /// when left out.
   std::optional<int> max_retry{};
-  /// How long one attempt may take: above 0, rounded up to whole seconds. When left out, 30 min unless
-  /// the task has a deadline.
+  /// How long one attempt may take: above 0, rounded up to whole seconds. When left out, 30 min
+  /// unless the task has a deadline.
   std::optional<Duration> timeout{};
   /// How long the task is kept, with its result, after it succeeded: 0 or more, rounded up to whole
   /// seconds. 0, or left out: it is deleted at once.
@@ -57,8 +57,8 @@ struct EnqueueResult {
   std::optional<Time> process_at{};      ///< Of a scheduled task.
   /// False: accepted, but by fewer replicas than the broker was told to wait for.
   bool replicated = true;
-  /// Not now, but by an earlier call with the same id (see EnqueueOptions::idempotent_for). `state`,
-  /// `process_at` and the options of this call then say nothing about the task.
+  /// Not now, but by an earlier call with the same id (see EnqueueOptions::idempotent_for).
+  /// `state`, `process_at` and the options of this call then say nothing about the task.
   bool accepted_before = false;
   std::optional<Error> error{};  ///< Why it was not accepted.
 
@@ -83,7 +83,8 @@ class Client {
   /// EnqueueOptions::idempotent_for in both calls, the task is accepted once for as long as that
   /// lasts. Without it, the broker knows the id only as long as it stores the task: a
   /// task_id_conflict says that the first call was accepted, but a task that has ended and was
-  /// deleted meanwhile (without `retention`, as soon as it has succeeded) is accepted and run again.
+  /// deleted meanwhile (without `retention`, as soon as it has succeeded) is accepted and run
+  /// again.
   EnqueueResult enqueue(Task task, EnqueueOptions options = {});
 
   /// Enqueues a batch in as few round trips as the broker can; results are in its order. One item

@@ -73,8 +73,8 @@ class TASKMUX_API Clock {
   /// notification ends it). May return early.
   virtual void wait(Waker& waker, std::optional<SteadyTime> deadline) = 0;
 
-  /// For TestServer, whose handlers must not sleep: moves the time on by `step` and returns true, if
-  /// this is a clock that a test moves.
+  /// For TestServer, whose handlers must not sleep: moves the time on by `step` and returns true,
+  /// if this is a clock that a test moves.
   virtual bool move_on(Duration step) {
     static_cast<void>(step);
     return false;
@@ -98,8 +98,8 @@ class TASKMUX_API SystemClock final : public Clock {
   }
 };
 
-/// A clock that stands still until a test moves it: both its times together with advance(), the wall
-/// clock alone with step_wall(). Sleepers whose time has come wake. Thread-safe.
+/// A clock that stands still until a test moves it: both its times together with advance(), the
+/// wall clock alone with step_wall(). Sleepers whose time has come wake. Thread-safe.
 class TASKMUX_API ManualClock final : public Clock {
  public:
   /// Starts at `start`; 2026-01-01 00:00 UTC if not given.
@@ -149,15 +149,15 @@ class TASKMUX_API ManualClock final : public Clock {
     if (instant > at) advance(instant - at);
   }
 
-  /// Sets the wall clock forward by `step`, or back if that is negative, as an operator, a time server
-  /// or the waking of a machine does. The steady clock stays where it is, and nobody wakes.
+  /// Sets the wall clock forward by `step`, or back if that is negative, as an operator, a time
+  /// server or the waking of a machine does. The steady clock stays where it is, and nobody wakes.
   void step_wall(Duration step) {
     detail::MutexLock lock{mutex_};
     now_ += step;
   }
 
-  /// How many threads sleep on this clock and have not been woken by it: for a test that lets others
-  /// come to rest before it moves the time on.
+  /// How many threads sleep on this clock and have not been woken by it: for a test that lets
+  /// others come to rest before it moves the time on.
   std::size_t sleepers() const {
     detail::MutexLock lock{mutex_};
     return sleepers_.size();

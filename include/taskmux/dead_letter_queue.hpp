@@ -20,18 +20,18 @@ struct DeadLetterFilter {
   std::string type{};                      ///< The task's type; any when empty.
   std::string type_prefix{};               ///< What the type begins with, such as "email:".
   std::string error_contains{};            ///< A part of the last error, spelt exactly.
-  std::optional<Duration> older_than{};    ///< Archived at least so long ago.
-  std::optional<Duration> younger_than{};  ///< Archived less than so long ago.
+  std::optional<Duration> older_than{};    ///< Archived at least this long ago.
+  std::optional<Duration> younger_than{};  ///< Archived less than this long ago.
 };
 
-/// What keeps failing: the tasks of one queue that are archived, each with its last error
-/// (TaskInfo::last_error) and the time when it was set aside (TaskInfo::archived_at). Thread-safe.
+/// The archived tasks of one queue, which have failed for good. Each has its last error
+/// (TaskInfo::last_error) and the time when it was archived (TaskInfo::archived_at). Thread-safe.
 /// The broker must outlive it.
 ///
-/// Every action is on tasks that are still archived at that moment. One by a filter reads the archive
-/// in bounded parts, from the newest to the oldest, so that what is removed or archived meanwhile,
-/// here or elsewhere, makes it skip nothing; one on all takes the oldest first. What is archived
-/// while the call runs may be met or not.
+/// Every action is on tasks that are still archived at that moment. One by a filter reads the
+/// archive in bounded parts, from the newest to the oldest, so that what is removed or archived
+/// meanwhile, here or elsewhere, makes it skip nothing; one on all takes the oldest first. What is
+/// archived while the call runs may be met or not.
 ///
 /// Throws Error{queue_not_found} if nothing was ever enqueued to the queue, Error{unavailable} when
 /// the broker can't be reached, and Error{invalid_argument} for an age that is negative or over 100

@@ -17,7 +17,7 @@ enum class Errc {
   /// nothing was sent.
   payload_too_large,
   duplicate_task,    ///< A task with the same queue, type and payload holds the unique lock.
-  task_id_conflict,  ///< A task with this id exists in the queue, in whatever state.
+  task_id_conflict,  ///< A task with this id exists in the queue, in any state.
   queue_full,  ///< The broker has no room for another task (its bound, or its memory, is reached).
   /// The broker can't be reached, or did not answer in time. Whether it acted is not known.
   unavailable,

@@ -40,7 +40,7 @@ class [[nodiscard]] Outcome {
   /// Failed: tried again after the policy's delay, or archived when the retries are spent. `error`
   /// is kept with the task; bytes that are not UTF-8 are replaced and long texts cut.
   static Outcome fail(std::string error) { return {Kind::failure, std::move(error), {}}; }
-  /// Failed for good: archived at once, whatever retries are left.
+  /// Failed for good: archived at once, even if retries are left.
   static Outcome skip_retry(std::string error) { return {Kind::skip_retry, std::move(error), {}}; }
   /// Not needed any more: the task is deleted, even with a retention. Counts as a success.
   static Outcome revoke() { return {Kind::revoke, {}, {}}; }
@@ -115,8 +115,8 @@ constexpr std::string_view to_string(StopReason reason) noexcept {
 }
 
 /// What a handler knows of the run it is in. Valid only during the call; do not store it. A copy of
-/// its stop token may outlive the call. Thread-safe, so that a handler can hand it to threads that it
-/// joins before it returns.
+/// its stop token may outlive the call. Thread-safe, so that a handler can hand it to threads that
+/// it joins before it returns.
 ///
 /// A handler that has to be given up (it did not stop in time) may go on calling: waits end at
 /// once, the stop token stays requested, results and log lines go nowhere.
@@ -139,22 +139,23 @@ class Context {
   /// Requested when the attempt should end. A handler that takes long must look at it, or use
   /// wait_for(); one that goes on for ServerConfig::abandon_after longer is given up. One that ends
   /// before its work is done says so: by Outcome::fail(), an exception, or, as a callable that
-  /// returns nothing, by returning. Outcome::success() is success, whatever was asked.
-  /// A std::stop_callback on it runs on one of the server's threads, which watches over all runs: it
-  /// must not wait for anything, and must not throw.
+  /// returns nothing, by returning. Outcome::success() is always a success. A std::stop_callback on
+  /// it runs on the server's thread that watches all runs: it must not wait for anything, and must
+  /// not throw.
   std::stop_token stop_token() const;
   bool stop_requested() const noexcept;
-  /// Why; none unless stop_requested().
+  /// Why the run was asked to stop; StopReason::none unless stop_requested().
   StopReason stop_reason() const noexcept;
 
-  /// Waits for `duration`; false if the run was asked to stop before that was over (at once if it
-  /// had been already).
+  /// Waits for `duration`. Returns false if the run is asked to stop meanwhile; at once if it has
+  /// been asked already.
   bool wait_for(Duration duration) const;
 
-  /// Sets what is kept with the task (see EnqueueOptions::retention); the last call counts. Written
-  /// when the run is settled. Throws Error{payload_too_large} for more than
-  /// ServerConfig::max_result_bytes; what was set before then stays. If the connection to the broker is too
-  /// slow for it, the task is archived with that reason although its handler succeeded.
+  /// Sets the result that is kept with the task (see EnqueueOptions::retention); the last call
+  /// counts. It is written when the run is settled. Throws Error{payload_too_large} for more than
+  /// ServerConfig::max_result_bytes; what was set before then stays. If the connection to the
+  /// broker is too slow for it, the task is archived with that reason although its handler
+  /// succeeded.
   void set_result(std::string result);
 
   /// Keeps a value for the handlers and middleware further in; replaces one of the same name.
@@ -166,7 +167,7 @@ class Context {
   }
 
   /// Writes an entry to the server's logger, with the task's id, type and queue as fields. Costs
-  /// next to nothing if the logger does not want the level.
+  /// almost nothing if the level is not enabled.
   void log(LogLevel level, std::string_view text) const noexcept;
 
  private:
@@ -186,9 +187,9 @@ struct TaskRoute {
   TaskHandler* handler = nullptr;             ///< What the mux itself calls; never null in a route.
 };
 
-/// Runs tasks of some type. Called from many threads at once. A ServeMux owns it, and with that the
-/// server; what it refers to beside that must live as long as any of its calls. Mind the call that
-/// hangs and is given up (ServerConfig::abandon_after): it may outlive the server.
+/// Runs tasks of some type. Called from many threads at once. Owned by a ServeMux, and so by the
+/// server. What it refers to must outlive all of its calls; a call that hangs and is given up
+/// (ServerConfig::abandon_after) may outlive the server.
 class TASKMUX_API TaskHandler {
  public:
   TaskHandler() = default;

@@ -26,9 +26,9 @@ struct InspectorConfig {
 /// Looks into the queues of a broker, and repairs what is in them. Thread-safe. The broker must
 /// outlive it.
 ///
-/// What names a queue throws Error{queue_not_found} if nothing was ever enqueued to it; anything
-/// throws Error{unavailable} when the broker can't be reached. The text of each Error says
-/// operation, subject and cause.
+/// A call that names a queue throws Error{queue_not_found} if nothing was ever enqueued to it;
+/// every call throws Error{unavailable} when the broker can't be reached. The text of each Error
+/// names the operation, the subject and the cause.
 class Inspector {
  public:
   /// Throws Error{unsupported} if the broker has no QueueView.
@@ -76,14 +76,14 @@ class Inspector {
   /// {wrong_state}.
   void update_payload(std::string_view queue, std::string_view id, std::string payload);
 
-  /// Stops the taking of tasks: what runs goes on, enqueue works. Throws Error{wrong_state} if
-  /// already paused.
+  /// Stops servers from taking tasks of the queue. Running tasks go on, and enqueue works. Throws
+  /// Error{wrong_state} if already paused.
   void pause(std::string_view queue);
   /// Throws Error{wrong_state} if not paused.
   void unpause(std::string_view queue);
 
-  /// Asks the worker that runs a task to stop it, and says what becomes of the task then, unless its
-  /// handler succeeds all the same. Does not wait for that. Throws Error{task_not_found}, or
+  /// Asks the worker that runs a task to stop it, and says what becomes of the task then, unless
+  /// its handler succeeds all the same. Does not wait for that. Throws Error{task_not_found}, or
   /// {wrong_state} if it is not active: one that waits is taken away by remove().
   void cancel(std::string_view queue, std::string_view id, CancelMode mode = CancelMode::retry);
 
@@ -91,7 +91,7 @@ class Inspector {
   /// and `force` is not set, and Error{wrong_state} if tasks of it are active, forced or not.
   void delete_queue(std::string_view queue, bool force = false);
 
-  /// The servers that live, with the tasks that their workers run.
+  /// The live servers, with the tasks that their workers run.
   std::vector<ServerInfo> servers();
 
   /// Waits until a task is completed, and returns it with its result. Looks at once and then ever

@@ -51,7 +51,7 @@ concept JsonValue = requires(const T& value, const nlohmann::json& document) {
 };
 
 /// The JSON text of `value`. Throws Error{invalid_argument} for what JSON can't hold: a number that
-/// is not finite, a text that is not UTF-8; and for whatever its to_json() throws.
+/// is not finite, a text that is not UTF-8; also if its to_json() throws anything.
 template <JsonValue T>
 std::string to_json_text(const T& value);
 

@@ -16,7 +16,7 @@
 namespace taskmux {
 inline namespace v0 {
 
-/// How a queue stands, at one instant.
+/// The state of a queue at one instant: how many tasks it holds in each state, and its counters.
 struct QueueInfo {
   std::string queue{};
   bool paused = false;
@@ -30,9 +30,13 @@ struct QueueInfo {
   /// How long the task that is next in line could have been run: since it was enqueued, was due, or
   /// went back to pending. 0 if none is pending, or if it is not known since when.
   Duration latency{};
-  std::uint64_t processed_today = 0;  ///< Attempts that ended since midnight UTC, failed ones too.
+  /// Attempts that ended since midnight UTC, failed ones included.
+  std::uint64_t processed_today = 0;
+  /// Attempts that failed since midnight UTC.
   std::uint64_t failed_today = 0;
+  /// Attempts that ended since the queue was created, failed ones included.
   std::uint64_t processed_total = 0;
+  /// Attempts that failed since the queue was created.
   std::uint64_t failed_total = 0;
 
   /// All tasks of the queue.
@@ -50,7 +54,9 @@ struct DailyStats {
 
 /// A part of a listing.
 struct Page {
+  /// How many tasks to skip.
   std::size_t offset = 0;
+  /// How many tasks to return at most; 0 returns none.
   std::size_t limit = 30;
 };
 
@@ -64,21 +70,26 @@ enum class TaskAction {
 
 /// How much the archive of a queue may hold, and how many tasks a step may delete.
 struct TrimRequest {
+  /// How many archived tasks of a queue stay at most; 0: none stays.
   std::size_t max_tasks = 0;
+  /// How long an archived task stays at most; never negative.
   Duration max_age{};
-  std::size_t limit = 0;  ///< Of each queue; a broker may do less in a step. 0: only look.
+  /// How many tasks of each queue to delete at most; a broker may delete fewer in a step. 0: only
+  /// look.
+  std::size_t limit = 0;
 };
 
 /// How the archive of a queue stands after a step.
 struct TrimReply {
+  /// Tasks deleted in this step.
   std::size_t deleted = 0;
-  /// Tasks that are still beyond the limits; of the too old ones perhaps fewer than there are, but
-  /// not 0 if there is any.
+  /// Tasks that are still beyond the limits. May be fewer than there are, but not 0 if there is
+  /// any.
   std::size_t excess = 0;
   std::optional<Error> error{};  ///< Why nothing was done in this queue.
 };
 
-/// The port to inspection and repair, beside Broker. Inspector and DeadLetterQueue are its users.
+/// The port to inspection and repair, in addition to Broker. Used by Inspector and DeadLetterQueue.
 ///
 /// An operation that names a queue throws Error{queue_not_found} if nothing was ever enqueued to it
 /// (or if it was deleted), and any operation throws Error{unavailable} when the broker can't be
@@ -121,9 +132,9 @@ class TASKMUX_API QueueView {
   virtual std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
                               std::size_t limit) = 0;
 
-  /// Deletes archived tasks, the oldest first, that are more than a queue's archive may hold or have
-  /// been there too long; frees their locks. One atomic step for each queue. A queue that does not
-  /// exist has no archive. One reply for each of `queues`, in order.
+  /// Deletes archived tasks, the oldest first, that are more than a queue's archive may hold or
+  /// have been there too long; frees their locks. One atomic step for each queue. A queue that does
+  /// not exist has no archive. One reply for each of `queues`, in order.
   virtual std::vector<TrimReply> trim_archives(std::span<const std::string> queues,
                                                const TrimRequest& request) = 0;
 
@@ -132,23 +143,23 @@ class TASKMUX_API QueueView {
   /// {wrong_state}.
   virtual void update_payload(std::string_view queue, std::string_view id, std::string payload) = 0;
 
-  /// Stops the taking of tasks; what runs goes on, enqueue works. Throws Error{wrong_state} if
-  /// already paused.
+  /// Stops servers from taking tasks of the queue. Running tasks go on, and enqueue works. Throws
+  /// Error{wrong_state} if already paused.
   virtual void pause(std::string_view queue) = 0;
 
   /// Throws Error{wrong_state} if not paused.
   virtual void unpause(std::string_view queue) = 0;
 
   /// Asks the worker that runs a task to stop it. Does not wait for that. Throws
-  /// Error{task_not_found}, or {wrong_state} if it is not active; {unauthorized}, and changes nothing,
-  /// where the broker does not allow to tell the worker.
+  /// Error{task_not_found}, or {wrong_state} if it is not active; {unauthorized}, and changes
+  /// nothing, if the broker does not allow this process to notify the worker.
   virtual void cancel(std::string_view queue, std::string_view id, CancelMode mode) = 0;
 
   /// Deletes a queue with all that belongs to it. Throws Error{queue_not_empty} if it holds tasks
   /// and `force` is not set, and Error{wrong_state} if tasks of it are active, forced or not.
   virtual void delete_queue(std::string_view queue, bool force) = 0;
 
-  /// The servers that live, with what they run.
+  /// The live servers, with the tasks that they run.
   virtual std::vector<ServerInfo> servers() = 0;
 };
 

@@ -43,9 +43,9 @@ struct AsynqRetryDelay {
   }
 };
 
-/// Waits `initial`, then `multiplier` times longer after each failure, up to `max`. Each delay is then
-/// spread evenly over +- `jitter` of itself (and stays at most `max`), so that tasks which failed
-/// together do not come back together.
+/// Waits `initial`, then `multiplier` times longer after each failure, up to `max`. Each delay is
+/// then spread evenly over +- `jitter` of itself (and stays at most `max`), so that tasks which
+/// failed together do not come back together.
 struct ExponentialBackoff {
   Duration initial = std::chrono::seconds{1};
   Duration max = std::chrono::hours{1};
@@ -63,8 +63,8 @@ struct ExponentialBackoff {
   }
 
  private:
-  /// `base` to the power of `exponent`, by squaring: a peer may write any retry count. A base of 1 or
-  /// less does not shrink the delay; infinite at most.
+  /// `base` to the power of `exponent`, by squaring: a peer may write any retry count. A base of 1
+  /// or less does not shrink the delay; infinite at most.
   static constexpr double power(double base, int exponent) noexcept {
     double result = 1.0;
     if (!(base > 1.0)) return result;

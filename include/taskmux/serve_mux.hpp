@@ -57,10 +57,10 @@ using Middleware = std::function<Outcome(Context&, const Task&, const Next&)>;
 ///
 /// Register before Server takes it; read-only afterwards, and then thread-safe.
 ///
-/// A mux is a handler itself, so muxes nest: the inner one routes the whole type again. Middleware of
-/// the outer mux runs first and goes round that of the inner one; of the options of both
-/// registrations, those of the inner one count (see HandleOptions). A handler of your own that calls
-/// a mux hides the options in it.
+/// A mux is a handler itself, so muxes nest: the inner one routes the whole type again. Middleware
+/// of the outer mux runs first and goes round that of the inner one; of the options of both
+/// registrations, those of the inner one count (see HandleOptions). A handler of your own that
+/// calls a mux hides the options in it.
 class TASKMUX_API ServeMux final : public TaskHandler {
  public:
   ServeMux() = default;

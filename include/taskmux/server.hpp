@@ -18,8 +18,9 @@ class ServerEngine;
 /// server starts once; it belongs to the process that made it: after fork() its calls throw
 /// Error{forked}, but for stop(), which does nothing, and health(), which says so.
 ///
-/// The threads that run handlers and hooks block the signals that the caller of start() blocks, as do
-/// the processes that are spawned there; all others block every signal that can be blocked safely.
+/// The threads that run handlers and hooks block the signals that the caller of start() blocks, as
+/// do the processes that are spawned there; all others block every signal that can be blocked
+/// safely.
 class Server {
  public:
   /// Takes the mux in and freezes it. Throws std::invalid_argument for: a concurrency of 0 or over
@@ -49,9 +50,9 @@ class Server {
 
   /// stop(), then waits until all handlers are done: up to `shutdown_timeout`; then asks them to
   /// stop and waits for up to `abandon_after`; then puts what still runs back into its queue.
-  /// Records all outcomes with the broker, as far as that can be reached within the lease, and ends
-  /// all threads but those that hang. Waits up to `abandon_after` for queued hooks; what is left is
-  /// dropped and counted. So it takes at most
+  /// Records all outcomes that the broker accepts within the lease, and ends all threads but those
+  /// that hang. Waits up to `abandon_after` for queued hooks; drops and counts those that are left.
+  /// So it takes at most
   ///
   ///     shutdown_timeout + abandon_after + lease + abandon_after
   ///

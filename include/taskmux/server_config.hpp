@@ -25,7 +25,7 @@ struct TaskEvent {
   enum class Change {
     started,    ///< A worker has it now.
     succeeded,  ///< Deleted, or completed if it has a retention.
-    revoked,    ///< Deleted on its handler's or an operator's wish.
+    revoked,    ///< Deleted because its handler or an operator asked for it.
     retried,    ///< Failed, and will be tried again after `delay`.
     archived,   ///< Failed for good: in the dead-letter queue.
     requeued,   ///< Back in its queue, unfinished.
@@ -41,7 +41,8 @@ struct TaskEvent {
   Duration waited{};
   /// How long the handler ran; 0 for `started` and for a task that was not run.
   Duration ran{};
-  /// `retried` and `snoozed`: how long until the task is due again; 0 means at once. 0 for all others.
+  /// `retried` and `snoozed`: how long until the task is due again; 0 means at once. 0 for all
+  /// others.
   Duration delay{};
   /// `retried` and `archived`: why. Empty for all others.
   std::string error{};
@@ -69,11 +70,11 @@ struct Health {
   std::string reason{};  ///< Why not.
 };
 
-/// Callbacks into the application. They are called one after the other on a thread of their own, from a queue of
-/// 10,000 events; what overflows is dropped and counted (ServerStats::hooks_dropped), so that a
-/// slow hook stops nothing. An event keeps its task's message alive: while those in the queue keep
-/// 64 MiB, further ones come without the payload (TaskEvent::payload_dropped), and none comes while
-/// they keep 128 MiB. What they throw is logged.
+/// Callbacks into the application. Called one at a time on a thread of their own, from a queue of
+/// 10,000 events. Events beyond that are dropped and counted (ServerStats::hooks_dropped), so a
+/// slow hook stops nothing. Queued events keep the messages of their tasks alive: once they keep 64
+/// MiB, further events come without the payload (TaskEvent::payload_dropped); once they keep 128
+/// MiB, further events are dropped. Exceptions from hooks are logged.
 struct Hooks {
   /// An attempt failed: retried or archived.
   std::function<void(const TaskEvent&)> on_failure{};
@@ -83,18 +84,19 @@ struct Hooks {
   std::function<void(const TaskEvent&)> on_state_change{};
   /// The server became healthy or unhealthy.
   std::function<void(const Health&)> on_health_change{};
-  /// Before a task is deleted that the archive's limits do not let stay; one that throws keeps it
-  /// until the next look, ten seconds later. Makes deleting slower: the tasks must be read.
+  /// Called before a task is deleted because of ArchiveLimits. If it throws, the task is kept until
+  /// the next check, ten seconds later. Makes deletion slower, since the tasks must be read.
   std::function<void(const TaskInfo&)> before_evict{};
 };
 
-/// How much the dead-letter queue of a queue may hold. The oldest tasks beyond it are deleted by the
-/// servers of the queue, which look every ten seconds, log a warning (once a minute a queue, with
-/// the number) and count them (ServerStats::evicted).
+/// How much the dead-letter queue of a queue may hold. The oldest tasks beyond it are deleted by
+/// the servers of the queue, which look every ten seconds, log a warning (once a minute a queue,
+/// with the number) and count them (ServerStats::evicted).
 struct ArchiveLimits {
   /// Number of archived tasks of one queue that stay; 0: none stays.
   std::size_t max_tasks = 10'000;
-  /// How long an archived task stays, from when it was archived: 0 to Limits::longest; 0: none stays.
+  /// How long an archived task stays, from when it was archived: 0 to Limits::longest; 0: none
+  /// stays.
   Duration max_age = std::chrono::hours{24 * 90};
 };
 
@@ -113,8 +115,9 @@ struct ServerConfig {
   /// True: a queue is served only while all queues with a higher priority are empty.
   bool strict_priority = false;
 
-  /// How long a failed task waits for its next attempt, unless its route or its handler says so. What
-  /// it returns is brought into 0 to Limits::longest; 0: retried at once. Empty: as AsynqRetryDelay.
+  /// How long a failed task waits for its next attempt, unless its route or its handler says so.
+  /// What it returns is brought into 0 to Limits::longest; 0: retried at once. Empty: as
+  /// AsynqRetryDelay.
   RetryPolicy retry_policy{AsynqRetryDelay{}};
   /// Whether a failed attempt counts: if not, it is tried again without using a retry. Everything
   /// counts when empty.
@@ -130,37 +133,39 @@ struct ServerConfig {
   /// How long a handler may go on after it was asked to stop. Then its thread is given up: the run
   /// is settled without it, a new thread takes its place, and what it does later is discarded.
   Duration abandon_after = std::chrono::seconds{5};
-  /// With so many given-up threads still hanging, the server takes no more tasks and is unhealthy;
-  /// `concurrency` when not given.
+  /// While this many given-up threads hang, the server takes no more tasks and is unhealthy. At
+  /// least 1; `concurrency` when not given.
   std::optional<std::size_t> max_abandoned{};
 
-  /// How long a run stays this server's without a sign of life from it; extended every quarter. At
-  /// least Broker::shortest_lease(). A run of another server is taken for lost only after this server
-  /// and the broker have been at work for as long without a gap of half of it or more.
+  /// How long a run stays this server's unless it is extended; the server extends it every quarter
+  /// of this time. At least Broker::shortest_lease(). A run of another server counts as lost only
+  /// after this server and the broker have been at work for a whole lease without a gap of half a
+  /// lease or more.
   Duration lease = std::chrono::seconds{10};
-  /// A task that had begun at this many workers in a row that were lost is archived; at least 1. Before
-  /// its last chance it waits until no other task runs in its process, and runs alone, so that no
-  /// other task's crash counts; meanwhile this server takes nothing. So with 1, every task that had
-  /// begun is archived by any crash; and a service whose long tasks are often killed (by deployments
-  /// that do not wait for shutdown(), or for lack of memory) wants more than 3.
+  /// A task is archived once this many workers in a row were lost after they had begun it; at least
+  /// 1. For its last attempt it waits until no other task runs in the process, and runs alone, so
+  /// that no other task's crash counts against it; meanwhile this server takes nothing. With 1, any
+  /// crash archives every task that had begun. Use more than 3 for a service whose long tasks are
+  /// often killed, by deployments that do not wait for shutdown() or for lack of memory.
   int max_crashes = 3;
   /// How often the server tells the broker what it is running, for Inspectors to show; 1 ms to
-  /// Limits::longest. An Inspector lists a dead server for up to twice as long. Leases do not depend on
-  /// it.
+  /// Limits::longest. An Inspector lists a dead server for up to twice as long. Leases do not
+  /// depend on it.
   Duration heartbeat_interval = std::chrono::seconds{5};
-  /// How often the server looks for due tasks that nobody has forwarded, lost runs, and completed tasks
-  /// whose retention is over; 1 ms to Limits::longest. A lost run is found up to this much later.
+  /// How often the server looks for due tasks that nobody has forwarded, lost runs, and completed
+  /// tasks whose retention is over; 1 ms to Limits::longest. A lost run is found up to this much
+  /// later.
   Duration upkeep_interval = std::chrono::seconds{2};
   /// What the dead-letter queues of this server's queues may hold.
   ArchiveLimits archive{};
 
   Hooks hooks{};
-  /// Gets what becomes of tasks that failed (warning; info where `is_failure` says that it does not
-  /// count), queues that hold tasks and that no server works on (warning), trouble with the broker
-  /// (error), the server's start and end (info), and the start and end of each run (debug). Called on
-  /// the server's own threads, which wait for it: it must be quick. Left out, it is the broker's
-  /// logger, so that one setting there serves both; and where nobody chose that either, warnings and
-  /// errors go to standard error (see Logger).
+  /// Logs what becomes of tasks that failed (warning; info if `is_failure` says that it does not
+  /// count), queues that hold tasks and that no server works on (warning), problems with the broker
+  /// (error), the start and end of the server (info), and the start and end of each run (debug).
+  /// Called on the server's own threads, which wait for it: it must be quick. When left out, the
+  /// broker's logger is used, so that one setting serves both; if that was left out too, warnings
+  /// and errors go to standard error (see Logger).
   Logger logger{};
   /// Runs first on every thread that the server starts. What it throws is ignored.
   std::function<void()> on_thread_start{};
@@ -169,8 +174,9 @@ struct ServerConfig {
   std::shared_ptr<Clock> clock{};
 };
 
-/// The first group is the present state; all others are counts since the server was made. The numbers
-/// are read one by one, not at one instant. An outcome is counted once the broker has recorded it.
+/// The first group is the present state; all others are counts since the server was made. The
+/// numbers are read one by one, not at one instant. An outcome is counted once the broker has
+/// recorded it.
 struct ServerStats {
   std::size_t running = 0;    ///< Handlers at work.
   std::size_t ready = 0;      ///< Taken and waiting for a worker.

@@ -28,7 +28,7 @@ inline namespace v0 {
 ///     }
 ///
 /// It blocks the signals for the calling thread, and takes them when a wait asks for them, on a
-/// thread that may do whatever a signal handler must not. It installs no handler.
+/// thread that, unlike a signal handler, may call anything. It installs no handler.
 ///
 /// Make it in main(), before any other thread: a thread inherits the mask of the one that starts
 /// it. The system hands a signal to any thread that does not block it, and one that was started

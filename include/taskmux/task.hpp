@@ -72,7 +72,7 @@ constexpr std::string_view to_string(TaskState state) noexcept {
   return "unknown";
 }
 
-/// The limits that Client binds itself to. A worker runs whatever a peer could write.
+/// The limits that Client binds itself to. A worker also runs tasks of peers that exceed them.
 struct Limits {
   /// Task type, queue name, task id, header key.
   static constexpr std::size_t name_bytes = 512;
@@ -103,15 +103,15 @@ struct EnqueueOptions {
   /// How long one attempt may take, rounded up to whole seconds. 30 min when neither this nor
   /// `deadline` is given.
   std::optional<Duration> timeout{};
-  /// The instant at which every attempt ends, rounded up to a whole second; must lie in the future, and
-  /// after `process_at` or `process_in`. A task that could not be started before is archived. An
-  /// attempt works out when it starts how much time is left, so a later step of the wall clock does
-  /// not move its end.
+  /// The instant at which every attempt ends, rounded up to a whole second; must lie in the future,
+  /// and after `process_at` or `process_in`. A task that could not be started before is archived.
+  /// An attempt works out when it starts how much time is left, so a later step of the wall clock
+  /// does not move its end.
   std::optional<Instant> deadline{};
   /// Not to be run before this instant; at once if it has passed. Not together with `process_in`.
   std::optional<Instant> process_at{};
-  /// Not to be run before this much time has passed, by the broker's clock: in the memory broker by a
-  /// steady one, with Redis by the server's. Not together with `process_at`.
+  /// Not to be run before this much time has passed, by the broker's clock: in the memory broker by
+  /// a steady one, with Redis by the server's. Not together with `process_at`.
   std::optional<Duration> process_in{};
   /// While this lasts, and until the task succeeds or is deleted, no other task of the same queue,
   /// type and payload is accepted. At least 1 s; rounded up to whole seconds. Counted from the time
@@ -125,13 +125,13 @@ struct EnqueueOptions {
   std::optional<Instant> expires_at{};
   /// As `expires_at`, counted from now by the broker's clock.
   std::optional<Duration> expires_in{};
-  /// Makes it safe to repeat the call with the same `task_id` and `idempotent_for` after an error that
-  /// leaves open what happened (Errc::unavailable): for this long after it accepted a task, the broker
-  /// remembers the id, and answers a repeat with EnqueueResult::accepted_before instead of accepting
-  /// a second task, whether the first still exists or has ended, expired or been deleted. At least
-  /// 1 s; rounded up to whole seconds. The repeat does not prolong it. Deleting the queue ends it.
-  /// Off when left out, since each remembered id costs memory: about 90 bytes with a MemoryBroker,
-  /// about 150 on Redis for an id of 36 characters.
+  /// Makes it safe to repeat the call with the same `task_id` and `idempotent_for` after an error
+  /// that leaves open what happened (Errc::unavailable): for this long after it accepted a task,
+  /// the broker remembers the id, and answers a repeat with EnqueueResult::accepted_before instead
+  /// of accepting a second task, whether the first still exists or has ended, expired or been
+  /// deleted. At least 1 s; rounded up to whole seconds. The repeat does not prolong it. Deleting
+  /// the queue ends it. Off when left out, since each remembered id costs memory: about 90 bytes
+  /// with a MemoryBroker, about 150 on Redis for an id of 36 characters.
   std::optional<Duration> idempotent_for{};
   /// An empty payload counts as one that is present in the unique lock, as in asynq's CLI; else as
   /// none, as in most Go code.
@@ -158,7 +158,7 @@ struct TaskMessage {
   std::string unique_key{};  ///< The lock it holds, in the broker's own form; empty = none.
 };
 
-/// What can be told of a stored task. A copy: it does not follow the task.
+/// A snapshot of a stored task. It does not follow later changes.
 struct TaskInfo {
   std::string id{};
   std::string queue{};

@@ -50,7 +50,8 @@ class TestServer {
   std::size_t run_due(std::size_t limit = 100'000);
 
   /// run_due(), then moves `clock` on to the next due time, again and again until nothing is
-  /// scheduled or waits for a retry. Throws Error{wrong_state} if the broker does not go by `clock`.
+  /// scheduled or waits for a retry. Throws Error{wrong_state} if the broker does not go by
+  /// `clock`.
   std::size_t run_all(ManualClock& clock, std::size_t limit = 100'000);
 
  private:

@@ -35,10 +35,11 @@ inline namespace v0 {
 struct MemoryBrokerOptions {
   /// The source of time; the machine's clock if null.
   std::shared_ptr<Clock> clock{};
-  /// So many tasks are stored at most, of all queues and states together; further ones are refused
-  /// as queue_full. 0 = no bound.
+  /// How many tasks the broker stores at most, of all queues and states together; it refuses
+  /// further ones as queue_full. 0: no bound.
   std::size_t max_tasks = 0;
-  /// For the servers on it that are given none of their own; the broker itself has nothing to log.
+  /// Used by the servers on this broker that have no logger of their own; the broker itself logs
+  /// nothing.
   Logger logger{};
 };
 
@@ -46,7 +47,7 @@ struct MemoryBrokerOptions {
 /// contract of Broker and QueueView, exact to the microsecond. A lost run is taken over 1 s after
 /// its lease ended. The archive never evicts by itself. Thread-safe.
 ///
-/// Whoever steps the wall clock moves what goes by instants alone: `process_at`, deadlines and
+/// A step of the wall clock affects only what is set by an instant: `process_at`, deadlines and
 /// expiry. Lengths of time last as long as they were given, by the steady clock: leases,
 /// `process_in`, retry delays, snoozes, retentions, unique locks.
 // Virtual functions that are defined elsewhere say `inline` here: one that does not would be the key
@@ -58,7 +59,8 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
         max_tasks_{options.max_tasks},
         logger_{std::move(options.logger)} {}
 
-  /// In a child process it frees nothing: another thread may have been at work when fork() was called.
+  /// In a child process it frees nothing: another thread may have been at work when fork() was
+  /// called.
   inline ~MemoryBroker() override;
 
   inline std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override;
@@ -195,8 +197,8 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
       new detail::MemoryPool};
 
   detail::Mutex mutex_;
-  /// Queues in which something may be ready that was not before; none when the mutex is free, but for
-  /// a call that failed.
+  /// Queues in which something may be ready that was not before; none when the mutex is free, but
+  /// for a call that failed.
   detail::MemoryQueue* changed_ TASKMUX_GUARDED_BY(mutex_) = nullptr;
   Queues queues_ TASKMUX_GUARDED_BY(mutex_);
   detail::MemoryWatches watches_ TASKMUX_GUARDED_BY(mutex_);

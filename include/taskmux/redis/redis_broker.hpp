@@ -37,28 +37,30 @@ using ThisRedisLibrary =
 /// due or expires after the year 2254 is taken to be due or to expire then.
 ///
 /// *Bounds*: one exchange takes 2000 tasks and 4 MiB of messages at most (but always one task), and
-/// reports `more`; act_all() is atomic for 1000 tasks at a time. On a slow line an exchange takes and
-/// settles less, so that it needs a fraction of RedisOptions::command_timeout. A settlement that does
-/// not get through within the longest time of a call (see there) although its bytes move is
-/// `too_large`: a server then settles it without its result, and archives the task with that reason if
-/// its handler had succeeded. enqueue() sends a batch in parts, each with the deadlines of a call of its
-/// own; once a part fails, the rest for its queues is `unavailable` with "not sent" in its detail.
+/// reports `more`; act_all() is atomic for 1000 tasks at a time. On a slow line an exchange takes
+/// and settles less, so that it needs a fraction of RedisOptions::command_timeout. A settlement
+/// that does not get through within the longest time of a call (see there) although its bytes move
+/// is `too_large`: a server then settles it without its result, and archives the task with that
+/// reason if its handler had succeeded. enqueue() sends a batch in parts, each with the deadlines
+/// of a call of its own; once a part fails, the rest for its queues is `unavailable` with "not
+/// sent" in its detail.
 ///
 /// *Malformed*: a message that can't be read, or that names another task or queue than its key, is
 /// archived under its id as a task of type `taskmux:malformed` when a worker comes upon it.
 ///
 /// *Watches*, all together, take two connections and a thread, from the first on; in a cluster as
-/// much for each node that serves a watched queue. Where Redis refuses to tell of changes, a watch
-/// is polled about once a second; also while its table of tracked keys is too small for the six keys of each
-/// watched queue (`tracking-table-max-keys`, a million by default).
+/// much for each node that serves a watched queue. If Redis refuses to send invalidation messages,
+/// a watch is polled about once a second; also while its table of tracked keys is too small for the
+/// six keys of each watched queue (`tracking-table-max-keys`, a million by default).
 ///
-/// *Look-ups* of host names take a thread each, since the system's resolver knows no timeout: one a host,
-/// eight at most. One that hangs outlives its call, and perhaps the broker; it touches nothing of either,
-/// and ends when the resolver answers.
+/// *Look-ups* of host names take a thread each, since the system's resolver knows no timeout: one a
+/// host, eight at most. One that hangs outlives its call, and perhaps the broker; it touches
+/// nothing of either, and ends when the resolver answers.
 ///
-/// *Names*: on a Cluster, calls about a queue whose name holds braces throw Error{invalid_argument}, and
-/// an enqueue to it is refused so: in a key, what stands in braces says which node has it, and an empty
-/// pair would scatter the keys of a queue. A single server keeps queues of any name.
+/// *Names*: on a Cluster, calls about a queue whose name holds braces throw
+/// Error{invalid_argument}, and an enqueue to it is refused so: in a key, what stands in braces
+/// says which node has it, and an empty pair would scatter the keys of a queue. A single server
+/// keeps queues of any name.
 ///
 /// *Full*: a Redis that is at its maxmemory and evicts nothing refuses enqueue(), as queue_full,
 /// and nothing else.

@@ -52,11 +52,12 @@ struct RedisOptions {
 
   /// What finding the host, connecting and logging in may take together.
   Duration connect_timeout = std::chrono::seconds{2};
-  /// How long a call waits while no byte moves in either direction, redirections and repeats included.
-  /// A call whose bytes move goes on, but never for longer than `connect_timeout` and four times this.
-  /// What is sent and asked for at once adapts, so that a call takes about a quarter of this on a slow
-  /// line; what is too large even by itself (a task's result) is refused, see RedisBroker. A server's
-  /// lease must be at least three times as long (see ServerConfig::lease).
+  /// How long a call waits while no byte moves in either direction, redirections and repeats
+  /// included. A call whose bytes move goes on, but never for longer than `connect_timeout` and
+  /// four times this. What is sent and asked for at once adapts, so that a call takes about a
+  /// quarter of this on a slow line; what is too large even by itself (a task's result) is refused,
+  /// see RedisBroker. A server's lease must be at least three times as long (see
+  /// ServerConfig::lease).
   Duration command_timeout = std::chrono::seconds{3};
   /// After a failed attempt to connect, calls fail at once until the next attempt is due: after
   /// `reconnect_min` at first, then twice as long each time up to `reconnect_max`, each with up to
@@ -70,9 +71,9 @@ struct RedisOptions {
   std::string client_name = "taskmux";  ///< As CLIENT LIST shows it; printable, without spaces.
   std::string key_prefix = "asynq";     ///< What Go's asynq uses, and can't change.
 
-  /// Number of replicas that must confirm an enqueued task (WAIT); 0 or more. An item that fewer have
-  /// confirmed within `wait_timeout` is accepted all the same, and marked as not replicated. 0: an
-  /// enqueue waits for no replica.
+  /// Number of replicas that must confirm an enqueued task (WAIT); 0 or more. An item that fewer
+  /// have confirmed within `wait_timeout` is accepted all the same, and marked as not replicated.
+  /// 0: an enqueue waits for no replica.
   int wait_replicas = 0;
   /// How long an enqueue waits for replicas at most: above 0, up to 1 h; rounded up to whole
   /// milliseconds. Not used if `wait_replicas` is 0.
@@ -80,14 +81,14 @@ struct RedisOptions {
 
   /// The wall clock of scripts. Null: the time of the Redis server, so that clocks which differ
   /// between machines do no harm. A test passes a ManualClock. Timeouts of the network go by the
-  /// machine's steady clock, whatever this is.
+  /// machine's steady clock in any case.
   std::shared_ptr<Clock> clock{};
-  /// Gets lost and restored contact, and what is wrong with a Redis server or with keys. The servers
-  /// on this broker use it too, unless they are given one of their own.
+  /// Logs lost and restored connections, and problems with a Redis server or with keys. The servers
+  /// on this broker use it too, unless they have a logger of their own.
   Logger logger{};
 };
 
-/// The options that a URL stands for; all that it does not say has its default.
+/// Returns the options that a URL stands for; what it does not say keeps its default.
 ///
 ///     redis://[user:password@]host[:port][/database]
 ///     redis-socket://[user:password@]/path/to/socket[?db=database]
@@ -97,8 +98,8 @@ struct RedisOptions {
 /// An IPv6 address stands in brackets. User, password, host, path and name may be percent-encoded.
 /// The password of redis-sentinel:// is the Sentinels', as in asynq; the one of the servers behind
 /// them is set in the options. Throws Error{unsupported} for rediss:// (TLS) and
-/// std::invalid_argument for whatever else is not of these forms; its text names the part, and
-/// repeats nothing of the URL.
+/// std::invalid_argument for anything else that is not of these forms; its text names the part that
+/// is wrong, and repeats nothing of the URL.
 TASKMUX_API RedisOptions parse_redis_url(std::string_view url);
 
 }  // namespace v0
