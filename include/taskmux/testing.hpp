@@ -170,16 +170,16 @@ inline void TestServer::run(Run taken, Time taken_at) {
   const auto state =
       std::make_shared<detail::RunState>(std::move(taken), environment_, now, taken_at);
   const TaskMessage& message = state->message();
-  state->set_route(mux_->route(message.task.type));
+  const TaskRoute route = mux_->route(message.task.type);
   const detail::AttemptLimits limits =
-      detail::attempt_limits(message, state->route().timeout, now, taken_at);
+      detail::attempt_limits(message, route.timeout, now, taken_at);
   if (const std::string_view reason = detail::too_late(message, limits, now, taken_at);
       !reason.empty()) {
     state->withdraw();
     settler_.finish(state, Outcome::skip_retry(std::string{reason}), 0.5);
     return;
   }
-  state->start(now, limits.steady, limits.wall, 0);
+  state->start(now, limits.steady, limits.wall, 0, route);
   call_hooks(detail::event_of(TaskEvent::Change::started, state->run(), state.get(), now));
   clock_->set_run(state.get());
   const Outcome outcome = detail::attempt(*mux_, *state);

@@ -40,6 +40,21 @@ TEST_CASE("a failure waits for the policy's delay; a type's own policy goes firs
   CHECK(e.memory.find("default", "t1")->last_error == "boom");
 }
 
+TEST_CASE("a run that is cancelled before it was started goes by its type's own policy",
+          "[settler]") {
+  Engine e;
+  e.mux->handle("own:", [](Context&, const Task&) {}, {.retry_policy = FixedDelay{7s}});
+  TaskMessage own = message("t1");
+  own.task.type = "own:x";
+  enqueue(e.broker, own);
+  const auto runs = e.take_runs();
+  SECTION("it waits for a worker") {}
+  SECTION("it is held") { CHECK(runs.at(0)->hold()); }
+  e.settler.cancel(runs.at(0), CancelMode::retry, e.clock->steady_now());
+  e.carry_out();
+  CHECK(e.memory.find("default", "t1")->next_process_at == e.clock->now() + 7s);
+}
+
 TEST_CASE("what the broker does not know of is kept, and sent again when it is time", "[settler]") {
   Engine e;
   e.broker.enqueue(many("t", 3));

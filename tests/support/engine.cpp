@@ -34,14 +34,14 @@ std::vector<std::shared_ptr<detail::RunState>> Engine::take_runs(std::size_t cou
     runs.push_back(std::make_shared<detail::RunState>(std::move(run), environment,
                                                       clock->steady_now(), clock->now()));
     runs.back()->hold_until(clock->steady_now() + std::chrono::seconds{10});
-    runs.back()->set_route(mux->route(runs.back()->message().task.type));
   }
   registry.add(runs);
   return runs;
 }
 
 void Engine::begin(detail::RunState& run, Duration limit) {
-  run.start(clock->steady_now(), clock->steady_now() + limit, clock->now() + limit, 0);
+  run.start(clock->steady_now(), clock->steady_now() + limit, clock->now() + limit, 0,
+            mux->route(run.message().task.type));
 }
 
 std::vector<SettleStatus> Engine::carry_out() {

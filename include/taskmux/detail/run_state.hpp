@@ -121,11 +121,6 @@ class RunState {
     return phase_.compare_exchange_strong(from, to, std::memory_order_acq_rel);
   }
 
-  /// Where the server's mux sends the task. Set once, by whoever starts the run and before that;
-  /// empty in a run that was not started. Read as what start() sets.
-  void set_route(const TaskRoute& route) noexcept { route_ = route; }
-  const TaskRoute& route() const noexcept { return route_; }
-
   /// Keeps a run that waits from the workers; false if it has been taken back before.
   bool hold() noexcept { return advance(Phase::ready, Phase::held); }
   /// Ends hold(): the run waits for a worker from now on.
@@ -140,8 +135,10 @@ class RunState {
 
   /// Begins the attempt on `worker`, which alone calls this; false if the run has been taken back, or
   /// its lease lost, before.
-  bool start(SteadyTime now, SteadyTime deadline, Time deadline_wall, std::size_t worker) noexcept {
+  bool start(SteadyTime now, SteadyTime deadline, Time deadline_wall, std::size_t worker,
+             const TaskRoute& route = {}) noexcept {
     if (!advance(Phase::ready, Phase::starting)) return false;
+    route_ = route;
     started_at_ = now;
     deadline_wall_ = deadline_wall;
     worker_ = worker;
@@ -163,6 +160,9 @@ class RunState {
   SteadyTime deadline() const noexcept { return deadline_; }
   Time deadline_wall() const noexcept { return deadline_wall_; }
   std::size_t worker() const noexcept { return worker_; }
+  /// Where the server's mux sends the task: without a handler in a run that was not started. Whoever
+  /// has withdrawn a run may read it too, since nobody starts that any more.
+  const TaskRoute& route() const noexcept { return route_; }
 
   /// Fires the stop token, with `reason` if it is the first; true if so. Reason and time are there
   /// before the token fires.

@@ -12,6 +12,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -130,8 +131,11 @@ class Settler {
   /// A run has ended with `outcome`. `random` in [0, 1) feeds the retry policy.
   void finish(RunPtr run, const Outcome& outcome, double random) {
     const TaskMessage& message = run->message();
+    // One that was not started has no route yet.
+    const TaskRoute route =
+        run->route().handler != nullptr ? run->route() : route_of(message.task.type);
     Verdict verdict = judge(message, outcome, run->stop_reason(), run->cancel_mode(),
-                            rules_for(run->route(), random));
+                            rules_for(route, random));
     put(std::move(run), std::move(verdict));
   }
 
@@ -191,8 +195,8 @@ class Settler {
   /// A lost run that was taken over, together with others if `several`, and is held until
   /// `lease_until`: decides what becomes of its task.
   void settle_lost(const Run& run, bool several, double random, SteadyTime lease_until) {
-    const TaskRoute route = rules_.mux ? rules_.mux->route(run.message->task.type) : TaskRoute{};
-    Verdict verdict = judge_lost(run, several, rules_for(route, random));
+    Verdict verdict =
+        judge_lost(run, several, rules_for(route_of(run.message->task.type), random));
     complain(*run.message, verdict);
     push(settlement_of(run, std::move(verdict)), {.run = nullptr, .lease_until = lease_until});
   }
@@ -306,6 +310,10 @@ class Settler {
       waiting_.origin(i).repeated = true;
     }
     return lessened;
+  }
+
+  TaskRoute route_of(std::string_view type) const {
+    return rules_.mux ? rules_.mux->route(type) : TaskRoute{};
   }
 
   /// Those for a failure of a task of that route.

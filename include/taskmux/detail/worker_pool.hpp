@@ -328,8 +328,8 @@ class WorkerPool {
       config.lapsed(std::move(run));
       return next;
     }
-    run->set_route(config.mux->route(run->message().task.type));
-    const AttemptLimits limits = attempt_limits(run->message(), run->route().timeout, begin, wall);
+    const TaskRoute route = config.mux->route(run->message().task.type);
+    const AttemptLimits limits = attempt_limits(run->message(), route.timeout, begin, wall);
     if (const std::string_view reason = too_late(run->message(), limits, begin, wall);
         !reason.empty() && run->withdraw()) {
       const Outcome outcome =
@@ -338,13 +338,13 @@ class WorkerPool {
       config.finished(std::move(run), outcome, 0.5);
       return next;
     }
-    if (!run->start(begin, limits.steady, limits.wall, worker.slot)) {
+    if (!run->start(begin, limits.steady, limits.wall, worker.slot, route)) {
       RunPtr next = shared.ready.done_and_pop();
       config.skipped();
       return next;
     }
     shared.note_begin(worker.slot, begin);
-    if (!run->route().known) shared.unknown_types.fetch_add(1, std::memory_order_relaxed);
+    if (!route.known) shared.unknown_types.fetch_add(1, std::memory_order_relaxed);
     config.started(*run);
     const Outcome outcome = attempt(*config.mux, *run);
     if (!run->advance(RunState::Phase::running, RunState::Phase::ended)) {
