@@ -169,6 +169,7 @@ inline void TestServer::run(Run taken, Time taken_at) {
   const SteadyTime now = clock_->steady_now();
   const auto state =
       std::make_shared<detail::RunState>(std::move(taken), environment_, now, taken_at);
+  if (state->run().cancel) return settler_.cancel(state, *state->run().cancel, now);
   const TaskMessage& message = state->message();
   const TaskRoute route = mux_->route(message.task.type);
   const detail::AttemptLimits limits =

@@ -163,6 +163,19 @@ TEST_CASE("hooks are called, with what happened", "[testing]") {
                                            "dead archived #2 boom"});
 }
 
+TEST_CASE("a task whose last run was cancelled and given back ends without its handler",
+          "[testing]") {
+  Fixture f;
+  TestServer server{f.broker, f.mux(), f.config()};
+  const std::string id = f.client.enqueue({.type = "note", .payload = "a"}).id;
+  const Run run = test::take_one(f.broker);
+  f.broker.cancel("default", id, CancelMode::archive);
+  test::settle(f.broker, test::requeued(run));
+  CHECK(server.run_one());
+  CHECK(f.calls.empty());
+  CHECK(test::state_of(f.broker, id) == TaskState::archived);
+}
+
 TEST_CASE("a task that expired before anyone started it is archived instead of run", "[testing]") {
   Fixture f;
   TestServer server{f.broker, f.mux(), f.config()};
