@@ -119,6 +119,25 @@ TEST_CASE("one step deletes one chunk, of the queue that is furthest beyond its 
   CHECK(trimmer.evicted() == 1110);
 }
 
+TEST_CASE("a step that took time is followed by a pause as long, whoever calls meanwhile",
+          "[archive]") {
+  Trimming t;
+  t.broker.enqueue(many("t", 300));
+  t.memory.act_all("default", TaskAction::archive, TaskState::pending, 300);
+  // Each hook takes a millisecond, and a chunk has 100.
+  auto trimmer = t.trimmer({.max_tasks = 0}, [&](const TaskInfo&) { t.clock->advance(1ms); });
+  trimmer.run_once();  // The look.
+  const auto next = trimmer.run_once();
+  REQUIRE(trimmer.evicted() == 100);
+  CHECK(next == t.clock->steady_now() + 100ms);
+  t.clock->advance(99ms);
+  CHECK(trimmer.run_once() == next);
+  CHECK(trimmer.evicted() == 100);
+  t.clock->advance(1ms);
+  trimmer.run_once();
+  CHECK(trimmer.evicted() == 200);
+}
+
 TEST_CASE("a trim ends where it is when its server stops", "[archive]") {
   Trimming t;
   t.archive(0, 150);

@@ -45,32 +45,13 @@ class ArchiveTrimmer {
         names_{queues.begin(), queues.end()},
         queues_(names_.size()) {}
 
-  /// One bounded step: a look at all queues, or one chunk. Returns when the next is due. What fails
-  /// is logged.
+  /// One bounded step, if it is due: a look at all queues, or one chunk. Returns when the next is due.
+  /// What fails is logged.
   std::optional<SteadyTime> run_once() {
     if (unsupported_ || stopping()) return std::nullopt;
     const SteadyTime now = parts_.clock->steady_now();
-    try {
-      const std::size_t fullest = find_fullest();
-      if (queues_[fullest].excess > 0) {
-        trim(fullest);
-      } else if (now >= next_look_) {
-        next_look_ = now + look_interval;
-        look();
-      }
-    } catch (const Error& e) {
-      // An outage is the other roles' to tell, and a queue may be deleted at any time.
-      if (e.errc() == Errc::unsupported) {
-        unsupported_ = true;
-      } else if (e.errc() != Errc::unavailable && e.errc() != Errc::queue_not_found) {
-        log_failure(e, now);
-      }
-      for (Queue& queue : queues_) queue.excess = 0;
-      next_look_ = now + look_interval;
-    }
-    // A pause as long as the step, so that the broker has time for others.
-    const SteadyTime end = parts_.clock->steady_now();
-    SteadyTime next = queues_[find_fullest()].excess > 0 ? end + (end - now) : next_look_;
+    if (now >= next_step_) step(now);
+    SteadyTime next = next_step_;
     for (std::size_t i = 0; i < queues_.size(); ++i) {
       if (queues_[i].untold == 0) continue;
       if (now >= queues_[i].next_line) tell(i, now);
@@ -101,6 +82,30 @@ class ArchiveTrimmer {
     std::uint64_t untold = 0;
     SteadyTime next_line{SteadyTime::min()};
   };
+
+  void step(SteadyTime now) {
+    try {
+      const std::size_t fullest = find_fullest();
+      if (queues_[fullest].excess > 0) {
+        trim(fullest);
+      } else if (now >= next_look_) {
+        next_look_ = now + look_interval;
+        look();
+      }
+    } catch (const Error& e) {
+      // An outage is the other roles' to tell, and a queue may be deleted at any time.
+      if (e.errc() == Errc::unsupported) {
+        unsupported_ = true;
+      } else if (e.errc() != Errc::unavailable && e.errc() != Errc::queue_not_found) {
+        log_failure(e, now);
+      }
+      for (Queue& queue : queues_) queue.excess = 0;
+      next_look_ = now + look_interval;
+    }
+    // A pause as long as the step, so that the broker has time for others.
+    const SteadyTime end = parts_.clock->steady_now();
+    next_step_ = queues_[find_fullest()].excess > 0 ? end + (end - now) : next_look_;
+  }
 
   bool stopping() const { return parts_.stopping && parts_.stopping(); }
 
@@ -205,6 +210,7 @@ class ArchiveTrimmer {
   const std::vector<std::string> names_;
   std::vector<Queue> queues_;  // as names_
   SteadyTime next_look_{SteadyTime::min()};
+  SteadyTime next_step_{SteadyTime::min()};  ///< No step before it, however often it is called.
   SteadyTime next_failure_line_{SteadyTime::min()};
   bool unsupported_ = false;  // A broker without a queue view has no archive to trim.
   std::atomic<std::uint64_t> evicted_{0};
