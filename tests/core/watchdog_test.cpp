@@ -85,6 +85,15 @@ TEST_CASE("what came later goes back with it, so that the order is kept", "[watc
         std::vector<std::string>{"t1", "t2", "t3", "t4", "t5"});
 }
 
+TEST_CASE("a run that is overdue in no queue is looked at now and then, not all the time",
+          "[watchdog]") {
+  Watching w;
+  enqueue(w.broker, message("t1"));
+  w.take_runs();  // And not handed to the workers yet.
+  w.clock->advance(1s);
+  CHECK(w.until(w.dog.run_once()) == 20ms);
+}
+
 TEST_CASE("nothing is taken ahead of a worker that is busy for longer than runs are", "[watchdog]") {
   Watching w{2};
   for (int i = 0; i < 1000; ++i) w.pool->note_pace(100us);

@@ -120,8 +120,11 @@ class Watchdog {
   SteadyTime due_of(const RunState& run, SteadyTime now) const noexcept {
     switch (run.phase()) {
       case RunState::Phase::ready:
-      case RunState::Phase::starting:
-        return std::max(run.arrived_at(), now - unstarted_limit) + unstarted_limit + Duration{1};
+      case RunState::Phase::starting: {
+        const SteadyTime limit = run.arrived_at() + unstarted_limit;
+        if (limit > now) return limit + Duration{1};
+        return now + unstarted_limit;  // In no queue, or it would have gone back: about to begin.
+      }
       case RunState::Phase::running: break;
       default: return SteadyTime::max();
     }
