@@ -63,9 +63,9 @@ TEST_CASE("tasks that are large for the line are all run, beside a worker on a f
   }
   std::atomic<std::size_t> runs{0};
   const auto mux = [&] {
-    ServeMux mux;
-    mux.handle("email:", [&runs](Context&, const Task&) { ++runs; });
-    return mux;
+    ServeMux handlers;
+    handlers.handle("email:", [&runs](Context&, const Task&) { ++runs; });
+    return handlers;
   };
   RedisBroker broker{t.options()};
   Server server{broker, mux(), config_of(4)};

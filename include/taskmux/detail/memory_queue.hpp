@@ -191,9 +191,10 @@ class MemoryQueue {
   /// Moves up to `limit` due tasks to pending; returns how many.
   std::size_t forward(MemoryNow now, std::size_t limit) {
     std::size_t moved = 0;
-    while (moved < limit && (is_due(scheduled_, now) || is_due(delayed_, now))) {
-      to_pending(*first_scheduled(now), now);
-      ++moved;
+    for (; moved < limit; ++moved) {
+      MemoryTask* const next = first_scheduled(now);
+      if (next == nullptr || !due_of(*next).has_come(now)) break;
+      to_pending(*next, now);
     }
     for (; moved < limit && is_due(retry_, now); ++moved) {
       to_pending(*retry_.begin()->second, now);
