@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <ctime>
+#include <exception>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -90,6 +91,24 @@ inline LogRecord about(const TaskMessage& message, LogLevel level, std::string_v
 inline LogRecord about_queue(std::string_view queue, LogLevel level,
                              std::string_view text) noexcept {
   return {.level = level, .text = text, .queue = queue};
+}
+
+/// Logs the exception that is being handled as `what` and its text; `what` alone if memory is short.
+inline void log_exception(const Logger& logger, std::string_view what) noexcept {
+  try {
+    std::string text{what};
+    text += ": ";
+    try {
+      throw;
+    } catch (const std::exception& e) {
+      text += text_of_exception(e);
+    } catch (...) {
+      text += text_of_exception();
+    }
+    logger(LogLevel::error, text);
+  } catch (...) {
+    logger(LogLevel::error, what);
+  }
 }
 
 }  // namespace detail

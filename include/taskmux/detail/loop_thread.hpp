@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -11,7 +10,7 @@
 #include <utility>
 
 #include "taskmux/clock.hpp"
-#include "taskmux/detail/error_text.hpp"
+#include "taskmux/detail/logger.hpp"
 #include "taskmux/detail/thread.hpp"
 #include "taskmux/logger.hpp"
 
@@ -69,10 +68,8 @@ class LoopThread {
   std::optional<SteadyTime> guarded_step() noexcept {
     try {
       return step_();
-    } catch (const std::exception& e) {
-      logger_(LogLevel::error, text_of_exception(e));
     } catch (...) {
-      logger_(LogLevel::error, "a background step threw " + text_of_exception());
+      log_exception(logger_, "a background step failed");
     }
     return clock_->steady_now() + std::chrono::milliseconds{100};
   }

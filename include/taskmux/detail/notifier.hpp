@@ -4,14 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <exception>
 #include <functional>
 #include <optional>
 #include <string>
 #include <utility>
 
 #include "taskmux/clock.hpp"
-#include "taskmux/detail/error_text.hpp"
+#include "taskmux/detail/logger.hpp"
 #include "taskmux/detail/mutex.hpp"
 #include "taskmux/logger.hpp"
 
@@ -61,10 +60,8 @@ class Notifier {
       if (!call.function) break;
       try {
         call.function();
-      } catch (const std::exception& e) {
-        logger_(LogLevel::error, "a hook threw: " + text_of_exception(e));
       } catch (...) {
-        logger_(LogLevel::error, "a hook threw " + text_of_exception());
+        log_exception(logger_, "a hook threw");
       }
       finish_one(call.bytes);
     }

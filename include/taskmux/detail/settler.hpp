@@ -19,6 +19,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/detail/error_text.hpp"
 #include "taskmux/detail/judge.hpp"
+#include "taskmux/detail/logger.hpp"
 #include "taskmux/detail/mutex.hpp"
 #include "taskmux/detail/run_registry.hpp"
 #include "taskmux/detail/settlement.hpp"
@@ -360,8 +361,8 @@ class Settler {
       if (!applied) return tell_stale(settlement, origin.repeated);
       tell(settlement, origin.run.get());
       if (settled_) settled_(settlement, origin.run.get());
-    } catch (const std::exception& e) {
-      logger_(LogLevel::error, text_of_exception(e));
+    } catch (...) {
+      log_exception(logger_, "what became of a run could not be told");
     }
   }
 

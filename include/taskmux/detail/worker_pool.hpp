@@ -9,7 +9,6 @@
 #include <functional>
 #include <limits>
 #include <memory>
-#include <set>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -200,13 +199,21 @@ class WorkerPool {
     static constexpr std::int64_t for_ever = std::numeric_limits<std::int64_t>::min();
   };
 
+  /// A thread of the pool; on its own stack, so that a list of them needs no memory.
+  struct Member {
+    std::thread::id id;
+    Member* next = nullptr;
+  };
+
   struct Shared {
     explicit Shared(Config c)
         : config{std::move(c)}, slots{std::make_unique<Slot[]>(config.concurrency)} {}
 
     bool is_worker(std::thread::id id) const TASKMUX_EXCLUDES(mutex) {
       MutexLock lock{mutex};
-      return ids.contains(id);
+      const Member* member = members;
+      while (member != nullptr && member->id != id) member = member->next;
+      return member != nullptr;
     }
 
     void note_pace(SteadyTime::duration took) noexcept {
@@ -263,7 +270,7 @@ class WorkerPool {
     std::atomic<std::int64_t> recent_ns{
         std::chrono::nanoseconds{std::chrono::milliseconds{100}}.count()};
     mutable Mutex mutex;
-    std::set<std::thread::id> ids TASKMUX_GUARDED_BY(mutex);
+    Member* members TASKMUX_GUARDED_BY(mutex) = nullptr;
   };
 
   /// What a worker's thread keeps from run to run.
@@ -293,10 +300,10 @@ class WorkerPool {
   }
 
   static void work(Shared& shared, std::size_t slot) {
-    const std::thread::id id = std::this_thread::get_id();
+    Member self{.id = std::this_thread::get_id()};
     {
       MutexLock lock{shared.mutex};
-      shared.ids.insert(id);
+      self.next = std::exchange(shared.members, &self);
     }
     Worker worker{.slot = slot};
     shared.note_idle(slot);
@@ -310,7 +317,9 @@ class WorkerPool {
       shared.note_idle(slot);
     }
     MutexLock lock{shared.mutex};
-    shared.ids.erase(id);
+    Member** member = &shared.members;
+    while (*member != &self) member = &(*member)->next;
+    *member = self.next;
   }
 
   /// Deals with `run`; returns the next one, if one waits.
