@@ -22,8 +22,8 @@ inline namespace v0 {
 
 class QueueView;
 
-/// By when a broker is to give up calls, also those under way; see Broker::limit_calls().
-/// Thread-safe.
+/// By when a broker is to give up calls, also those under way; see
+/// Broker::limit_calls_of_this_thread(). Thread-safe.
 class CallLimit {
  public:
   using Instant = std::chrono::steady_clock::time_point;
@@ -429,11 +429,14 @@ class TASKMUX_API Broker {
     return {};
   }
 
-  /// From now on, calls that the calling thread makes end within about 100 ms after `limit.end()`, those
-  /// that wait at that time too: they throw Error{unavailable} where the broker did not answer. For all
-  /// brokers of this kind; null: no limit any more. The limit must outlive its use. A broker that never
-  /// waits for anything needs none of this.
-  virtual void limit_calls(const CallLimit* limit) noexcept { static_cast<void>(limit); }
+  /// From now on, calls that the calling thread makes, to this broker and to every other of its kind, end
+  /// within about 100 ms after `limit.end()`, those that wait at that time too: they throw
+  /// Error{unavailable} where the broker did not answer. Replaces the limit that was set before; null: no
+  /// limit any more. Calls of other threads are not concerned. The limit must outlive its use. A broker
+  /// that never waits for anything needs none of this.
+  virtual void limit_calls_of_this_thread(const CallLimit* limit) noexcept {
+    static_cast<void>(limit);
+  }
 
   /// The least lease that makes sense here: one that a few slow calls in a row do not use up.
   virtual Duration shortest_lease() const { return std::chrono::seconds{5}; }

@@ -8,8 +8,8 @@
 
 namespace taskmux::redis {
 
-/// See Broker::limit_calls().
-void limit_calls(const CallLimit* limit) noexcept;
+/// See Broker::limit_calls_of_this_thread().
+void limit_calls_of_this_thread(const CallLimit* limit) noexcept;
 
 /// When the calls of this thread are to end; SteadyTime::max() if they have no limit.
 SteadyTime call_limit() noexcept;

@@ -83,7 +83,9 @@ OpenReply RedisBroker::open(std::span<const std::string> queues) {
   return redis::open(impl_->store(), queues);
 }
 
-void RedisBroker::limit_calls(const CallLimit* limit) noexcept { redis::limit_calls(limit); }
+void RedisBroker::limit_calls_of_this_thread(const CallLimit* limit) noexcept {
+  redis::limit_calls_of_this_thread(limit);
+}
 
 std::string RedisBroker::describe() const { return redis::describe(impl_->options()); }
 

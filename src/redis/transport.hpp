@@ -62,7 +62,7 @@ struct WaitedReplies {
 /// moved in either direction, and in any case connect_timeout + `longest_call` times command_timeout
 /// (+ the time of a WAIT) after it began. Before a byte has moved, all its attempts together have
 /// connect_timeout + command_timeout. line() tells how much a call should carry to need a fraction of
-/// that. It ends before where Broker::limit_calls() says so.
+/// that. It ends before where Broker::limit_calls_of_this_thread() says so.
 ///
 /// Thread-safe. After fork(), calls in the child throw Error{forked}; destroying it there is
 /// allowed.

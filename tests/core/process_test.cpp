@@ -14,6 +14,7 @@
 #include "support/builders.hpp"
 #include "support/child.hpp"
 #include "support/eventually.hpp"
+#include "support/limited_broker.hpp"
 #include "support/test.hpp"
 #include "taskmux/client.hpp"
 #include "taskmux/inspector.hpp"
@@ -172,4 +173,28 @@ TEST_CASE("std::exit in a handler or hook ends the process with that code", "[pr
     for (;;) ::pause();
   }
   CHECK(exited_with(end_of(child), 7));
+}
+
+TEST_CASE("std::exit in a handler does not wait for a broker that does not answer", "[process]") {
+  const auto start = std::chrono::steady_clock::now();
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    static MemoryBroker memory;
+    static LimitedBroker broker{memory};
+    ServeMux mux;
+    mux.handle("t", [](Context&, const Task&) {
+      broker.hang();
+      if (eventually([] { return broker.hanging() > 0; })) std::exit(7);
+      ::_exit(1);
+    });
+    ServerConfig config = quiet();
+    config.upkeep_interval = 1ms;
+    static Server server{broker, std::move(mux), config};
+    server.start();
+    Client{broker}.enqueue({.type = "t"});
+    for (;;) ::pause();
+  }
+  CHECK(exited_with(end_of(child), 7));
+  CHECK(std::chrono::steady_clock::now() - start < 10s);
 }

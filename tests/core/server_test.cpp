@@ -20,6 +20,7 @@
 #include "support/captured_stderr.hpp"
 #include "support/eventually.hpp"
 #include "support/flaky_broker.hpp"
+#include "support/limited_broker.hpp"
 #include "support/test.hpp"
 #include "support/violations.hpp"
 #include "taskmux/client.hpp"
@@ -677,6 +678,32 @@ TEST_CASE("a shutdown does not hear out hooks for ever", "[server]") {
   ends.join();
   CHECK(calls == 1);
   CHECK(server.stats().hooks_dropped == 39);
+}
+
+TEST_CASE("a hook may call the broker until a shutdown waits for hooks no more", "[server]") {
+  Fixture f;
+  LimitedBroker broker{f.memory};
+  std::atomic<bool> ending{false};
+  std::optional<SteadyTime> end;  // Of calls that the hook makes.
+  ServerConfig config = f.patient_config();
+  config.clock = nullptr;
+  config.hooks.on_state_change = [&](const TaskEvent& event) {
+    if (event.change != TaskEvent::Change::succeeded) return;
+    const auto is_set = [] { return LimitedBroker::limit->end() != SteadyTime::max(); };
+    if (ending && eventually(is_set)) end = LimitedBroker::limit->end();
+  };
+  Server server{broker, mux_of([&](Context&, const Task&) {
+                  ending = true;
+                  server.stop();
+                }),
+                config};
+  server.start();
+  f.client.enqueue({.type = "t"});
+  REQUIRE(eventually([&] { return ending.load(); }));
+  const SteadyTime begin = std::chrono::steady_clock::now();
+  server.shutdown();
+  REQUIRE(end);
+  CHECK(*end > begin + config.abandon_after - 1s);
 }
 
 TEST_CASE("a server keeps its queues' archives within their limits", "[server]") {

@@ -123,7 +123,7 @@ TEST_CASE("a call that waits is given up when its limit is set meanwhile", "[red
   const auto start = std::chrono::steady_clock::now();
   {
     const std::jthread caller{[&] {
-      broker.limit_calls(&limit);
+      broker.limit_calls_of_this_thread(&limit);
       calls = true;
       error = error_of([&] { broker.ping(); });
     }};

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <latch>
+#include <memory>
 #include <new>
 #include <string>
 #include <vector>
@@ -89,6 +91,58 @@ TEST_CASE("an outcome that lacks memory at any point is recorded in the end", "[
     REQUIRE(engine.settler.unsettled() == 0);
     REQUIRE(engine.settled.size() == 3 - left);
   }
+  CHECK_FALSE(failed);
+}
+
+TEST_CASE("a shutdown that lacks memory at any point ends the server", "[allocation]") {
+  bool failed = true;
+  long number = 1;
+  for (; failed && number < 10'000; ++number) {
+    CAPTURE(number);
+    MemoryBroker broker;
+    const auto released = std::make_shared<std::latch>(1);
+    const auto begun = std::make_shared<std::atomic<int>>(0);
+    ServeMux mux;
+    mux.handle("hangs", [=](Context&, const Task&) {
+      ++*begun;
+      released->wait();
+    });
+    mux.handle("heeds", [=](Context& context, const Task&) {
+      ++*begun;
+      context.wait_for(1h);
+    });
+    std::atomic<int> lines{0};
+    std::atomic<int> events{0};
+    Server server{broker,
+                  std::move(mux),
+                  {.concurrency = 2,
+                   .shutdown_timeout = 0s,
+                   .abandon_after = 50ms,
+                   .hooks = {.on_state_change = [&](const TaskEvent&) { ++events; }},
+                   .logger = Logger{LogLevel::debug, [&](const LogRecord&) { ++lines; }}}};
+    server.start();
+    Client client{broker};
+    client.enqueue({.type = "hangs"});
+    client.enqueue({.type = "heeds"});
+    REQUIRE(eventually([&] { return *begun == 2; }));
+    bool threw = false;
+    failed = fails_in(number, [&] {
+      try {
+        server.shutdown();
+      } catch (...) {
+        threw = true;
+      }
+    });
+    CHECK_FALSE(threw);
+    server.shutdown();
+    REQUIRE(server.health().reason == "stopped");
+    REQUIRE(server.stats().running == 0);
+    // What was not put back is recovered as the runs of a lost worker are.
+    REQUIRE(broker.queue_info("default").size() == 2);
+    released->count_down();
+    REQUIRE(eventually([&] { return server.stats().abandoned == 0; }));
+  }
+  CHECK(number > 5);
   CHECK_FALSE(failed);
 }
 

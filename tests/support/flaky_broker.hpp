@@ -160,7 +160,9 @@ class FlakyBroker final : public Broker {
     return reply;
   }
 
-  void limit_calls(const CallLimit* limit) noexcept override { broker_.limit_calls(limit); }
+  void limit_calls_of_this_thread(const CallLimit* limit) noexcept override {
+    broker_.limit_calls_of_this_thread(limit);
+  }
 
   Duration shortest_lease() const override { return broker_.shortest_lease(); }
   std::string why_shortest_lease() const override { return broker_.why_shortest_lease(); }

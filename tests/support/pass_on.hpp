@@ -36,7 +36,9 @@ class PassOn : public Broker {
   void retire(const ServerInfo& server) override { broker_.retire(server); }
   void ping() override { broker_.ping(); }
   OpenReply open(std::span<const std::string> queues) override { return broker_.open(queues); }
-  void limit_calls(const CallLimit* limit) noexcept override { broker_.limit_calls(limit); }
+  void limit_calls_of_this_thread(const CallLimit* limit) noexcept override {
+    broker_.limit_calls_of_this_thread(limit);
+  }
   Duration shortest_lease() const override { return broker_.shortest_lease(); }
   std::string why_shortest_lease() const override { return broker_.why_shortest_lease(); }
   std::string describe() const override { return broker_.describe(); }

@@ -25,6 +25,7 @@
 #include "taskmux/detail/fetcher.hpp"
 #include "taskmux/detail/health_monitor.hpp"
 #include "taskmux/detail/lease_keeper.hpp"
+#include "taskmux/detail/logger.hpp"
 #include "taskmux/detail/loop_thread.hpp"
 #include "taskmux/detail/mutex.hpp"
 #include "taskmux/detail/notifier.hpp"
@@ -116,7 +117,7 @@ class ServerEngine {
     try {
       shutdown();
     } catch (const std::exception& e) {
-      tell(LogLevel::error, std::string{"could not end in order: "} + e.what());
+      tell(LogLevel::error, e.what());
     }
     environment_->log.close();
   }
@@ -148,7 +149,7 @@ class ServerEngine {
       throw;
     }
     set_phase(Phase::running);
-    tell_start(opened);
+    surely([&] { tell_start(opened); });
   }
 
   /// Whether this process is the one that made it.
@@ -171,14 +172,9 @@ class ServerEngine {
       if (phase_ == Phase::ended) return;
       phase_ = Phase::ending;
     }
+    // Nothing below throws: whoever else waits here must not wait for ever.
     stop();
-    try {
-      end_runs();
-    } catch (...) {  // Out of memory: the rest must still be ended.
-      end_threads();
-      set_phase(Phase::ended);
-      throw;
-    }
+    end_runs();
     end_threads();
     retire();
     tell(LogLevel::info, "shut down");
@@ -234,11 +230,14 @@ class ServerEngine {
 
   /// For the end of the process by std::exit() on a thread of this server, which has static storage
   /// then: lets no thread go on that uses the broker, since that may be destroyed next, and waits for
-  /// no handler. What was not recorded is found as the runs of a lost worker are.
+  /// no handler. Calls under way have a second. What was not recorded is found as the runs of a lost
+  /// worker are.
   void abandon() noexcept {
     if (!at_home()) return;
     try {
       stop();
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{1};
+      for (CallLimit* const limit : {&limit_, &side_limit_, &hook_limit_}) limit->set(end);
       environment_->log.shut();
       for (LoopThread* const thread :
            {&upkeeping_, &watching_, &exchanging_, &extending_, &notifying_})
@@ -252,21 +251,23 @@ class ServerEngine {
  private:
   enum class Phase { made, starting, running, ending, ended };
 
-  /// While one lives, broker calls of its thread go by a limit.
+  /// While one lives, broker calls of its thread go by a limit; then by `after`, if that is not null.
   class Limited {
    public:
-    Limited(Broker& broker, const CallLimit& limit) : broker_{broker} {
-      broker_.limit_calls(&limit);
+    Limited(Broker& broker, const CallLimit& limit, const CallLimit* after = nullptr)
+        : broker_{broker}, after_{after} {
+      broker_.limit_calls_of_this_thread(&limit);
     }
-    ~Limited() { broker_.limit_calls(nullptr); }
+    ~Limited() { broker_.limit_calls_of_this_thread(after_); }
     Limited(const Limited&) = delete;
     Limited& operator=(const Limited&) = delete;
 
    private:
     Broker& broker_;
+    const CallLimit* const after_;
   };
 
-  void tell(LogLevel level, std::string_view what) const {
+  void tell(LogLevel level, std::string_view what) const noexcept {
     config_.logger({.level = level, .text = what, .server = id_});
   }
 
@@ -310,11 +311,11 @@ class ServerEngine {
     started_at_ = environment_->clock->now();
     const auto within = [this](const CallLimit& limit) {
       return [this, &limit] {
-        broker_.limit_calls(&limit);
+        broker_.limit_calls_of_this_thread(&limit);
         if (config_.on_thread_start) config_.on_thread_start();
       };
     };
-    notifying_.start(within(side_limit_), signal_mask());  // Hooks are the application's code.
+    notifying_.start(within(hook_limit_), signal_mask());  // Hooks are the application's code.
     watching_.start(config_.on_thread_start);
     extending_.start(within(limit_));
     upkeeping_.start(within(side_limit_));
@@ -322,10 +323,40 @@ class ServerEngine {
     exchanging_.start(within(limit_));
   }
 
+  /// Takes a step of the shutdown; false if it throws, which is logged: the other steps must follow.
+  template <typename Step>
+  bool surely(Step step) const noexcept {
+    try {
+      step();
+      return true;
+    } catch (...) {
+      log_exception(config_.logger, "a step of the server failed");
+      return false;
+    }
+  }
+
+  /// The same of a step that the end of the threads depends on: one that fails, for lack of memory, is
+  /// repeated for some time. It must not matter how often it is taken.
+  template <typename Step>
+  void persistently(Step step) const noexcept {
+    for (int left = 100; !surely(step) && left > 0; --left)
+      std::this_thread::sleep_for(std::chrono::milliseconds{10});
+  }
+
   /// Ends what runs: lets it finish, then asks it to stop, then puts it back.
-  void end_runs() {
-    fetcher_.close();
+  void end_runs() noexcept {
+    persistently([this] { fetcher_.close(); });
     if (wait_until_idle(config_.shutdown_timeout)) return;
+    persistently([this] { ask_to_stop(); });
+    watching_.wake();
+    if (wait_until_idle(config_.abandon_after)) return;
+    watching_.stop();  // Would give them up too, and replace their threads.
+    persistently([this] {
+      for (const RunPtr& run : running()) watchdog_.give_up(run, false);
+    });
+  }
+
+  void ask_to_stop() {
     const SteadyTime now = environment_->clock->steady_now();
     for (const RunPtr& run : registry_.select([](const RunState& each) {
            return each.phase() == RunState::Phase::starting ||
@@ -333,10 +364,6 @@ class ServerEngine {
          })) {
       run->request_stop(StopReason::shutdown, now);
     }
-    watching_.wake();
-    if (wait_until_idle(config_.abandon_after)) return;
-    watching_.stop();  // Would give them up too, and replace their threads.
-    for (const RunPtr& run : running()) watchdog_.give_up(run, false);
   }
 
   std::vector<RunPtr> running() const {
@@ -344,19 +371,19 @@ class ServerEngine {
         [](const RunState& run) { return run.phase() == RunState::Phase::running; });
   }
 
-  bool wait_until_idle(Duration limit) {
+  bool wait_until_idle(Duration limit) noexcept {
     const SteadyTime until = environment_->clock->steady_now() + limit;
     while (pool_.load().busy > 0) {
       if (environment_->clock->steady_now() >= until) return false;
-      environment_->clock->wait(idle_, until);
+      persistently([&] { environment_->clock->wait(idle_, until); });
     }
     return true;
   }
 
   /// Ends the threads in the order in which they hand things on, so that nothing is left between two.
   /// The broker has as long as a lease lasts for all of it, since later outcomes would come too late
-  /// anyway; what is not about outcomes has a second.
-  void end_threads() {
+  /// anyway; what is not about outcomes has a second, and hooks have their own time after all that.
+  void end_threads() noexcept {
     const auto now = std::chrono::steady_clock::now();
     limit_.set(now + config_.lease);
     side_limit_.set(now + std::min<Duration>(config_.lease, std::chrono::seconds{1}));
@@ -365,40 +392,41 @@ class ServerEngine {
     watching_.stop();
     pool_.join();
     exchanging_.stop();
-    fetcher_.drop_watch();
-    {
-      const Limited limited{broker_, limit_};
-      flush(until);
-    }
+    surely([this] { fetcher_.drop_watch(); });
+    surely([this, until] { flush(until); });
     extending_.stop();
     end_hooks();
   }
 
-  void retire() {
+  void retire() noexcept {
     const Limited limited{broker_, limit_};
     try {
       broker_.retire(describe());
     } catch (const std::exception& e) {
-      tell(LogLevel::warning, std::string{"its record was left to expire: "} + e.what());
+      surely([&] {
+        tell(LogLevel::warning, std::string{"its record was left to expire: "} + e.what());
+      });
     }
   }
 
   /// Lets the host hear what came last, for as long as a handler would be waited for.
-  void end_hooks() {
+  void end_hooks() noexcept {
+    hook_limit_.set(std::chrono::steady_clock::now() + config_.abandon_after);
     const SteadyTime until = environment_->clock->steady_now() + config_.abandon_after;
     while (notifier_.pending() > 0 && environment_->clock->steady_now() < until) {
       notifying_.wake();
-      environment_->clock->wait(idle_, until);
+      persistently([&] { environment_->clock->wait(idle_, until); });
     }
     notifier_.drop_rest();
     notifying_.stop();
-    trimmer_.tell_rest();
+    surely([this] { trimmer_.tell_rest(); });
   }
 
   /// Plays the exchanging role on this thread until the last outcomes are recorded, and what lost
   /// calls took is given back; until `until`, but for a second only for a call that most likely took
   /// nothing.
   void flush(SteadyTime until) {
+    const Limited limited{broker_, limit_};
     const SteadyTime begin = environment_->clock->steady_now();
     const auto unfinished = [&] {
       const SteadyTime now = environment_->clock->steady_now();
@@ -406,9 +434,10 @@ class ServerEngine {
              (fetcher_.owes() && now < std::min(until, begin + std::chrono::seconds{1}));
     };
     while (unfinished()) {
-      const std::optional<SteadyTime> next = fetcher_.run_once();
+      std::optional<SteadyTime> next;
+      persistently([&] { next = fetcher_.run_once(); });
       if (next && *next > environment_->clock->steady_now()) {
-        environment_->clock->wait(idle_, std::min(until, *next));
+        persistently([&] { environment_->clock->wait(idle_, std::min(until, *next)); });
       }
     }
     if (const std::size_t lost = settler_.unsettled()) {
@@ -451,9 +480,9 @@ class ServerEngine {
       config_.logger(
           about(run->message(), LogLevel::info, "not started: its lease had already ended"));
       settler_.give_back(run);
-    } catch (const std::exception& e) {
+    } catch (...) {
       registry_.remove(std::span{&run, 1});
-      config_.logger(LogLevel::error, "a run could not be given back: " + text_of_exception(e));
+      log_exception(config_.logger, "a run could not be given back");
     }
     skipped();
   }
@@ -467,19 +496,19 @@ class ServerEngine {
       }
       if (!config_.hooks.on_state_change) return;
       post(event_of(TaskEvent::Change::started, run.run(), &run, run.started_at()));
-    } catch (const std::exception& e) {
-      config_.logger(LogLevel::error, e.what());  // out of memory
+    } catch (...) {
+      log_exception(config_.logger, "the start of a run could not be told");
     }
   }
 
-  void finished(RunPtr run, const Outcome& outcome, double random) {
+  void finished(RunPtr run, const Outcome& outcome, double random) noexcept {
     try {
       settler_.finish(run, outcome, random);
-    } catch (const std::exception& e) {
+    } catch (...) {
       // Out of memory. Nobody extends the run any more, and so it is found as a lost one is.
       registry_.remove(std::span{&run, 1});
       exchanging_.wake();  // For its worker is free.
-      config_.logger(LogLevel::error, "an outcome was lost: " + text_of_exception(e));
+      log_exception(config_.logger, "an outcome was lost");
     }
     if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
   }
@@ -489,6 +518,15 @@ class ServerEngine {
     if (!wants_task_events(config_.hooks)) return {};
     return [this](const Settlement& settlement, const RunState* run) {
       post(event_of(settlement, run, environment_->clock->steady_now()));
+    };
+  }
+
+  /// The host's hook, which the trimmer calls in the middle of its own broker calls; empty without one.
+  std::function<void(const TaskInfo&)> before_evict() {
+    if (!config_.hooks.before_evict) return {};
+    return [this](const TaskInfo& task) {
+      const Limited limited{broker_, hook_limit_, &side_limit_};
+      config_.hooks.before_evict(task);
     };
   }
 
@@ -508,6 +546,7 @@ class ServerEngine {
   /// queues without a server.
   std::optional<SteadyTime> notify_turn() {
     const std::optional<SteadyTime> more = notifier_.run_once();
+    const Limited limited{broker_, side_limit_, &hook_limit_};
     const std::optional<SteadyTime> trim_next = trimmer_.run_once();
     const std::optional<SteadyTime> look_next = unserved_.run_once();
     if (more) return more;
@@ -556,7 +595,8 @@ class ServerEngine {
   std::atomic<bool> stopped_{false};
   Waker idle_;            ///< For shutdown(): something has ended.
   CallLimit limit_;       ///< Of the broker calls that are about runs; set by shutdown().
-  CallLimit side_limit_;  ///< Of all others.
+  CallLimit side_limit_;  ///< Of all others of the server's own.
+  CallLimit hook_limit_;  ///< Of those that hooks make.
 
   mutable Mutex mutex_;
   std::condition_variable phase_changed_;
@@ -596,7 +636,7 @@ class ServerEngine {
                    QueuePicker{config_.queues, config_.strict_priority},
                    config_.lease,
                    config_.max_crashes};
-  ArchiveTrimmer trimmer_{{broker_, config_.logger, environment_->clock, config_.hooks.before_evict,
+  ArchiveTrimmer trimmer_{{broker_, config_.logger, environment_->clock, before_evict(),
                            [this] { return stopped_.load(std::memory_order_relaxed); }},
                           queues_,
                           config_.archive};

@@ -88,7 +88,7 @@ class TASKMUX_API RedisBroker final : public Broker, public QueueView {
   /// Tries every command that serving a queue takes on a key of its own, asynq:{queue}:tmx:rights,
   /// which is gone afterwards. The rights that are needed are listed in the README.
   OpenReply open(std::span<const std::string> queues) override;
-  void limit_calls(const CallLimit* limit) noexcept override;
+  void limit_calls_of_this_thread(const CallLimit* limit) noexcept override;
   /// 5 s, or three times RedisOptions::command_timeout if that is longer: an outage that breaks no
   /// call must not use up a lease.
   Duration shortest_lease() const override;

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "support/pass_on.hpp"
+#include "taskmux/error.hpp"
+
+namespace taskmux::test {
+
+/// Has a limit for the calls of each thread, as a broker across a network has. Extensions and upkeep can
+/// be made to hang until their limit is over.
+class LimitedBroker final : public PassOn {
+ public:
+  using PassOn::PassOn;
+
+  /// Of the calls of this thread; null: none.
+  static inline thread_local const CallLimit* limit = nullptr;
+
+  void limit_calls_of_this_thread(const CallLimit* of_calls) noexcept override { limit = of_calls; }
+
+  /// From now on.
+  void hang() { hangs_ = true; }
+  /// Calls that hang now.
+  int hanging() const { return hanging_; }
+
+  UpkeepReply upkeep(const UpkeepRequest& request) override {
+    wait_for_limit();
+    return PassOn::upkeep(request);
+  }
+
+ private:
+  void wait_for_limit() {
+    if (!hangs_) return;
+    ++hanging_;
+    while (limit == nullptr || std::chrono::steady_clock::now() < limit->end())
+      std::this_thread::sleep_for(std::chrono::milliseconds{1});
+    --hanging_;
+    throw Error{Errc::unavailable, "no answer in time"};
+  }
+
+  std::atomic<bool> hangs_{false};
+  std::atomic<int> hanging_{0};
+};
+
+}  // namespace taskmux::test
