@@ -52,3 +52,24 @@ TEST_CASE("a queue that a live server works on, or that is new or empty, is not 
   l.look_after(5s);
   CHECK(l.log.empty());
 }
+
+TEST_CASE("a look asks for a bounded number of queues, and the next one for those after them",
+          "[unserved]") {
+  Looking l;
+  constexpr std::size_t most = detail::UnservedQueues::most_in_a_turn;
+  const auto add = [&](const std::string& prefix, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::string queue = prefix + std::to_string(i);
+      enqueue(l.broker, message("t", queue));
+      if (prefix == "empty") take(l.broker, queue);
+    }
+  };
+  add("empty", most + 10);  // Never in the log, and so looked at again and again.
+  add("misspelt", most + 10);
+  l.look_after(1min);
+  CHECK(l.log.empty());
+  l.look_after(1min);
+  CHECK(l.log.size() == most - 10);
+  l.look_after(1min);
+  CHECK(l.log.size() == most + 10);
+}

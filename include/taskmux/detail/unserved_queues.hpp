@@ -30,6 +30,8 @@ class UnservedQueues {
   /// A queue is left alone while its first task has waited for less: a server may be starting.
   static constexpr Duration patience = std::chrono::seconds{10};
   static constexpr Duration between_lines = std::chrono::hours{1};
+  /// Each is a call of its own. What is not looked at in one turn is first in the next.
+  static constexpr std::size_t most_in_a_turn = 50;
 
   /// `logger` must outlive this.
   UnservedQueues(Broker& broker, std::vector<std::string> own, const Logger& logger,
@@ -71,12 +73,19 @@ class UnservedQueues {
                          [&](const ServerInfo& server) { return server.queues.contains(queue); });
     });
     std::erase_if(told_, [&](const auto& entry) { return now - entry.second >= between_lines; });
-    for (const std::string& queue : others) look_at(view, queue, now);
+    std::erase_if(others, [&](const std::string& queue) { return told_.contains(queue); });
+    std::sort(others.begin(), others.end());
+    const auto next = std::upper_bound(others.begin(), others.end(), last_);
+    std::rotate(others.begin(), next, others.end());
+    if (others.size() > most_in_a_turn) others.resize(most_in_a_turn);
+    for (const std::string& queue : others) {
+      last_ = queue;  // First, so that one that fails does not hold up the others.
+      look_at(view, queue, now);
+    }
     return servers.size();
   }
 
   void look_at(QueueView& view, const std::string& queue, SteadyTime now) {
-    if (told_.contains(queue)) return;
     QueueInfo info;
     try {
       info = view.queue_info(queue);
@@ -96,6 +105,7 @@ class UnservedQueues {
   const Logger& logger_;
   const std::shared_ptr<Clock> clock_;
   std::optional<SteadyTime> next_;
+  std::string last_;                        ///< The queue that was looked at last.
   std::map<std::string, SteadyTime> told_;  ///< Since when the queue has been in the log.
 };
 
