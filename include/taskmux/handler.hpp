@@ -253,8 +253,7 @@ constexpr void refuse_handler() {
 /// return nothing is success; but a failure after the run was asked to stop, since it may then have
 /// ended before its work was done.
 template <typename F>
-concept HandlerFunction = detail::fault_of_handler<F, Task>()
-== detail::HandlerFault::none;
+concept HandlerFunction = (detail::fault_of_handler<F, Task>() == detail::HandlerFault::none);
 
 namespace detail {
 
