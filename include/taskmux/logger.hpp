@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -51,8 +53,9 @@ class Logger {
   using RecordSink = std::function<void(const LogRecord&)>;
 
   Logger() = default;
-  /// An empty function is the same as none().
+  /// An empty function is the same as none(), and so are `nullptr` and `{}`.
   inline Logger(LogLevel least, Sink sink);
+  Logger(LogLevel least, std::nullptr_t) : Logger{least, RecordSink{}} {}
   Logger(LogLevel least, RecordSink sink)
       : least_{least},
         kind_{sink ? Kind::function : Kind::none},
@@ -63,13 +66,20 @@ class Logger {
   static Logger none() { return {LogLevel::error, RecordSink{}}; }
 
   /// Writes lines from `least` on to standard error, as the default does with warnings and errors.
-  /// Safe where that is a pipe that nobody reads: the line is dropped, and no SIGPIPE is raised.
+  /// Does not wait: where standard error is a pipe, a socket or a terminal that takes no more at the
+  /// moment, the line, or the rest of a long one, is dropped and counted, and the next line that is
+  /// taken comes after one that says how many were dropped. (Only where several write to one pipe, at
+  /// the instant when it becomes full, can one of them wait until it is read.) Where nobody reads any
+  /// more, the same holds, and no SIGPIPE is raised. A file is written to as usual.
   static Logger to_stderr(LogLevel least = LogLevel::warning) {
     Logger logger;
     logger.least_ = least;
     logger.chosen_ = true;
     return logger;
   }
+
+  /// How many lines of this process standard error did not take, in whole or in part.
+  static inline std::uint64_t dropped_lines() noexcept;
 
   /// Whether somebody chose it: false for `Logger{}` alone.
   bool is_chosen() const noexcept { return chosen_; }

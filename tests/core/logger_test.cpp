@@ -1,8 +1,12 @@
 #include "taskmux/logger.hpp"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cstdint>
 #include <latch>
 #include <stdexcept>
 #include <string>
@@ -10,6 +14,7 @@
 #include <vector>
 
 #include "support/captured_stderr.hpp"
+#include "support/eventually.hpp"
 #include "support/run.hpp"
 #include "support/test.hpp"
 
@@ -45,6 +50,8 @@ TEST_CASE("a logger can be silent, or write more to standard error", "[logger]")
   CHECK_FALSE(none.enabled(LogLevel::error));
   none(LogLevel::error, "e");
   CHECK_FALSE(Logger{LogLevel::debug, Logger::Sink{}}.enabled(LogLevel::error));
+  CHECK_FALSE(Logger{LogLevel::debug, {}}.enabled(LogLevel::error));
+  CHECK_FALSE(Logger{LogLevel::debug, nullptr}.enabled(LogLevel::error));
   CHECK(captured.text().empty());
   const Logger all = Logger::to_stderr(LogLevel::debug);
   CHECK(all.is_chosen());
@@ -86,6 +93,58 @@ TEST_CASE("standard error that nobody reads raises no signal", "[logger]") {
   sigset_t pending;
   sigpending(&pending);
   CHECK(sigismember(&pending, SIGPIPE) == 0);
+}
+
+TEST_CASE("standard error that is not read holds nobody up", "[logger]") {
+  const bool is_socket = GENERATE(false, true);
+  CAPTURE(is_socket);
+  {
+    const test::CapturedStderr captured;  // Takes the word on what earlier tests dropped.
+    Logger{}(LogLevel::error, "0");
+  }
+  int ends[2];
+  REQUIRE((is_socket ? ::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) : ::pipe(ends)) == 0);
+  const int flags = ::fcntl(ends[1], F_GETFL);
+  const int reader_flags = ::fcntl(ends[0], F_GETFL);
+  ::fcntl(ends[1], F_SETFL, flags | O_NONBLOCK);
+  const std::string block(4096, 'x');
+  while (::write(ends[1], block.data(), block.size()) > 0) {
+  }
+  ::fcntl(ends[1], F_SETFL, flags);
+  ::fcntl(ends[0], F_SETFL, reader_flags | O_NONBLOCK);
+  const auto drain = [&] {
+    std::string text;
+    char buffer[4096];
+    for (ssize_t got = 0; (got = ::read(ends[0], buffer, sizeof buffer)) > 0;)
+      text.append(buffer, static_cast<std::size_t>(got));
+    return text;
+  };
+  const int before = ::dup(STDERR_FILENO);
+  ::dup2(ends[1], STDERR_FILENO);
+  const std::uint64_t dropped = Logger::dropped_lines();
+  std::atomic<bool> done{false};
+  std::thread writer{[&] {
+    Logger{}(LogLevel::error, "1");
+    Logger{}(LogLevel::error, std::string(100'000, '2'));
+    done = true;
+  }};
+  const bool in_time = test::eventually([&] { return done.load(); });
+  const std::uint64_t dropped_then = Logger::dropped_lines();
+  while (!done) drain();
+  writer.join();
+  drain();
+  Logger{}(LogLevel::error, "3");
+  const std::string text = drain();
+  const int flags_after = ::fcntl(STDERR_FILENO, F_GETFL);
+  ::dup2(before, STDERR_FILENO);
+  for (const int end : {before, ends[0], ends[1]}) ::close(end);
+  CHECK(in_time);
+  CHECK(dropped_then - dropped == 2);
+  CHECK(flags_after == flags);
+  CHECK(
+      text.find(" warning taskmux: 2 log lines were dropped before this, since standard error took "
+                "no more\n") == 24);
+  CHECK(text.ends_with(" error taskmux: 3\n"));
 }
 
 TEST_CASE("one slow sink does not hold up the log lines of others", "[logger]") {

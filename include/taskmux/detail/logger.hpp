@@ -1,11 +1,18 @@
 #pragma once
 
+#include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <ctime>
 #include <exception>
@@ -50,8 +57,44 @@ class NoSigpipe {
   bool was_pending_ = false;
 };
 
-/// Writes `line` with the time and the level; in one call of write(), so that lines of several
-/// threads do not mix. What standard error does not take is dropped.
+/// Of the lines that standard error did not take.
+struct DroppedLines {
+  std::atomic<std::uint64_t> all{0};
+  std::atomic<std::uint64_t> untold{0};  ///< Those that no later line tells of.
+};
+inline DroppedLines dropped_lines;
+
+/// Writes what standard error takes of `text` without waiting, or -1 and errno. Leaves its flags, which
+/// other processes may share, as they are.
+inline ssize_t write_some(std::string_view text) noexcept {
+  const ssize_t sent = ::send(STDERR_FILENO, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent >= 0 || errno != ENOTSOCK) return sent;
+  pollfd standard_error{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+  const int ready = ::poll(&standard_error, 1, 0);
+  if (ready == 0) errno = EAGAIN;
+  if (ready <= 0) return -1;
+  // A pipe that has room for anything has room for this.
+  struct stat status {};
+  const bool pipe = ::fstat(STDERR_FILENO, &status) == 0 && !S_ISREG(status.st_mode);
+  return ::write(STDERR_FILENO, text.data(),
+                 pipe ? std::min<std::size_t>(text.size(), PIPE_BUF) : text.size());
+}
+
+/// False if not all of `text` was written.
+inline bool write_now(std::string_view text) noexcept {
+  const NoSigpipe guard;
+  while (!text.empty()) {
+    const ssize_t written = write_some(text);
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return false;
+    text.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return true;
+}
+
+/// Writes `line` with the time and the level; in one call of write() unless it is longer than a pipe
+/// takes at once, so that lines of several threads do not mix. What standard error does not take at
+/// once is dropped.
 inline void write_to_stderr(LogLevel level, std::string_view line) {
   timespec now{};
   tm utc{};
@@ -61,17 +104,20 @@ inline void write_to_stderr(LogLevel level, std::string_view line) {
   const std::size_t length = std::strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%S", &utc);
   const std::string milliseconds = std::to_string(1000 + now.tv_nsec / 1'000'000);
 
-  std::string text{time, length};
-  text.append(".").append(milliseconds, 1).append("Z ");
-  text.append(to_string(level)).append(" taskmux: ").append(line).append("\n");
-  const NoSigpipe guard;
-  std::string_view rest = text;
-  while (!rest.empty()) {
-    const ssize_t written = ::write(STDERR_FILENO, rest.data(), rest.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return;
-    rest.remove_prefix(static_cast<std::size_t>(written));
+  std::string head{time, length};
+  head.append(".").append(milliseconds, 1).append("Z ");
+  std::string text;
+  const std::uint64_t untold = dropped_lines.untold.exchange(0);
+  if (untold > 0) {
+    text.append(head).append(to_string(LogLevel::warning)).append(" taskmux: ");
+    text.append(std::to_string(untold));
+    text.append(untold == 1 ? " log line was" : " log lines were");
+    text.append(" dropped before this, since standard error took no more\n");
   }
+  text.append(head).append(to_string(level)).append(" taskmux: ").append(line).append("\n");
+  if (write_now(text)) return;
+  dropped_lines.all.fetch_add(1);
+  dropped_lines.untold.fetch_add(untold + 1);
 }
 
 inline std::string in_words(const TaskMessage& message) {
@@ -130,6 +176,8 @@ inline Logger::Logger(LogLevel least, Sink sink)
                lines(record.level, to_line(record));
              }}
                          : RecordSink{}} {}
+
+inline std::uint64_t Logger::dropped_lines() noexcept { return detail::dropped_lines.all.load(); }
 
 inline void Logger::operator()(const LogRecord& record) const noexcept {
   if (!enabled(record.level)) return;
