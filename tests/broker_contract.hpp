@@ -123,7 +123,7 @@ TASKMUX_CONTRACT("an empty batch is answered by no replies") {
   CHECK(t.broker.enqueue({}).empty());
 }
 
-TASKMUX_CONTRACT("an id is taken in its queue whatever the state of its task") {
+TASKMUX_CONTRACT("an id is taken in its queue in any state of its task") {
   TestType t;
   for (const TaskState state : all_states) {
     const std::string id = "id-" + std::string{to_string(state)};
@@ -314,7 +314,7 @@ TASKMUX_CONTRACT("replies tell the broker's time") {
   CHECK(t.view.now() == t.clock.now());
 }
 
-TASKMUX_CONTRACT("upkeep moves what is due to pending, so many at a time") {
+TASKMUX_CONTRACT("upkeep moves due tasks to pending, up to its limit at a time") {
   TestType t;
   for (int i = 1; i <= 5; ++i) {
     enqueue(t.broker, scheduled(message("t" + std::to_string(i)), std::chrono::seconds{i}));
@@ -597,7 +597,7 @@ TASKMUX_CONTRACT("a completed task is kept with its result while its retention l
   CHECK(t.view.queue_info("default").completed == 0);
 }
 
-TASKMUX_CONTRACT("upkeep deletes expired completed tasks, so many at a time") {
+TASKMUX_CONTRACT("upkeep deletes expired completed tasks, up to its limit at a time") {
   TestType t;
   for (const std::string id : {"t1", "t2", "t3"}) bring_to(t, id, TaskState::completed);
   t.advance(2h);
@@ -609,7 +609,7 @@ TASKMUX_CONTRACT("upkeep deletes expired completed tasks, so many at a time") {
   CHECK_FALSE(reply.more);
 }
 
-TASKMUX_CONTRACT("a dropped task is deleted in spite of its retention, and counts as processed") {
+TASKMUX_CONTRACT("a dropped task is deleted even with a retention, and counts as processed") {
   TestType t;
   TaskMessage kept = message("t1");
   kept.retention = 1h;
@@ -900,7 +900,7 @@ TASKMUX_CONTRACT("extending keeps a run from being lost") {
   CHECK(upkeep(t.broker).lost.size() == 1);
 }
 
-TASKMUX_CONTRACT("upkeep takes over so many lost runs at a time, of the queues asked for") {
+TASKMUX_CONTRACT("upkeep takes over lost runs of the given queues, up to its limit at a time") {
   TestType t;
   t.broker.enqueue(many("t", 3));
   enqueue(t.broker, message("x1", "other"));
@@ -1256,7 +1256,7 @@ TASKMUX_CONTRACT("removing and deleting frees locks, one by one and in bulk") {
 
 // Remembered ids
 
-TASKMUX_CONTRACT("an id is remembered from its acceptance, whatever becomes of the task") {
+TASKMUX_CONTRACT("an id is remembered from its acceptance, even after its task has ended") {
   TestType t;
   const auto repeated = [&](const std::string& id) {
     const EnqueueReply reply = enqueue(t.broker, idempotent(message(id)));
@@ -1794,7 +1794,7 @@ TASKMUX_CONTRACT("act spares a task that is not in the state it was seen in") {
   CHECK_FALSE(t.view.find("default", "t2"));
 }
 
-TASKMUX_CONTRACT("act_all acts on so many of a state, in the order of the listing") {
+TASKMUX_CONTRACT("act_all acts on up to its limit of a state, in the order of the listing") {
   TestType t;
   for (const std::string id : {"t1", "t2", "t3", "t4", "t5"}) {
     bring_to(t, id, TaskState::archived);
@@ -2103,7 +2103,7 @@ TASKMUX_CONTRACT("every armed watch is told") {
   CHECK(two.ready(10s));
 }
 
-TASKMUX_CONTRACT("cancelling is told to every watch, armed or not, whatever its queues") {
+TASKMUX_CONTRACT("a cancellation reaches every watch, armed or not, of any queues") {
   TestType t;
   HintBox one;
   HintBox two;

@@ -16,8 +16,8 @@ namespace taskmux::redis {
 ///
 /// A connection that is cut is no outage of the server: if a call succeeded shortly before and
 /// another succeeds shortly after, no owner of a run can have lost its lease in between. An
-/// interruption of up to a third of the length that is asked for is borne: leases are extended when
-/// three quarters of their length are left.
+/// interruption of up to a third of the requested length does not break contact: leases are
+/// extended when three quarters of their length are left.
 class Contact {
  public:
   /// `one_server`: false bears no interruption, since the calls go to several servers, of which one

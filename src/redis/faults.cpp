@@ -60,7 +60,7 @@ void Faults::rest(std::string_view queue) {
 }
 
 Faults::Fault& Faults::lasting(Duty duty, std::string_view queue, SteadyTime at) {
-  // One that was never told of is due to be.
+  // A fault that was never logged is logged at once.
   const auto entry =
       faults_.try_emplace({duty, std::string{queue}}, Fault{.told_at = at - between_lines}).first;
   if (!std::exchange(entry->second.lasts, true)) lasting_.fetch_add(1, std::memory_order_release);

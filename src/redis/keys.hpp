@@ -10,7 +10,7 @@
 #include "redis/md5.hpp"
 #include "taskmux/task.hpp"
 
-// Every name under which something lies in Redis: asynq's, and our own beside them. Units are in
+// Every name under which something lies in Redis: asynq's and our own. Units are in
 // the comments; a score of asynq's is always a whole number of Unix seconds, since its readers
 // break on fractions.
 namespace taskmux::redis {
@@ -178,7 +178,7 @@ class Keys {
   /// Ours. STRING that exists while a script tries the rights of its user.
   std::string rights() const { return stem_ + "tmx:rights"; }
 
-  /// Ours. Never written: watched beside the others, so that a notice about it tells that Redis
+  /// Ours. Never written: watched like the others, so that a notice about it shows that Redis
   /// evicts tracked keys.
   std::string canary() const { return stem_ + std::string{canary_name}; }
   static constexpr std::string_view canary_name = "tmx:canary";

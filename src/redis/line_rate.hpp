@@ -25,7 +25,7 @@ class LineRate {
   /// Small calls say nothing of the line.
   void moved(std::size_t bytes, SteadyTime::duration time) noexcept;
 
-  /// A call was given up, whatever the reason: the next ones carry a quarter.
+  /// A call was given up, for any reason: the next ones carry a quarter.
   void timed_out() noexcept;
 
  private:

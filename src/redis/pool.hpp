@@ -22,7 +22,8 @@ class Gate {
  public:
   Gate(Duration shortest, Duration longest);
 
-  /// Lets the caller try, or throws the last failure. Whoever was let in tells how it went.
+  /// Lets the caller try, or throws the last failure. A caller that was let in must report success
+  /// or failure.
   void enter();
   void succeeded();
   void failed(const Error& error);
@@ -56,14 +57,14 @@ struct PooledConnection {
   }
 };
 
-/// The connections to one server, or to whoever is the master at the moment. Thread-safe.
+/// The connections to one server, or to the present master. Thread-safe.
 class Pool {
  public:
   /// Connects to where the server is now. Throws Error.
   using Connector = std::function<std::unique_ptr<Connection>(SteadyTime deadline)>;
 
-  /// `name` is for log lines; `endpoint` is where the server listens, as far as that is fixed. `epoch`
-  /// and `options` must outlive the pool.
+  /// `name` is for log lines; `endpoint` is where the server listens, as far as that is fixed.
+  /// `epoch` and `options` must outlive the pool.
   Pool(std::string name, const RedisOptions& options, std::atomic<std::uint64_t>& epoch,
        Connector connector, Endpoint endpoint = {});
 

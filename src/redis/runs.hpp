@@ -35,7 +35,7 @@ TaskMessage malformed_message(std::string_view queue, std::string_view id, std::
 /// Why a decoded message can't be that of `id` in `queue`; empty if it can.
 std::string mismatch(const TaskMessage& message, std::string_view queue, std::string_view id);
 
-/// What taskmux keeps of a task beside its message: the hash field tmx_facts.
+/// What taskmux keeps of a task in addition to its message: the hash field tmx_facts.
 struct Facts {
   std::optional<Time> enqueued_at{};
   std::optional<Time> expires_at{};

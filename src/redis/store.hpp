@@ -74,9 +74,9 @@ class Store {
 
   /// Appends now as scripts take it: two arguments, empty for Redis's own time.
   void add_now(std::vector<std::string>& args) const;
-  /// As add_now(), for a call that must not do its work once it has been given up (see ServerClock):
-  /// which tasks to take is decided now, as is whether a run may be lost. It is about `queue`, and,
-  /// unless in a cluster, perhaps about others as well.
+  /// As add_now(), for a call that must not do its work once it has been given up (see
+  /// ServerClock): which tasks to take is decided now, as is whether a run may be lost. It is about
+  /// `queue`, and, unless in a cluster, perhaps about others as well.
   void add_now_or_never(std::vector<std::string>& args, std::string_view queue) const;
   /// A call about `queue` that was sent at `sent_at` said that it was `now`.
   void note_time(std::string_view queue, Time now, SteadyTime sent_at);
@@ -93,10 +93,10 @@ class Store {
   /// As Transport::run_one().
   Reply run_one(std::string_view operation, const Call& call);
 
-  /// Whether contact with the same server has lasted for `length` (see Contact). During that time its
-  /// clock must not have jumped against the steady clock and, in a cluster, it must not have refused a
-  /// call for the slot of `slot_key` as one that it may accept later: leases in a slot that is being
-  /// moved can't be extended.
+  /// Whether contact with the same server has lasted for `length` (see Contact). During that time
+  /// its clock must not have jumped against the steady clock and, in a cluster, it must not have
+  /// refused a call for the slot of `slot_key` as one that it may accept later: leases in a slot
+  /// that is being moved can't be extended.
   bool in_contact_for(Duration length, std::string_view slot_key);
 
   /// By the clock that was given, or the machine's.
@@ -106,8 +106,8 @@ class Store {
   /// and begins at random, so that not in another process either.
   std::uint64_t token_block() noexcept;
 
-  /// Bytes of the longest message that was read to be taken of late, so that the next call to take
-  /// reads few at once where they are large.
+  /// Bytes of the longest message that was recently read to be taken. Where messages are large, the
+  /// next call to take reads few of them at once.
   std::int64_t longest_message() const noexcept { return longest_message_; }
   /// Of a call; 0 if it read none.
   void note_longest_message(std::int64_t bytes) noexcept;

@@ -17,9 +17,9 @@
 
 namespace taskmux::redis {
 
-/// All watches of a broker. Whatever their number and that of their queues, they share one Post at
+/// All watches of a broker. However many they and their queues are, they share one Post at
 /// each server of a watched queue, from the first watch on: at one server, but in a cluster, where
-/// each node tells of its own keys alone, at each node that has such a queue.
+/// each node reports only its own keys, at each node that has such a queue.
 ///
 /// An armed watch gets a hint when a key of its queues changes, and when that may have happened
 /// unnoticed: a post is connected anew, or a queue is found to be at another node now, where a post

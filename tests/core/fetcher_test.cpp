@@ -112,7 +112,7 @@ TEST_CASE("however long arming takes, a due task is not looked for too early", "
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("a hint in vain puts off no task that will be due", "[fetcher]") {
+TEST_CASE("a spurious hint delays no task that will be due", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, scheduled(message("t1"), 200us));
   f.settle_down();
@@ -123,7 +123,7 @@ TEST_CASE("a hint in vain puts off no task that will be due", "[fetcher]") {
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("that task is not looked for too early either, however long the call in vain took",
+TEST_CASE("that task is not looked for too early either, however long the fruitless call took",
           "[fetcher]") {
   Fetching f;
   enqueue(f.broker, scheduled(message("t1"), 10'200us));
@@ -353,7 +353,7 @@ TEST_CASE("an event tells how late an attempt was, not how old its task is", "[f
   CHECK(event.ran == 5s);
 }
 
-TEST_CASE("the pause after a vain wake does not hold up an outcome", "[fetcher]") {
+TEST_CASE("the pause after a spurious wake does not hold up an outcome", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, message("long"));
   f.settle_down();

@@ -195,7 +195,7 @@ TEST_CASE("a value of a wrong type is told with its place", "[json]") {
   CHECK(verdict<std::vector<Address>>("[[]]") == "/0: type must be object, but is array");
 }
 
-TEST_CASE("the place is right whatever the order of reading", "[json]") {
+TEST_CASE("the place is right in any order of reading", "[json]") {
   const std::string good = GENERATE("1", "2");
   CHECK(verdict<Backwards>("{\"a\": \"\", \"m\": 1, \"z\": " + good + "}") ==
         "/a: type must be number, but is string");

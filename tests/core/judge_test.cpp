@@ -102,7 +102,7 @@ TEST_CASE("a policy that throws or lies gives way", "[judge]") {
   CHECK_FALSE(counted.complaint.empty());
 }
 
-TEST_CASE("a handler that succeeded has succeeded, whatever was asked of it", "[judge]") {
+TEST_CASE("a handler that reports success has succeeded even if it was asked to stop", "[judge]") {
   const StopReason stop = GENERATE(StopReason::timeout, StopReason::cancelled, StopReason::shutdown,
                                    StopReason::lease_lost);
   CHECK(judged(Outcome::success(), 0, 25, stop, CancelMode::drop).action == SettleAction::complete);

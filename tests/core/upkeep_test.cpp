@@ -127,7 +127,7 @@ TEST_CASE("upkeep outlives an outage", "[upkeep]") {
   CHECK(k.memory.servers().size() == 1);
 }
 
-TEST_CASE("a role that keeps failing beside others that work is told of once", "[upkeep]") {
+TEST_CASE("a role that keeps failing while others work is logged once", "[upkeep]") {
   Keeping k;
   k.broker.fail(Operation::upkeep);
   for (int i = 0; i < 20; ++i) {

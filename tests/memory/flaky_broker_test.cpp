@@ -33,7 +33,7 @@ TEST_CASE("a flaky broker passes calls through unless told otherwise", "[flaky]"
   CHECK(t.flaky.calls(Operation::ping) == 1);
 }
 
-TEST_CASE("calls that fail don't reach the broker, so many times", "[flaky]") {
+TEST_CASE("the given number of calls fail and don't reach the broker", "[flaky]") {
   FlakyFixture t;
   t.flaky.fail(Operation::enqueue, 1);
   t.flaky.fail(Operation::exchange, 2);

@@ -307,7 +307,7 @@ TEST_CASE("a run keeps its message after its task is gone, and after the broker"
   CHECK(run.message->task.payload == "payload");
 }
 
-TEST_CASE("an armed watch is told once, and one that was told of an earlier time is not",
+TEST_CASE("an armed watch is notified once, and one that knows of an earlier time is not",
           "[memory]") {
   MemoryFixture t;
   int hints = 0;
@@ -326,7 +326,7 @@ TEST_CASE("an armed watch is told once, and one that was told of an earlier time
   CHECK(hints == 1);
 }
 
-TEST_CASE("a watch is not told of tasks in a paused queue", "[memory]") {
+TEST_CASE("a watch is not notified of tasks in a paused queue", "[memory]") {
   MemoryFixture t;
   int hints = 0;
   enqueue(t.broker, message("t1"));

@@ -67,7 +67,7 @@ std::size_t bytes_of(std::size_t count) {
   return allocated - before;
 }
 
-TEST_CASE("a pending task costs at most 500 bytes beside its payload", "[memory]") {
+TEST_CASE("a pending task costs at most 500 bytes in addition to its payload", "[memory]") {
   // Just before and just after the table of ids grows.
   for (const std::size_t count : {std::size_t{65'536}, std::size_t{65'537}}) {
     const double each = static_cast<double>(bytes_of(count)) / static_cast<double>(count);

@@ -36,7 +36,7 @@ TEST_CASE("a cancellation that names its queue is read as it was written", "[red
   CHECK(BoundCancellation::decode("0 0 1 q"));  // an empty id
 }
 
-TEST_CASE("a cancellation that every node tells of is new once", "[redis]") {
+TEST_CASE("a cancellation that every node reports is new once", "[redis]") {
   CancellationsFixture t;
   CHECK(t.hear("a"));
   CHECK_FALSE(t.hear("b"));
@@ -44,7 +44,7 @@ TEST_CASE("a cancellation that every node tells of is new once", "[redis]") {
   CHECK_FALSE(t.hear("a", "t2"));
 }
 
-TEST_CASE("a second cancellation is new, whichever node tells of it first", "[redis]") {
+TEST_CASE("a second cancellation is new, whichever node reports it first", "[redis]") {
   CancellationsFixture t;
   CHECK(t.hear("a"));
   CHECK(t.hear("a"));
@@ -63,7 +63,7 @@ TEST_CASE("a node that comes later may tell what was told already", "[redis]") {
   CHECK(t.hear("c"));
 }
 
-TEST_CASE("a cancellation is forgotten 15 s after it was told of last", "[redis]") {
+TEST_CASE("a cancellation is forgotten 15 s after it was last reported", "[redis]") {
   CancellationsFixture t;
   CHECK(t.hear("a"));
   t.now += 14s;

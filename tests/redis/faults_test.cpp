@@ -41,7 +41,7 @@ TEST_CASE("a fault is told at once, then once a minute while it lasts, and its e
   CHECK(f.log == Names{"broken", "broken", "queue \"a\": upkeep works again"});
 }
 
-TEST_CASE("a fault that comes and goes is told of once a minute too", "[redis][faults]") {
+TEST_CASE("a fault that comes and goes is logged once a minute, too", "[redis][faults]") {
   Fixture f;
   for (int second = 0; second < 60; ++second) {
     f.fail(Duty::settle);
@@ -53,7 +53,7 @@ TEST_CASE("a fault that comes and goes is told of once a minute too", "[redis][f
   CHECK(f.log.size() == 3);
 }
 
-TEST_CASE("queues and duties are told of apart", "[redis][faults]") {
+TEST_CASE("queues and duties are logged separately", "[redis][faults]") {
   Fixture f;
   f.fail(Duty::take, "a");
   f.fail(Duty::take, "b");

@@ -126,7 +126,7 @@ TEST_CASE("the life of a task looks in Redis as asynq's does", "[redis]") {
   CHECK(text_of(redis.command({"GET", "asynq:{default}:failed"})) == "1");
 }
 
-TEST_CASE("what no message holds of a task stands beside it", "[redis]") {
+TEST_CASE("facts that no message holds are kept next to it", "[redis]") {
   RedisFixture t;
   const std::string now = redis::micros(t.clock.now());
   TaskMessage once = message("once");
@@ -198,7 +198,7 @@ TEST_CASE("a stale fence of ours does not own the run that a Go server has now",
   CHECK(state_of(t.view, "t1") == TaskState::active);
 }
 
-TEST_CASE("sub-second due times lie beside asynq's whole seconds", "[redis]") {
+TEST_CASE("sub-second due times are kept next to asynq's whole seconds", "[redis]") {
   RedisFixture t;
   const std::int64_t now = t.clock.now().time_since_epoch() / 1s;
   enqueue(t.broker, scheduled(message("t1"), 1500ms));

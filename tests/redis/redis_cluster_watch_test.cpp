@@ -171,7 +171,7 @@ TEST_CASE("in a cluster, a second cancellation of a task is told as well",
   CHECK(t.box.cancellations("t1") == 2);
 }
 
-TEST_CASE("in a cluster, a node that tells of a cancellation seconds late does not tell it again",
+TEST_CASE("in a cluster, a node that reports a cancellation seconds late does not repeat it",
           "[redis][cluster][watch]") {
   ClusterWatchFixture t;
   for (std::size_t i = 0; i < t.queues.size(); ++i)

@@ -135,7 +135,7 @@ TEST_CASE("an id without a task is dropped, and the next one taken", "[redis][re
   CHECK(t.redis.command({"EXISTS", key("t:string")}).as_integer() == 1);
 }
 
-TEST_CASE("ids without tasks are told of in one line", "[redis][repair]") {
+TEST_CASE("ids without tasks are logged in one line", "[redis][repair]") {
   RedisFixture t;
   LoggedBroker logged{t};
   t.redis.command({"SADD", "asynq:queues", "default"});
@@ -345,7 +345,7 @@ TEST_CASE("a queue that is asked for alone is asked even if its keys were broken
   CHECK(ids(take(t.broker)) == Names{"t1"});
 }
 
-TEST_CASE("a broken key is told of once a minute, and that it is mended", "[redis][repair]") {
+TEST_CASE("a broken key is logged once a minute, and so is its repair", "[redis][repair]") {
   RedisFixture t;
   LoggedBroker logged{t};
   enqueue(t.broker, message("t1"));
@@ -373,7 +373,7 @@ TEST_CASE("a broken key is told of once a minute, and that it is mended", "[redi
   CHECK(logged.lines.size() == 5);
 }
 
-TEST_CASE("what can't be settled or extended is told of once a minute", "[redis][repair]") {
+TEST_CASE("a failure to settle or extend is logged once a minute", "[redis][repair]") {
   RedisFixture t;
   LoggedBroker logged{t};
   const std::vector<Run> runs{started(t.broker, message("t1")),
@@ -486,7 +486,7 @@ TEST_CASE("extensions are known for the queues whose node answers", "[redis][clu
   }
 }
 
-TEST_CASE("a counter that does not count is told of and stops nothing", "[redis][repair]") {
+TEST_CASE("a counter of the wrong type is reported and stops nothing", "[redis][repair]") {
   RedisServer& redis = shared_redis();
   RedisFixture t{redis};
   std::string logged;
@@ -743,7 +743,7 @@ TEST_CASE("a task of a group goes back to it when it is due", "[redis][repair]")
   CHECK(ids(t.view, TaskState::aggregating) == Names{"t1"});
 }
 
-TEST_CASE("group keys of the wrong type lose none of the tasks that are due", "[redis][repair]") {
+TEST_CASE("group keys of the wrong type lose no due task", "[redis][repair]") {
   RedisFixture t;
   for (const char* id : {"grouped", "lost group", "plain"})
     enqueue(t.broker, scheduled(message(id), 1s));
@@ -882,7 +882,7 @@ TEST_CASE("trimming drops ids without a task, and no foreign key", "[redis][repa
   CHECK(t.redis.command({"EXISTS", "asynq:{default}:t:t1"}).as_integer() == 0);
 }
 
-TEST_CASE("a look at the archives of many queues is few calls", "[redis]") {
+TEST_CASE("looking at the archives of many queues takes few calls", "[redis]") {
   RedisFixture t;
   std::vector<std::string> queues;
   for (int i = 0; i < 300; ++i) queues.push_back("q" + std::to_string(i));
@@ -1061,7 +1061,7 @@ TEST_CASE("a queue with a broken key does not stop the upkeep of others", "[redi
   CHECK(t.broker.upkeep({.queues = queues}).forwarded == 1);
 }
 
-TEST_CASE("that queues can't be listed is told of, and stops no task", "[redis][repair]") {
+TEST_CASE("a failure to list queues is logged and stops no task", "[redis][repair]") {
   RedisFixture t;
   LoggedBroker logged{t};
   t.redis.command({"SET", "asynq:queues", "a string"});

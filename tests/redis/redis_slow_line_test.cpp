@@ -52,7 +52,7 @@ std::size_t size_of(QueueView& view) {
   return info.pending + info.active + info.scheduled + info.retry + info.archived;
 }
 
-TEST_CASE("tasks that are large for the line are all run, beside a worker on a fast one or not",
+TEST_CASE("tasks that are large for the line are all run, with or without a worker on a fast one",
           "[redis][line]") {
   const bool beside = GENERATE(false, true);
   // The line carries a task in longer than the command timeout.

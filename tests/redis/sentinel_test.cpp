@@ -287,7 +287,7 @@ TEST_CASE("a master that is known stays in use while no Sentinel answers", "[red
   CHECK(transport.run(count("k"))[0].as_integer() == 2);
 }
 
-TEST_CASE("a server that is no master is not used, whatever the Sentinels say",
+TEST_CASE("a server that is not a master is not used, even if the Sentinels name it",
           "[redis][sentinel]") {
   Fleet fleet;
   // A Sentinel that guards a replica as if it were a master: wrong until it finds out.

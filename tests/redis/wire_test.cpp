@@ -675,7 +675,7 @@ TEST_CASE("records with bad strings or priorities of a wrong type are told apart
   CHECK(read->server.queues == std::map<std::string, int>{{"a", 0}, {"b", 0}});
 }
 
-TEST_CASE("what is written is read back, whatever it is", "[redis][wire]") {
+TEST_CASE("any message that is written is read back", "[redis][wire]") {
   const std::uint64_t seed = fresh_seed();
   CAPTURE(seed);
   Dice dice{seed};

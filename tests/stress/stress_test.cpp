@@ -95,7 +95,7 @@ TEST_CASE("a server can be shut down at any moment, and no task is lost or stays
   }
 }
 
-TEST_CASE("every task succeeds, whatever fails on the way", "[stress]") {
+TEST_CASE("every task succeeds despite failures on the way", "[stress]") {
   MemoryBroker memory;
   FlakyBroker broker{memory};
   constexpr std::size_t producers = 3;

@@ -19,8 +19,7 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// At most so many tasks are acted on in one call of the port, so that no broker is held up for
-/// long.
+/// How many tasks one call of the port acts on at most, so that no broker is held up for long.
 inline constexpr std::size_t action_chunk = 1000;
 
 /// What is to be done, in the port's terms and in the words of the call that asked for it.

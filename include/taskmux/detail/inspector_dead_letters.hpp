@@ -16,7 +16,7 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// So many dead letters, with their payloads, are in memory at once while they are looked through.
+/// How many dead letters, with their payloads, a search keeps in memory at once.
 inline constexpr std::size_t dead_letter_chunk = 50;
 
 /// A DeadLetterFilter whose ages are instants: `archived_at` lies in (`after`, `until`].

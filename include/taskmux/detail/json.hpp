@@ -39,7 +39,7 @@ inline constexpr std::size_t json_cause_bytes = 512;
   throw Error{Errc::malformed, bounded_utf8(text, 2 * json_cause_bytes)};
 }
 
-/// How deep the brackets of `text` are nested, whatever else is wrong with it.
+/// How deep the brackets of `text` are nested. `text` need not be valid JSON.
 inline std::size_t json_depth(std::string_view text) noexcept {
   std::size_t depth = 0;
   std::size_t deepest = 0;

@@ -15,7 +15,7 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// What the judging of a failure depends on beside the failure itself.
+/// What the verdict on a failure depends on, in addition to the failure itself.
 struct JudgeRules {
   const RetryPolicy& retry_policy;
   const std::function<bool(const FailedAttempt&)>&
@@ -66,8 +66,8 @@ inline bool counts_as_failure(const FailedAttempt& attempt, const JudgeRules& ru
 }
 
 /// What becomes of a task whose handler ended with `outcome`, having been asked to stop for `stop`
-/// (or not). A handler that succeeded has succeeded, whatever was asked of it; one that snoozes has
-/// not. Exhaustion is tested before is_failure, as asynq does.
+/// (or not). A handler that reports success has succeeded even if it was asked to stop; one that
+/// snoozes has not. Exhaustion is tested before is_failure, as asynq does.
 inline Verdict judge(const TaskMessage& message, const Outcome& outcome, StopReason stop,
                      CancelMode cancel, const JudgeRules& rules) {
   using Kind = Outcome::Kind;
@@ -167,9 +167,10 @@ inline Settlement settlement_of(const Run& run, Verdict&& verdict,
           .result = std::move(result)};
 }
 
-/// What takes the place of `settlement`, whose result is too large for the connection to the broker.
-/// A task that succeeded is archived, with the reason. The work is done and repeating it would not
-/// help; and a caller waiting for the result must not mistake this for a task without one.
+/// What takes the place of `settlement`, whose result is too large for the connection to the
+/// broker. A task that succeeded is archived, with the reason. The work is done and repeating it
+/// would not help; and a caller waiting for the result must not mistake this for a task without
+/// one.
 inline Settlement without_result(Settlement settlement) {
   const std::string reason = "its result of " +
                              std::to_string(settlement.result ? settlement.result->size() : 0) +

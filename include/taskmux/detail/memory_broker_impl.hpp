@@ -474,7 +474,7 @@ inline std::optional<TaskInfo> MemoryBroker::find(std::string_view queue, std::s
   return info;
 }
 
-/// What is told of a task beside its message.
+/// The snapshot of a task.
 inline TaskInfo MemoryBroker::describe(const detail::MemoryTask& task, detail::MemoryNow now) {
   TaskInfo info;
   info.state = task.state;

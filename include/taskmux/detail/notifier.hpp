@@ -46,7 +46,7 @@ class Notifier {
     return calls_.size() == 1;
   }
 
-  /// Whether so many more bytes of payloads may be kept alive.
+  /// Whether `bytes` more bytes of payloads may be kept alive.
   bool has_room_for(std::size_t bytes) const TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     return bytes_ <= payload_capacity && bytes <= payload_capacity - bytes_;

@@ -487,7 +487,7 @@ class ServerEngine {
     skipped();
   }
 
-  /// Must not fail: the handler is called whether anybody can be told of it or not.
+  /// Must not fail: the handler is called even if its start can't be logged or passed to hooks.
   void started(const RunState& run) noexcept {
     try {
       if (config_.logger.enabled(LogLevel::debug)) {

@@ -244,7 +244,7 @@ class Settler {
   }
 
   /// The first `count` of the batch are being sent. Until they are reported on, they may have been
-  /// carried out, whatever the call throws.
+  /// carried out, even if the call throws.
   void sent(std::size_t count) noexcept {
     count = std::min(count, waiting_.size());
     const std::size_t again = std::min(in_flight_, count);

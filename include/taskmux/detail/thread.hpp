@@ -41,7 +41,7 @@ inline std::thread start_thread(const std::string& name, const sigset_t& mask,
                                 std::function<void()> on_start, std::function<void()> body) {
   sigset_t before;
   pthread_sigmask(SIG_SETMASK, &mask, &before);
-  // The mask is inherited; it is put back on this thread whatever happens.
+  // The mask is inherited; it is restored on this thread in any case.
   struct Restore {
     const sigset_t& mask;
     ~Restore() { pthread_sigmask(SIG_SETMASK, &mask, nullptr); }

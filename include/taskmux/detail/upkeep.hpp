@@ -22,8 +22,8 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// What a server does for its queues beside running tasks: forwards what is due, settles what lost
-/// workers left behind, has expired results deleted, and tells the world that it lives. Looks for
+/// What a server does for its queues in addition to running tasks: forwards due tasks, settles the
+/// runs of lost workers, has expired results deleted, and sends its heartbeat. Looks for
 /// lost runs only after a whole lease in which it was at work and the broker answered: after a pause
 /// of all servers, or of the broker, their owners come first.
 class Upkeep {
