@@ -337,6 +337,73 @@ TEST_CASE("a lone task costs no look at the queues that no hint named", "[fetche
   CHECK(state_of(e.memory, "a2", "a") == TaskState::active);
 }
 
+TEST_CASE("strict priority holds for what fills while a worker is busy", "[fetcher]") {
+  Engine e{1};
+  detail::Fetcher fetcher{
+      {e.memory, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+      detail::QueuePicker{{{"high", 3}, {"low", 1}}, true},
+      10s};
+  fetcher.set_watch(
+      e.memory.watch({"high", "low"}, [&](const Hint& hint) { fetcher.hint(hint.queue); }));
+  const auto turns = [&] {
+    while (true) {
+      const std::optional<SteadyTime> next = fetcher.run_once();
+      if (!next || *next > e.clock->steady_now()) break;
+    }
+  };
+  const auto begin_next = [&] {
+    auto run = e.pool->ready().pop();
+    e.begin(*run);
+    return run;
+  };
+  const auto end = [&](auto run) {
+    run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
+    e.pool->ready().done();
+    e.settler.finish(std::move(run), Outcome::success(), 0.0);
+  };
+  turns();
+  const bool many_at_once = GENERATE(true, false);
+  CAPTURE(many_at_once);
+  enqueue(e.memory, message("low1", "low"));
+  turns();
+  const auto first = begin_next();
+  if (many_at_once) enqueue(e.memory, message("low2", "low"));
+  turns();
+  enqueue(e.memory, message("low3", "low"));
+  enqueue(e.memory, message("high1", "high"));
+  end(first);
+  turns();
+  REQUIRE(e.pool->load().ready == 1);
+  CHECK(e.pool->ready().pop()->message().id == "high1");
+}
+
+TEST_CASE("what a hint told of another queue is known for a moment only", "[fetcher]") {
+  Engine e{2};
+  detail::Fetcher fetcher{
+      {e.memory, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+      detail::QueuePicker{{{"high", 3}, {"low", 1}}, true},
+      10s};
+  fetcher.set_watch(
+      e.memory.watch({"high", "low"}, [&](const Hint& hint) { fetcher.hint(hint.queue); }));
+  while (true) {
+    const std::optional<SteadyTime> next = fetcher.run_once();
+    if (!next || *next > e.clock->steady_now()) break;
+  }
+  enqueue(e.memory, message("first", "low"));
+  fetcher.run_once();  // Takes it.
+  REQUIRE(e.pool->load().ready == 1);
+  auto first = e.pool->ready().pop();
+  e.begin(*first);
+  e.broker.enqueue(many("low", 10, "low"));
+  enqueue(e.memory, message("high1", "high"));
+  e.clock->advance(200ms);
+  first->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
+  e.pool->ready().done();
+  e.settler.finish(std::move(first), Outcome::success(), 0.0);
+  fetcher.run_once();
+  CHECK(state_of(e.memory, "high1", "high") == TaskState::active);
+}
+
 TEST_CASE("an event tells how late an attempt was, not how old its task is", "[fetcher]") {
   Fetching f{1};
   enqueue(f.broker, scheduled(message("t1"), 1h));
@@ -752,6 +819,23 @@ TEST_CASE("the begin of a suspect is recorded before a worker has it", "[fetcher
   CHECK(f.broker.calls(Operation::extend) == 1);
   CHECK(f.ready() == 2);
   CHECK(f.progress("suspect") == Progress::begun);
+}
+
+TEST_CASE("no other task waits while the begin of a suspect is recorded", "[fetcher][suspects]") {
+  WithSuspects f{4};
+  enqueue_suspect(f.broker, "suspect", 1);
+  f.broker.enqueue(many("t", 2));
+  f.broker.hold(Operation::extend, 1);
+  {
+    const std::jthread turns{[&] { f.settle_down(); }};
+    f.broker.wait_held(Operation::extend);
+    CHECK(f.ready() == 2);
+    CHECK(f.arrived == 1);
+    f.broker.release(Operation::extend);
+  }
+  CHECK(f.ready() == 3);
+  CHECK(f.arrived == 2);
+  CHECK(f.pool->ready().pop()->message().id == "suspect");  // It counts as begun.
 }
 
 TEST_CASE("without suspects nothing is recorded", "[fetcher][suspects]") {

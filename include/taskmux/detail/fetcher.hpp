@@ -92,7 +92,9 @@ class HintedQueues {
 /// long as a server that was stuck may still carry the call out.
 ///
 /// While the watch is armed, all queues are known to be empty but for those that a hint names: only
-/// these are looked at, for a few calls, so that a lone task costs no look at each of many queues.
+/// these are looked at, for a few calls, so that a lone task costs no look at each of many queues. The
+/// first hint ends the watch's knowledge of the others, so that holds for a moment only, and not once
+/// all workers are busy: the next to be free must get what comes first by priority.
 class Fetcher {
  public:
   using RunPtr = std::shared_ptr<RunState>;
@@ -149,9 +151,10 @@ class Fetcher {
     if (now < not_before_) return not_before_;
     if (hinted_.exchange(false, std::memory_order_acq_rel)) {
       maybe_ready_ = true;
-      armed_ = false;
+      if (std::exchange(armed_, false)) narrow_until_ = now + longest_narrow;
       heed(hinted_queues_.take());
     }
+    if (!armed_ && now >= narrow_until_) only_.reset();
     if (due_ && now >= *due_) {
       maybe_ready_ = true;
       only_.reset();
@@ -178,6 +181,7 @@ class Fetcher {
 
   /// One that takes a lone task, and one that settles it.
   static constexpr int most_narrow_looks = 2;
+  static constexpr Duration longest_narrow = std::chrono::milliseconds{100};
   static constexpr Duration first_longest_pause = std::chrono::milliseconds{20};
 
   /// A call whose reply was lost.
@@ -288,8 +292,8 @@ class Fetcher {
       const std::optional<SteadyTime> of_others = only_ ? due_ : std::nullopt;
       note_due(arrived_at, reply.now, reply.next_due);
       due_ = sooner(due_, of_others);
-      if (only_ && --narrow_looks_ == 0) only_.reset();
       const std::size_t taken = reply.runs.size();
+      if (only_ && (taken >= wanted_of(quotas) || --narrow_looks_ == 0)) only_.reset();
       const bool vain = maybe_ready_ && taken == 0 && !reply.more;
       maybe_ready_ = reply.more || taken >= wanted_of(quotas);
       blocked_ = reply.more && taken == 0 && free_workers == 0;
@@ -431,16 +435,24 @@ class Fetcher {
       runs.back()->hold_until(sent_at + lease_);
     }
     parts_.registry.add(runs);
+    std::vector<RunPtr> suspects;
     try {
       end_cancelled(runs, arrived_at);
-      std::vector<RunPtr> ready = suspects_.admit(runs);
-      if (!parts_.pool.ready().push(ready)) parts_.settler.give_back_unstarted(ready);
+      const std::size_t taken = runs.size();
+      suspects = suspects_.take_out(runs);
+      if (!parts_.pool.ready().push(runs)) parts_.settler.give_back_unstarted(runs);
+      taken_.fetch_add(taken, std::memory_order_relaxed);
+      parts_.runs_arrived();
+      if (suspects.empty()) return;
+      // The others wait for no broker.
+      std::vector<RunPtr> begun = suspects_.begin(suspects);
+      if (!parts_.pool.ready().push_first(begun)) parts_.settler.give_back_unstarted(begun);
     } catch (...) {
       // Out of memory: they are nobody's again, and must not be extended for ever.
       parts_.registry.remove(runs);
+      parts_.registry.remove(suspects);
       throw;
     }
-    taken_.fetch_add(runs.size(), std::memory_order_relaxed);
     parts_.runs_arrived();
   }
 
@@ -484,7 +496,8 @@ class Fetcher {
   /// The queues that need to be looked at; the others were empty when the watch was armed. Unset:
   /// all.
   std::optional<std::vector<std::string>> only_;
-  int narrow_looks_ = 0;  ///< After so many more looks at those, all are looked at.
+  int narrow_looks_ = 0;        ///< After so many more looks at those, all are looked at.
+  SteadyTime narrow_until_{};   ///< From then on, too.
   SteadyTime armed_at_{};
   Duration longest_pause_ = first_longest_pause;
   bool due_came_ = false;    ///< A task was to be due since the last look.

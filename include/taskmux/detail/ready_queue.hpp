@@ -30,18 +30,10 @@ class ReadyQueue {
   /// Adds runs at the back, or returns false once sealed. Wakes one worker; each worker that finds
   /// more than it takes wakes the next. Moves from `runs` only what it adds; throws std::bad_alloc, and
   /// has added none then.
-  bool push(std::span<RunPtr> runs) TASKMUX_EXCLUDES(mutex_) {
-    bool wake = false;
-    {
-      MutexLock lock{mutex_};
-      if (sealed_) return false;
-      runs_.insert(runs_.end(), std::make_move_iterator(runs.begin()),
-                   std::make_move_iterator(runs.end()));
-      wake = idle_ > 0;
-    }
-    if (wake) available_.notify_one();
-    return true;
-  }
+  bool push(std::span<RunPtr> runs) TASKMUX_EXCLUDES(mutex_) { return insert(runs, false); }
+
+  /// The same at the front, for runs that count as begun.
+  bool push_first(std::span<RunPtr> runs) TASKMUX_EXCLUDES(mutex_) { return insert(runs, true); }
 
   /// Takes out what waits, oldest first. No worker gets a run after this.
   std::vector<RunPtr> seal() TASKMUX_EXCLUDES(mutex_) {
@@ -106,6 +98,19 @@ class ReadyQueue {
   }
 
  private:
+  bool insert(std::span<RunPtr> runs, bool first) TASKMUX_EXCLUDES(mutex_) {
+    bool wake = false;
+    {
+      MutexLock lock{mutex_};
+      if (sealed_) return false;
+      runs_.insert(first ? runs_.begin() : runs_.end(), std::make_move_iterator(runs.begin()),
+                   std::make_move_iterator(runs.end()));
+      wake = idle_ > 0;
+    }
+    if (wake) available_.notify_one();
+    return true;
+  }
+
   RunPtr take_first() TASKMUX_REQUIRES(mutex_) {
     RunPtr run = std::move(runs_.front());
     runs_.pop_front();

@@ -42,12 +42,12 @@ class Suspects {
 
   // For the exchanging thread alone.
 
-  /// Takes in runs that the broker has given and that are registered; returns those that may begin.
-  /// Records the begin of the suspects among them. Keeps the first of those that have to run alone,
-  /// and gives the others of that kind back.
-  std::vector<RunPtr> admit(const std::vector<RunPtr>& runs) {
+  /// Takes the suspects out of runs that the broker has given and that are registered. Returns, held,
+  /// those that may begin once that is recorded, see begin(). Keeps the first of those that have to
+  /// run alone, and gives the others of that kind back.
+  std::vector<RunPtr> take_out(std::vector<RunPtr>& runs) {
     const auto is_suspect = [](const RunPtr& run) { return run->run().crashes > 0; };
-    if (std::none_of(runs.begin(), runs.end(), is_suspect)) return runs;
+    if (std::none_of(runs.begin(), runs.end(), is_suspect)) return {};
     std::vector<RunPtr> others;
     std::vector<RunPtr> suspects;
     std::vector<RunPtr> back;
@@ -55,15 +55,31 @@ class Suspects {
       if (!is_suspect(run)) {
         others.push_back(run);
       } else if (!must_run_alone(run->run(), max_crashes_)) {
-        suspects.push_back(run);
+        if (run->hold()) suspects.push_back(run);
       } else if (!keep(run)) {
         back.push_back(run);
       }
     }
     parts_.settler.give_back_unstarted(back);
-    std::vector<RunPtr> ready = begin(std::move(suspects));
-    ready.insert(ready.end(), others.begin(), others.end());
-    return ready;
+    runs.swap(others);
+    return suspects;
+  }
+
+  /// Records the begin of what take_out() returned. Returns those of which it is recorded; gives back
+  /// those of which that is not known.
+  std::vector<RunPtr> begin(const std::vector<RunPtr>& runs) {
+    const std::vector<LeaseStatus> statuses = record_begin(runs);
+    std::vector<RunPtr> begun;
+    std::vector<RunPtr> back;
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+      if (statuses[i] == LeaseStatus::lost) {
+        lose(runs[i]);
+      } else if (runs[i]->release(now())) {
+        (statuses[i] == LeaseStatus::ok ? begun : back).push_back(runs[i]);
+      }
+    }
+    parts_.settler.give_back_unstarted(back);
+    return begun;
   }
 
   /// Lets the run that is kept begin once all workers are free. Returns whether nothing may be taken
@@ -129,24 +145,6 @@ class Suspects {
         run->message(), LogLevel::warning,
         "its last workers crashed while running it; it will run alone once all workers are idle"));
     return true;
-  }
-
-  /// Returns those whose begin is recorded; gives back those of which that is not known.
-  std::vector<RunPtr> begin(std::vector<RunPtr> runs) {
-    std::erase_if(runs, [](const RunPtr& run) { return !run->hold(); });
-    if (runs.empty()) return runs;
-    const std::vector<LeaseStatus> statuses = record_begin(runs);
-    std::vector<RunPtr> begun;
-    std::vector<RunPtr> back;
-    for (std::size_t i = 0; i < runs.size(); ++i) {
-      if (statuses[i] == LeaseStatus::lost) {
-        lose(runs[i]);
-      } else if (runs[i]->release(now())) {
-        (statuses[i] == LeaseStatus::ok ? begun : back).push_back(std::move(runs[i]));
-      }
-    }
-    parts_.settler.give_back_unstarted(back);
-    return begun;
   }
 
   /// One call for all; returns what became of each. Logs a failure.
