@@ -955,3 +955,107 @@ TEST_CASE("a suspect that waits to run alone can be cancelled, lost, and given b
   f.settle_down();
   CHECK(f.ready() == 1);
 }
+
+namespace {
+
+/// A handler runs, and a suspect on its last chance waits for its end.
+struct WithLastChance : WithSuspects {
+  WithLastChance() : WithSuspects{4} {
+    enqueue(broker, message("long"));
+    settle_down();
+    busy = begin_next();
+    enqueue_suspect(broker, "last", 2);
+    look();
+  }
+  void look() {
+    fetcher.hint();
+    settle_down();
+  }
+  /// Until the suspect comes back after the delay.
+  Duration wait_until_back() {
+    const SteadyTime from = clock->steady_now();
+    while (state("last") != TaskState::active) {
+      clock->advance(100ms);
+      look();
+    }
+    return std::chrono::duration_cast<Duration>(clock->steady_now() - from);
+  }
+  /// Whether the suspect waits for just about `length`, and is put off then.
+  bool waits_for(Duration length) {
+    clock->advance(length - 1s);
+    settle_down();
+    if (state("last") != TaskState::active) return false;
+    clock->advance(1s);
+    const int before = arrivals;
+    settle_down();
+    if (arrivals > before) settle_down();  // What is handed in wakes the fetcher.
+    return state("last") == TaskState::scheduled;
+  }
+
+  RunPtr busy;
+};
+
+}  // namespace
+
+TEST_CASE("a suspect waits for a long handler in bounds, and the server goes on between",
+          "[fetcher][suspects]") {
+  WithLastChance f;
+  REQUIRE(f.state("last") == TaskState::active);
+  CHECK(f.fetcher.alone());
+  enqueue(f.broker, message("t1"));
+  f.look();
+  CHECK(f.state("t1") == TaskState::pending);
+  CHECK(f.waits_for(10s));
+  CHECK_FALSE(f.fetcher.alone());
+  CHECK(f.memory.find("default", "last")->crashes == 2);
+  CHECK(f.memory.find("default", "last")->retried == 2);
+  f.look();
+  REQUIRE(f.state("t1") == TaskState::active);
+  f.end(f.begin_next());
+
+  // As long as it waited, and then it waits twice as long.
+  const Duration first = f.wait_until_back();
+  CHECK(first >= 7s);
+  CHECK(first <= 13s);
+  CHECK(f.waits_for(20s));
+  const Duration second = f.wait_until_back();
+  CHECK(second >= 14s);
+  CHECK(second <= 26s);
+
+  // It runs in the end, and then its wait is forgotten.
+  f.end(f.busy);
+  f.settle_down();
+  REQUIRE(f.ready() == 1);
+  f.end(f.begin_next());
+  f.settle_down();
+  CHECK(f.state("last") == std::nullopt);
+  CHECK_FALSE(f.fetcher.alone());
+  enqueue(f.broker, message("long"));
+  f.look();
+  f.busy = f.begin_next();
+  enqueue_suspect(f.broker, "last", 2);
+  f.look();
+  CHECK(f.waits_for(10s));
+}
+
+TEST_CASE("while a server goes on, no other suspect makes it stand still", "[fetcher][suspects]") {
+  WithLastChance f;
+  CHECK(f.waits_for(10s));
+  enqueue_suspect(f.broker, "other", 2);
+  f.look();
+  CHECK(f.state("other") == TaskState::scheduled);
+  CHECK(f.memory.find("default", "other")->crashes == 2);
+  CHECK_FALSE(f.fetcher.alone());
+}
+
+TEST_CASE("a suspect on its last chance does not run beside a handler that hangs",
+          "[fetcher][suspects]") {
+  WithLastChance f;
+  f.pool->start();  // Its worker is to be given up.
+  f.busy->request_stop(StopReason::cancelled, f.clock->steady_now());
+  REQUIRE(f.pool->give_up(*f.busy, false));
+  f.settle_down();
+  CHECK(f.pool->load().busy == 0);
+  CHECK(f.ready() == 0);
+  CHECK(f.waits_for(10s));
+}

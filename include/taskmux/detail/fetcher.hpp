@@ -142,6 +142,8 @@ class Fetcher {
   /// exchanging thread.
   bool owes() const noexcept { return !lost_.empty(); }
 
+  /// Whether a suspect waits to run alone, or does: nothing is taken. Any thread.
+  bool alone() const { return suspects_.keeps_one(); }
   std::uint64_t taken() const noexcept { return taken_.load(std::memory_order_relaxed); }
   std::uint64_t exchanges() const noexcept { return exchanges_.load(std::memory_order_relaxed); }
 
@@ -176,9 +178,6 @@ class Fetcher {
   static constexpr std::size_t most_runs = 1024;
   /// How often a call that may come late is named again.
   static constexpr Duration recall_interval = std::chrono::milliseconds{500};
-  /// How often to look whether a suspect may begin; mostly the end of another run wakes the fetcher.
-  static constexpr Duration while_alone = std::chrono::seconds{1};
-
   /// One that takes a lone task, and one that settles it.
   static constexpr int most_narrow_looks = 2;
   static constexpr Duration longest_narrow = std::chrono::milliseconds{100};
@@ -246,7 +245,7 @@ class Fetcher {
       return exchange(now, settlements, quotas, room.workers, recall);
     std::optional<SteadyTime> next = sooner(repeat_at_, recall_at_);
     if (!in_order) next = sooner(next, now + std::chrono::microseconds{100});
-    if (alone) return sooner(next, now + while_alone);
+    if (alone) return sooner(next, suspects_.next_step());
     // Until a worker is free again, or a queue has given back what it owes.
     if (room.total == 0 || blocked_ || (take && !lost_.empty())) return next;
     if (now < look_after_) return sooner(look_after_, next);

@@ -197,6 +197,7 @@ class ServerEngine {
             .ready = load.ready,
             .unsettled = settler_.unsettled(),
             .abandoned = pool_.hung(),
+            .alone = fetcher_.alone(),
             .taken = fetcher_.taken(),
             .succeeded = counts.of(SettleAction::complete),
             .revoked = counts.of(SettleAction::drop),

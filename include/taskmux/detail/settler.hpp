@@ -140,6 +140,14 @@ class Settler {
     put(std::move(run), std::move(verdict));
   }
 
+  /// A run that was withdrawn before it was started runs again after `delay`; nothing is counted, and
+  /// its crashes stay.
+  void put_off(RunPtr run, Duration delay) {
+    put(std::move(run), Verdict{.action = SettleAction::snooze,
+                                .delay = bounded_delay(delay),
+                                .keep_crashes = true});
+  }
+
   /// A run goes back into its queue, first in line: it was not started, or the server ends.
   void give_back(RunPtr run) { put(std::move(run), Verdict{.action = SettleAction::requeue}); }
 

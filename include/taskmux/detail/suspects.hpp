@@ -11,10 +11,12 @@
 #include <vector>
 
 #include "taskmux/broker.hpp"
+#include "taskmux/detail/error_text.hpp"
 #include "taskmux/detail/judge.hpp"
 #include "taskmux/detail/mutex.hpp"
 #include "taskmux/detail/run_registry.hpp"
 #include "taskmux/detail/settler.hpp"
+#include "taskmux/detail/uuid.hpp"
 #include "taskmux/detail/worker_pool.hpp"
 
 namespace taskmux {
@@ -24,7 +26,10 @@ namespace detail {
 /// Decides when a suspect runs: a task whose last workers were lost, perhaps by its own fault. The
 /// begin of each is recorded at the broker before its handler is called, so that a crash counts
 /// against the tasks that had begun, and against no others. One that the next crash would archive
-/// runs alone in its process, so that no other task's crash can archive it.
+/// runs alone in its process, so that no other task's crash can archive it: the server takes nothing
+/// more until the other handlers, also those that were given up, have ended. That wait is bounded,
+/// since they may run for long: by a lease at first, and by twice as much at each further try of the
+/// task, which is put off for about as long as it waited in vain, and the server goes on meanwhile.
 class Suspects {
  public:
   using RunPtr = std::shared_ptr<RunState>;
@@ -56,6 +61,9 @@ class Suspects {
         others.push_back(run);
       } else if (!must_run_alone(run->run(), max_crashes_)) {
         if (run->hold()) suspects.push_back(run);
+      } else if (now() < rest_until_) {
+        put_off(run, std::chrono::duration_cast<Duration>(rest_until_ - now()),
+                "another task has just waited in vain");
       } else if (!keep(run)) {
         back.push_back(run);
       }
@@ -82,8 +90,9 @@ class Suspects {
     return begun;
   }
 
-  /// Lets the run that is kept begin once all workers are free. Returns whether nothing may be taken
-  /// now: while there is such a run, and for a moment after the broker did not record a begin.
+  /// Lets the run that is kept begin once no handler is at work, or puts it off. Returns whether
+  /// nothing may be taken now: while there is such a run, and for a moment after the broker did not
+  /// record a begin.
   bool step() TASKMUX_EXCLUDES(mutex_) {
     if (now() < not_before_) return true;
     const RunPtr run = kept();
@@ -91,11 +100,18 @@ class Suspects {
     switch (run->phase()) {
       case RunState::Phase::held: break;
       case RunState::Phase::ended:
-      case RunState::Phase::abandoned: forget(); return false;
+      case RunState::Phase::abandoned:
+        forget();
+        forget_wait(run->message());
+        return false;
       default: return true;
     }
     const ReadyQueue::Load load = parts_.pool.load();
-    if (load.busy + load.ready > 0) return true;
+    if (const std::size_t others = load.busy + load.ready + parts_.pool.hung(); others > 0) {
+      if (now() < wait_until_) return true;
+      end_wait(run, others);
+      return false;
+    }
     switch (record_begin(std::span{&run, 1})[0]) {
       case LeaseStatus::unknown: break;
       case LeaseStatus::lost: lose(run); break;
@@ -109,7 +125,17 @@ class Suspects {
     return true;
   }
 
+  /// When step() is due again while it says that nothing may be taken; mostly the end of another run
+  /// comes first.
+  SteadyTime next_step() const {
+    const SteadyTime soon = now() + std::chrono::seconds{1};
+    return now() < wait_until_ ? std::min(soon, wait_until_) : soon;
+  }
+
   // From any thread.
+
+  /// Whether a run is kept: it waits to run alone, or does.
+  bool keeps_one() const { return kept() != nullptr; }
 
   /// Gives back the run that is kept, and keeps no other.
   void close() TASKMUX_EXCLUDES(mutex_) {
@@ -141,10 +167,72 @@ class Suspects {
       if (closed_ || kept_ || !run->hold()) return false;
       kept_ = run;
     }
-    parts_.environment->log.log(about(
-        run->message(), LogLevel::warning,
-        "its last workers crashed while running it; it will run alone once all workers are idle"));
+    const Duration wait = wait_of(run->message());
+    wait_until_ = now() + wait;
+    parts_.environment->log.log(
+        about(run->message(), LogLevel::warning,
+              "its last workers crashed while running it; it will run alone once all workers are "
+              "idle; until then this server takes no other task, for up to " +
+                  in_words(wait)));
     return true;
+  }
+
+  /// Handlers were still at work at the end of the wait: the server goes on without the kept run, and
+  /// for as long without any other of that kind.
+  void end_wait(const RunPtr& run, std::size_t others) {
+    const Duration wait = wait_of(run->message());
+    remember_wait(run->message(), std::min<Duration>(2 * wait, longest_wait));
+    const auto spread = 0.75 + random_.unit() / 2;
+    const Duration delay = std::chrono::duration_cast<Duration>(wait * spread);
+    rest_until_ = now() + delay;
+    forget();
+    put_off(run, delay, std::to_string(others) + " others still ran after " + in_words(wait));
+  }
+
+  /// Unless the run has been withdrawn by somebody else.
+  void put_off(const RunPtr& run, Duration delay, const std::string& why) {
+    if (!run->withdraw()) return;
+    try {
+      parts_.environment->log.log(
+          about(run->message(), LogLevel::warning,
+                "could not run alone, " + why + "; tried again in " +
+                    in_words(std::chrono::ceil<std::chrono::milliseconds>(delay))));
+      parts_.settler.put_off(run, delay);
+    } catch (...) {
+      parts_.registry.remove(std::span{&run, 1});  // Out of memory: its lease ends.
+      throw;
+    }
+  }
+
+  /// How long a task waits to run alone.
+  struct Wait {
+    std::string queue;
+    std::string id;
+    Duration length;
+  };
+
+  std::vector<Wait>::iterator find_wait(const TaskMessage& message) {
+    return std::find_if(waits_.begin(), waits_.end(), [&](const Wait& wait) {
+      return wait.id == message.id && wait.queue == message.queue;
+    });
+  }
+
+  Duration wait_of(const TaskMessage& message) {
+    const auto known = find_wait(message);
+    return known != waits_.end() ? known->length : lease_;
+  }
+
+  void remember_wait(const TaskMessage& message, Duration length) {
+    if (const auto known = find_wait(message); known != waits_.end()) {
+      known->length = length;
+      return;
+    }
+    if (waits_.size() == most_waits) waits_.erase(waits_.begin());
+    waits_.push_back({std::string{message.queue}, std::string{message.id}, length});
+  }
+
+  void forget_wait(const TaskMessage& message) {
+    if (const auto known = find_wait(message); known != waits_.end()) waits_.erase(known);
   }
 
   /// One call for all; returns what became of each. Logs a failure.
@@ -183,11 +271,18 @@ class Suspects {
   SteadyTime now() const { return parts_.environment->clock->steady_now(); }
 
   static constexpr Duration pause_after_failure = std::chrono::milliseconds{500};
+  static constexpr Duration longest_wait = std::chrono::hours{12};
+  static constexpr std::size_t most_waits = 64;
 
   const Parts parts_;
   const Duration lease_;
   const int max_crashes_;
-  SteadyTime not_before_{SteadyTime::min()};  ///< Of the exchanging thread.
+  // Of the exchanging thread.
+  SteadyTime not_before_{SteadyTime::min()};
+  SteadyTime wait_until_{SteadyTime::min()};  ///< Of the run that is kept.
+  SteadyTime rest_until_{SteadyTime::min()};  ///< No run is kept before.
+  std::vector<Wait> waits_;                   ///< Of tasks that waited in vain, oldest first.
+  Random random_;
   mutable Mutex mutex_;
   RunPtr kept_ TASKMUX_GUARDED_BY(mutex_);  ///< What has to run alone, until it has ended.
   bool closed_ TASKMUX_GUARDED_BY(mutex_) = false;
