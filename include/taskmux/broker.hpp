@@ -429,11 +429,11 @@ class TASKMUX_API Broker {
     return {};
   }
 
-  /// From now on, calls that the calling thread makes, to this broker and to every other of its kind, end
-  /// within about 100 ms after `limit.end()`, those that wait at that time too: they throw
-  /// Error{unavailable} where the broker did not answer. Replaces the limit that was set before; null: no
-  /// limit any more. Calls of other threads are not concerned. The limit must outlive its use. A broker
-  /// that never waits for anything needs none of this.
+  /// Limits the calls of the calling thread, to this broker and to every other of its kind: from now
+  /// on they end within about 100 ms after `limit.end()`, even those that wait at that time, and throw
+  /// Error{unavailable} if the broker did not answer. Replaces the limit that was set before; null
+  /// ends it. Calls of other threads are not affected. The limit must outlive its use. A broker that
+  /// never waits need not override this.
   virtual void limit_calls_of_this_thread(const CallLimit* limit) noexcept {
     static_cast<void>(limit);
   }

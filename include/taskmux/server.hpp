@@ -58,11 +58,11 @@ class Server {
   ///
   /// (28 s with the defaults; 8 s if the broker answers and handlers heed their stop tokens),
   /// whatever the broker does: a call under way is given up at most 100 ms after its time is over
-  /// (see Broker::limit_calls_of_this_thread()). A hook may call a broker until that time; then its calls to
-  /// any broker of this kind are given up too. A hook that does not return is waited for beyond that.
-  /// May be called again, and from several threads: all return when it is done. Throws
-  /// Error{wrong_state} when called from a handler or hook of this server, Error{forked}. What fails
-  /// otherwise, as for lack of memory, is logged, and the rest goes on.
+  /// (see Broker::limit_calls_of_this_thread()). A hook may call a broker until that time; then its
+  /// calls to any broker of this kind are given up too. A hook that does not return is waited for
+  /// beyond that. May be called again, and from several threads: all return when it is done. Throws
+  /// Error{wrong_state} when called from a handler or hook of this server, and Error{forked}. Any
+  /// other failure, such as a lack of memory, is logged, and the shutdown goes on.
   void shutdown();
 
   /// start(), then waits until `stop` is requested, then shutdown().
