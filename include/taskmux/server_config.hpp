@@ -144,12 +144,13 @@ struct ServerConfig {
   Duration lease = std::chrono::seconds{10};
   /// A task is archived once this many workers in a row were lost after they had begun it; at least
   /// 1. For its last attempt it waits until no other task runs in the process, and runs alone, so
-  /// that no other task's crash counts against it; meanwhile this server takes nothing.
-  /// This wait ends after one lease. If other handlers still run then, among them given-up ones that
-  /// hang, the server goes on, and the task is put off for about as long as it waited; each further
-  /// try waits twice as long. So a server stands still for about half of the time at most. Each wait
-  /// is logged as a warning. With 1, any crash archives every task that had begun. Use more than 3 for a service whose long tasks are
-  /// often killed, by deployments that do not wait for shutdown() or for lack of memory.
+  /// that no other task's crash counts against it; meanwhile this server takes nothing. This wait
+  /// ends after one lease. If other handlers still run then, among them given-up ones that hang,
+  /// the server goes on, and the task is put off for about as long as it waited; each further try
+  /// waits twice as long. So a server stands still for about half of the time at most. Each wait is
+  /// logged as a warning. With 1, any crash archives every task that had begun. Use more than 3 for
+  /// a service whose long tasks are often killed, by deployments that do not wait for shutdown() or
+  /// for lack of memory.
   int max_crashes = 3;
   /// How often the server tells the broker what it is running, for Inspectors to show; 1 ms to
   /// Limits::longest. An Inspector lists a dead server for up to twice as long. Leases do not
@@ -185,8 +186,8 @@ struct ServerStats {
   std::size_t ready = 0;      ///< Taken and waiting for a worker.
   std::size_t unsettled = 0;  ///< Ended, and not yet recorded by the broker.
   std::size_t abandoned = 0;  ///< Given-up threads that still hang.
-  /// A task on its last chance waits to run alone, or does (see ServerConfig::max_crashes): no other
-  /// is taken.
+  /// A task on its last attempt waits to run alone, or is running alone (see
+  /// ServerConfig::max_crashes). Meanwhile the server takes no other task.
   bool alone = false;
 
   /// Runs that this server took from its queues; a task counts once for each attempt.
