@@ -36,7 +36,8 @@ inline constexpr std::string_view run =
 inline constexpr std::string_view facts = "tmx_facts";    ///< see Facts in runs.hpp
 inline constexpr std::string_view cancel = "tmx_cancel";  ///< requested CancelMode, by name
 inline constexpr std::string_view wish =
-    "tmx_wish";  ///< tmx_cancel of a run that was given back unbegun: meant for the next one
+    "tmx_wish";  ///< tmx_cancel of a run that was given back unbegun. The take that follows makes it
+                 ///< tmx_cancel again; where Go takes the task, the end of a later run drops it.
 inline constexpr std::string_view raw = "tmx_raw";  ///< the original bytes of a malformed message
 }  // namespace field
 

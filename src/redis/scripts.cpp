@@ -916,7 +916,7 @@ for n = 1, number do
       if action == 'q' then
         give_up_run(key)
       else
-        call('HDEL', key, 'tmx_run', 'tmx_cancel')
+        call('HDEL', key, 'tmx_run', 'tmx_cancel', 'tmx_wish')
       end
     end
   else
@@ -1259,9 +1259,11 @@ local function try(failed, command, key, ...)
 end
 
 local replies = {}
+local time = redis.pcall('TIME')
 for n = 1, #KEYS do
   local key, failed = string.sub(KEYS[n], 1, -8) .. 'tmx:rights', {}
   redis.pcall('UNLINK', key)
+  if time.err then failed[1] = {'TIME', time.err} end
   try(failed, 'SET', key, 1, 'EX', 1)
   for _, command in ipairs(commands) do
     try(failed, command[1], key, unpack(command, 2))
