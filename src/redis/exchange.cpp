@@ -42,6 +42,17 @@ std::string_view lock_of(const TaskMessage& message, const Keys& keys) {
   return lock.starts_with(keys.stem() + "unique:") ? std::string_view{lock} : std::string_view{};
 }
 
+// One of which every field has the value that is not written.
+const TaskMessage& no_message() {
+  static const TaskMessage message = [] {
+    TaskMessage none;
+    none.max_retry = 0;
+    none.queue.clear();
+    return none;
+  }();
+  return message;
+}
+
 std::string flag(bool set) { return set ? "1" : "0"; }
 
 // Whether a call of that age, whose reply was lost, may still be carried out. It takes nothing once
@@ -84,7 +95,7 @@ class Exchanger {
     const std::size_t first_take = calls.size();
     add_takes(calls);
     sent_at_ = store_.steady_now();
-    const std::vector<Reply> replies = store_.run(calls);
+    const std::vector<Reply> replies = run_noting_loss(calls);
     for (std::size_t i = 0; i < chunks_.size(); ++i) read_settled(chunks_[i], replies[i]);
     read_recalls(std::span{replies}.subspan(first_recall, first_take - first_recall));
     read_takes(std::span{replies}.subspan(first_take));
@@ -130,6 +141,29 @@ class Exchanger {
     }
   }
 
+  std::vector<Reply> run_noting_loss(std::span<const Call> calls) {
+    try {
+      return store_.run(calls);
+    } catch (const TimedOut& late) {
+      remember_loss(late.was_moving());
+      throw;
+    } catch (const Error&) {
+      remember_loss(false);
+      throw;
+    }
+  }
+
+  /// What this call took may have to be given back by a later one. If the line was too `slow` for the reply,
+  /// a message is suspected that is larger than what the call was to carry, and did: what it sent is part
+  /// of that.
+  void remember_loss(bool slow) {
+    if (shares_.empty()) return;
+    Store::LostCall lost{.sent_at = taken_since_};
+    const LineRate& line = store_.transport().line();
+    if (slow) lost.carried = std::max(take_budget_, line.carried() / 4 * 3);
+    store_.remember(block_, lost);
+  }
+
   /// Settles the one that is too large to go with others, and takes nothing.
   void run_lone() {
     reply_.more = !request_.quotas.empty();
@@ -140,9 +174,10 @@ class Exchanger {
     try {
       read_settled(chunk, store_.run(calls).front());
     } catch (const TimedOut& late) {
-      if (!late.was_moving() || !request_.settlements[*lone_].result) throw;
+      if (!late.was_moving()) throw;
       store_.faults().failed(Duty::settle, chunk.queue, late);
-      reply_.settled[*lone_] = SettleStatus::too_large;
+      // What has no result to lose is repeated apart from the others, which don't wait for it.
+      if (request_.settlements[*lone_].result) reply_.settled[*lone_] = SettleStatus::too_large;
       return;
     }
     finish();
@@ -177,11 +212,16 @@ class Exchanger {
   std::vector<std::string> arguments(const Settlement& settlement, const TaskMessage& message) {
     const std::string& id = message.id;
     const std::string token = hex_of_token(settlement.run.token);
+    // Of a message that is long for the line only what changes is sent.
+    const bool long_one = message.task.payload.size() > store_.transport().line().budget();
+    const TaskMessage& written = long_one ? no_message() : message;
+    const auto foreign = [&] { return long_one ? ForeignFields{} : foreign_of(settlement.run); };
     std::vector<std::string> args;
     const auto add = [&args](std::initializer_list<std::string_view> more) {
       args.insert(args.end(), more.begin(), more.end());
     };
-    const auto add_message = [&args](StampedMessage stamped) {
+    const auto add_message = [&args, long_one](StampedMessage stamped) {
+      if (long_one) stamped.head.insert(0, 1, '+');
       args.push_back(std::move(stamped.head));
       args.push_back(std::move(stamped.tail));
     };
@@ -196,7 +236,7 @@ class Exchanger {
         if (message.retention.count() > 0) {
           add_lock();
           add({"c", id, token});
-          add_message(stamp_success(message, foreign_of(settlement.run)));
+          add_message(stamp_success(written, foreign()));
           add({text(message.retention.count()), new_facts(settlement)});
           break;
         }
@@ -208,7 +248,7 @@ class Exchanger {
       case SettleAction::retry: {
         const bool first = settlement.crash && settlement.delay <= Duration{0};
         add({"r", id, token});
-        add_message(stamp_failure(message, foreign_of(settlement.run), error_text(settlement.error),
+        add_message(stamp_failure(written, foreign(), error_text(settlement.error),
                                   message.retried + (settlement.failure ? 1 : 0)));
         add({first ? "-1" : micros(settlement.delay), flag(settlement.failure),
              new_facts(settlement)});
@@ -216,8 +256,8 @@ class Exchanger {
       }
       case SettleAction::archive:
         add({"a", id, token});
-        add_message(stamp_failure(message, foreign_of(settlement.run), error_text(settlement.error),
-                                  message.retried));
+        add_message(
+            stamp_failure(written, foreign(), error_text(settlement.error), message.retried));
         add({new_facts(settlement)});
         break;
       case SettleAction::snooze:
@@ -260,10 +300,18 @@ class Exchanger {
         call.args.push_back(store_.keys(queue).pending());
       store_.add_now(call.args);
       Duration age{};
-      for (const LostTake* lost : recall.calls) age = std::max(age, lost->age);
+      Time sent_at = Time::max();
+      std::vector<std::string> blocks;
+      for (const LostTake* lost : recall.calls) {
+        const Store::LostCall known = store_.lost_call(lost->token_block);
+        age = std::max(age, lost->age);
+        sent_at = std::min(sent_at, known.sent_at);
+        blocks.push_back(hex_of_block(lost->token_block));
+        blocks.push_back(known.carried == 0 ? "" : text(static_cast<std::int64_t>(known.carried)));
+      }
       call.args.push_back(micros(age));
-      for (const LostTake* lost : recall.calls)
-        call.args.push_back(hex_of_block(lost->token_block));
+      call.args.push_back(sent_at == Time::max() ? "" : micros(sent_at));
+      std::move(blocks.begin(), blocks.end(), std::back_inserter(call.args));
       calls.push_back(std::move(call));
     }
   }
@@ -308,8 +356,12 @@ class Exchanger {
 
   // A queue whose keys are broken gave nothing to the lost call either.
   void read_recall(ReplyView reply, const std::string& queue) {
-    reply.expect_array(2);
+    reply.expect_array(3);
     const std::string_view fault = reply[0].as_string();
+    for (std::size_t i = 0; i + 2 < reply[2].size(); i += 3) {
+      tell_too_long(queue, reply[2][i].as_string(), reply[2][i + 1].as_integer(),
+                    reply[2][i + 2].as_integer());
+    }
     if (!fault.empty()) {
       note(Duty::take, queue,
            error_of("give back tasks of queue \"" + printable(queue) + "\"", fault));
@@ -318,6 +370,18 @@ class Exchanger {
                    "queue \"" + printable(queue) + "\": returned " + std::to_string(count) +
                        " tasks to the queue: the reply to the call that took them was lost");
     }
+  }
+
+  void tell_too_long(const std::string& queue, std::string_view id, std::int64_t bytes,
+                     std::int64_t times) {
+    const bool archived = times >= 3;
+    store_.log()({.level = archived ? LogLevel::error : LogLevel::warning,
+                  .text = std::string{archived ? "archived" : "put last in line"} +
+                          ": its message of " + std::to_string(bytes) +
+                          " bytes is too large for the connection of a worker to the broker (" +
+                          std::to_string(times) + " of 3 times)",
+                  .task_id = id,
+                  .queue = queue});
   }
 
   // One script for all queues; in a cluster one for each, as they lie on different nodes.
@@ -347,11 +411,13 @@ class Exchanger {
               .script = &scripts().acquire};
     call.args.push_back(text(static_cast<std::int64_t>(shares.size())));
     for (const Share& share : shares) call.args.push_back(store_.keys(share.queue).pending());
-    store_.add_now_or_never(call.args, shares.front().queue);
+    const auto there = store_.add_now_or_never(call.args, shares.front().queue);
+    if (there) taken_since_ = std::min(taken_since_, *there);
+    take_budget_ = store_.transport().line().budget();
     call.args.push_back(micros(request_.lease));
     call.args.push_back(hex_of_block(block_));
     call.args.push_back(text(static_cast<std::int64_t>(std::min(free_workers, most_runs))));
-    call.args.push_back(text(static_cast<std::int64_t>(store_.transport().line().budget())));
+    call.args.push_back(text(static_cast<std::int64_t>(take_budget_)));
     call.args.push_back(text(bound::forward));
     call.args.push_back(text(store_.longest_message()));
     call.args.push_back(text(static_cast<std::int64_t>(next_number_)));
@@ -394,7 +460,9 @@ class Exchanger {
     const std::size_t of_one = store_.cluster() ? 1 : shares_.size();
     for (std::size_t i = 0; i < replies.size(); ++i) {
       const auto shares = std::span{shares_}.subspan(i * of_one, of_one);
-      if (!read_take(replies[i], shares)) lose(shares);
+      if (read_take(replies[i], shares)) continue;
+      remember_loss(replies[i].is_error() && replies[i].error_code() == slow_code);
+      lose(shares);
     }
   }
 
@@ -496,7 +564,8 @@ class Exchanger {
       const std::vector<Call> calls{take(std::span{&more, 1}, free)};
       sent_at_ = store_.steady_now();
       try {
-        if (!read_take(store_.run(calls).front(), std::span{&more, 1})) {
+        if (!read_take(run_noting_loss(calls).front(), std::span{&more, 1})) {
+          remember_loss(false);
           lose(std::span{&share, 1});
           continue;
         }
@@ -533,6 +602,8 @@ class Exchanger {
   std::size_t next_number_ = 0;      // of the runs of this block
   std::optional<std::size_t> lone_;  // the settlement that goes alone
   SteadyTime sent_at_{};             // the last calls
+  Time taken_since_ = Time::max();   // when they were sent, by the clock of their server
+  std::size_t take_budget_ = 0;      // bytes of messages
   std::size_t wanted_ = 0;
   std::size_t taken_ = 0;
   std::optional<Error> first_error_;

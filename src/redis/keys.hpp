@@ -38,6 +38,8 @@ inline constexpr std::string_view cancel = "tmx_cancel";  ///< requested CancelM
 inline constexpr std::string_view wish =
     "tmx_wish";  ///< tmx_cancel of a run that was given back unbegun. The take that follows makes it
                  ///< tmx_cancel again; where Go takes the task, the end of a later run drops it.
+inline constexpr std::string_view slow =
+    "tmx_slow";  ///< how often a take of it alone was lost since its message is too long for the line
 inline constexpr std::string_view raw = "tmx_raw";  ///< the original bytes of a malformed message
 }  // namespace field
 

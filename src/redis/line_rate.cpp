@@ -18,7 +18,10 @@ void LineRate::moved(std::size_t bytes, SteadyTime::duration time) noexcept {
   if (bytes >= budget / 2) change(budget, std::max(budget, std::min(2 * budget, fair)));
 }
 
-void LineRate::timed_out() noexcept { change(budget(), budget() / 4); }
+void LineRate::timed_out(std::size_t bytes) noexcept {
+  carried_.store(bytes, std::memory_order_relaxed);
+  change(budget(), budget() / 4);
+}
 
 /// Of calls that end at the same time, the first counts.
 void LineRate::change(std::size_t from, std::size_t to) noexcept {

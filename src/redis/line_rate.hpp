@@ -25,14 +25,18 @@ class LineRate {
   /// Small calls say nothing of the line.
   void moved(std::size_t bytes, SteadyTime::duration time) noexcept;
 
-  /// A call was given up, for any reason: the next ones carry a quarter.
-  void timed_out() noexcept;
+  /// A call was given up after it had moved `bytes`, for any reason: the next ones carry a quarter.
+  void timed_out(std::size_t bytes) noexcept;
+
+  /// How many bytes the last call that was given up had moved.
+  std::size_t carried() const noexcept { return carried_.load(std::memory_order_relaxed); }
 
  private:
   void change(std::size_t from, std::size_t to) noexcept;
 
   const SteadyTime::duration target_;
   std::atomic<std::size_t> budget_{256u << 10};
+  std::atomic<std::size_t> carried_{0};
 };
 
 }  // namespace taskmux::redis

@@ -45,9 +45,9 @@ bool is_one_of(std::string_view text, const std::array<std::string_view, N>& all
   return std::find(all.begin(), all.end(), text) != all.end();
 }
 
-constexpr std::array<std::string_view, 12> unavailable_codes{
-    lost_code, "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN",
-    "MOVED",   "ASK",     "BUSY",     "MISCONF",    "NOREPLICAS",  "UNKILLABLE"};
+constexpr std::array<std::string_view, 13> unavailable_codes{
+    lost_code, slow_code, "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN",
+    "MOVED",   "ASK",     "BUSY",    "MISCONF",  "NOREPLICAS", "UNKILLABLE"};
 constexpr std::array<std::string_view, 4> unauthorized_codes{"NOAUTH", "WRONGPASS", "NOPERM",
                                                              "DENIED"};
 
@@ -165,8 +165,8 @@ Error error_of(std::string_view operation, ReplyView error) {
 
 Error error_of(std::string_view operation, std::string_view error_text) {
   const Errc errc = errc_of(error_text);
-  if (code_of(error_text) == lost_code)
-    error_text.remove_prefix(std::min(lost_code.size() + 1, error_text.size()));
+  if (const std::string_view code = code_of(error_text); code == lost_code || code == slow_code)
+    error_text.remove_prefix(std::min(code.size() + 1, error_text.size()));
   return Error{errc, std::string{operation} + ": " + printable(error_text)};
 }
 

@@ -94,6 +94,8 @@ Reply make_error_reply(std::string_view code, std::string_view text);
 /// The code of the error replies that Transport makes itself for calls whose fate it can't tell, as
 /// their server went away; maps to Errc::unavailable.
 inline constexpr std::string_view lost_code = "TMXLOST";
+/// The same, since the line was too slow for the call: bytes moved to the end of its time.
+inline constexpr std::string_view slow_code = "TMXSLOW";
 
 /// What an error reply means:
 ///     unavailable   TMXLOST, LOADING, READONLY, MASTERDOWN, CLUSTERDOWN, TRYAGAIN, MOVED, ASK,

@@ -118,11 +118,30 @@ void Store::add_now(std::vector<std::string>& args) const {
   args.push_back(text(now % 1'000'000));
 }
 
-void Store::add_now_or_never(std::vector<std::string>& args, std::string_view queue) const {
+std::optional<Time> Store::add_now_or_never(std::vector<std::string>& args,
+                                            std::string_view queue) const {
   add_now(args);
-  if (options().clock) return;
-  if (const auto there = server_clock_.at(cluster() ? queue : "", steady_now()))
-    args.back() = micros(*there + options().command_timeout);
+  if (options().clock) return options().clock->now();
+  const auto there = server_clock_.at(cluster() ? queue : "", steady_now());
+  if (there) args.back() = micros(*there + options().command_timeout);
+  return there;
+}
+
+void Store::remember(std::uint64_t token_block, const LostCall& lost) {
+  constexpr std::size_t most = 64;
+  detail::MutexLock lock{mutex_};
+  LostCall& known = lost_calls_[token_block];
+  known.sent_at = std::min(known.sent_at, lost.sent_at);
+  known.carried = std::max(known.carried, lost.carried);
+  if (lost_calls_.size() <= most) return;
+  const auto first = lost_calls_.begin();
+  lost_calls_.erase(first->first == token_block ? std::next(first) : first);
+}
+
+Store::LostCall Store::lost_call(std::uint64_t token_block) {
+  detail::MutexLock lock{mutex_};
+  const auto found = lost_calls_.find(token_block);
+  return found == lost_calls_.end() ? LostCall{} : found->second;
 }
 
 void Store::note_time(std::string_view queue, Time now, SteadyTime sent_at) {

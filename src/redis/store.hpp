@@ -74,10 +74,12 @@ class Store {
 
   /// Appends now as scripts take it: two arguments, empty for Redis's own time.
   void add_now(std::vector<std::string>& args) const;
-  /// As add_now(), for a call that must not do its work once it has been given up (see
-  /// ServerClock): which tasks to take is decided now, as is whether a run may be lost. It is about
-  /// `queue`, and, unless in a cluster, perhaps about others as well.
-  void add_now_or_never(std::vector<std::string>& args, std::string_view queue) const;
+  /// As add_now(), for a call that must not do its work once it has been given up (see ServerClock):
+  /// which tasks to take is decided now, as is whether a run may be lost. It is about `queue`, and,
+  /// unless in a cluster, perhaps about others as well.
+  /// Returns the time of its server, as far as that is known.
+  std::optional<Time> add_now_or_never(std::vector<std::string>& args,
+                                       std::string_view queue) const;
   /// A call about `queue` that was sent at `sent_at` said that it was `now`.
   void note_time(std::string_view queue, Time now, SteadyTime sent_at);
 
@@ -106,6 +108,16 @@ class Store {
   /// and begins at random, so that not in another process either.
   std::uint64_t token_block() noexcept;
 
+  /// What is remembered of a call to take whose reply was lost, for when its tasks are given back.
+  struct LostCall {
+    Time sent_at = Time::max();  ///< By the server's clock, as that was thought to go then.
+    std::size_t carried = 0;     ///< Bytes, if the line was too slow for its reply; else 0.
+  };
+  /// Of the call whose runs `token_block` names; merged with what is known of it. Of many such calls the
+  /// first are forgotten.
+  void remember(std::uint64_t token_block, const LostCall& lost);
+  LostCall lost_call(std::uint64_t token_block);
+
   /// Bytes of the longest message that was recently read to be taken. Where messages are large, the
   /// next call to take reads few of them at once.
   std::int64_t longest_message() const noexcept { return longest_message_; }
@@ -125,6 +137,7 @@ class Store {
   std::atomic<std::uint64_t> next_block_;
   std::atomic<std::int64_t> longest_message_{0};
   detail::Mutex mutex_;
+  std::map<std::uint64_t, LostCall> lost_calls_ TASKMUX_GUARDED_BY(mutex_);
   std::map<std::uint16_t, SteadyTime> refused_at_ TASKMUX_GUARDED_BY(mutex_);  // by slot, the last
 };
 

@@ -32,7 +32,7 @@ Refusal refusal_of(const Reply& reply) noexcept {
   if (code == "NOSCRIPT") return Refusal::no_script;
   if (code == "MOVED" || code == "ASK") return Refusal::moved;
   if (code == "READONLY" || code == "MASTERDOWN") return Refusal::wrong_server;
-  if (code == lost_code || met_moving_keys(reply)) return Refusal::none;
+  if (code == lost_code || code == slow_code || met_moving_keys(reply)) return Refusal::none;
   return errc_of(reply) == Errc::unavailable ? Refusal::busy_server : Refusal::none;
 }
 
@@ -172,6 +172,8 @@ class Batch {
         failure_.emplace(error);
         if (const auto* late = dynamic_cast<const TimedOut*>(&error)) timed_out_.emplace(*late);
       }
+      // Of a caller that has no time left others learn nothing; its connection is closed.
+      if (given_up_) return;
       router_.doubt();
       // A pool that could not even connect knows that itself; and a connection of an earlier contact
       // tells nothing of the present one.
@@ -221,8 +223,10 @@ class Batch {
     Patience patience = this->patience();
     try {
       connection.pipeline(commands, raw, patience);
-    } catch (const TimedOut&) {
-      line_.timed_out();
+    } catch (const TimedOut& late) {
+      given_up_ = steady_clock::now() < patience.deadline();
+      if (given_up_) throw TimedOut{late.what(), false};
+      line_.timed_out(static_cast<std::size_t>(connection.moved() - moved_before));
       throw;
     }
     deadline_ = std::max(deadline_, patience.deadline());
@@ -298,8 +302,10 @@ class Batch {
     if (!failure_) return std::move(result_);
     if (!any_answer_ && timed_out_) throw *timed_out_;
     if (!any_answer_) throw *failure_;
+    const bool slow = timed_out_ && timed_out_->was_moving();
     for (auto& reply : result_.replies)
-      if (reply.is_nothing()) reply = make_error_reply(lost_code, failure_->what());
+      if (reply.is_nothing())
+        reply = make_error_reply(slow ? slow_code : lost_code, failure_->what());
     return std::move(result_);
   }
 
@@ -315,6 +321,7 @@ class Batch {
   bool any_answer_ = false;
   std::optional<Error> failure_;
   std::optional<TimedOut> timed_out_;  ///< The failure, if it is one.
+  bool given_up_ = false;  ///< By the limit of the caller's calls, before its own time was over.
 };
 
 constexpr std::array<std::uint16_t, 256> crc16_table() {

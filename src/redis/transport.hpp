@@ -77,7 +77,7 @@ class Transport {
   /// Runs `calls`: all in one pipeline on one connection, or, in a cluster, in one pipeline a node.
   /// One reply for each, in their order. Error replies are replies, for errc_of() to judge; where
   /// some replies had come before the connection was lost, or other nodes answered, the calls whose
-  /// fate is not known get an error reply of code `lost_code`. Throws Error (unavailable,
+  /// fate is not known get an error reply of code `lost_code` or `slow_code`. Throws Error (unavailable,
   /// unauthorized, protocol, unsupported) only if no reply came at all; TimedOut if that was for the
   /// time that it took. No calls: no replies.
   std::vector<Reply> run(std::span<const Call> calls);

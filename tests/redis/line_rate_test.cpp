@@ -51,9 +51,10 @@ TEST_CASE("the budget follows the line", "[redis][line]") {
 TEST_CASE("a call that was given up makes the next ones carry less", "[redis][line]") {
   LineRate rate{2s};
   const auto before = rate.budget();
-  rate.timed_out();
+  rate.timed_out(70'000);
   CHECK(rate.budget() == before / 4);
-  for (int i = 0; i < 10; ++i) rate.timed_out();
+  for (int i = 0; i < 10; ++i) rate.timed_out(20'000);
+  CHECK(rate.carried() == 20'000);
   CHECK(rate.budget() == LineRate::least);
 }
 

@@ -86,6 +86,81 @@ TEST_CASE("tasks that are large for the line are all run, with or without a work
   fast.shutdown();
 }
 
+std::optional<TaskInfo> wait_for(QueueView& view, const std::string& queue, const std::string& id,
+                                 TaskState state) {
+  std::optional<TaskInfo> info;
+  CHECK(eventually(
+      [&] {
+        info = view.find(queue, id);
+        return info && info->state == state;
+      },
+      60s));
+  return info;
+}
+
+TEST_CASE("a task that is too large for the line is archived, and nothing waits for it",
+          "[redis][line]") {
+  Slow t{1'000'000};
+  TaskMessage huge = message("huge");
+  huge.task.payload.assign(6'000'000, 'x');
+  REQUIRE_FALSE(enqueue(t.direct, huge).error);
+  for (const std::string queue : {"default", "other"}) {
+    for (int i = 0; i < 20; ++i) {
+      REQUIRE_FALSE(enqueue(t.direct, message("t" + std::to_string(i), queue)).error);
+    }
+  }
+  std::atomic<std::size_t> runs{0};
+  ServeMux mux;
+  mux.handle("email:", [&runs](Context&, const Task&) { ++runs; });
+  RedisBroker broker{t.options()};
+  ServerConfig config = config_of(2);
+  config.queues = {{"default", 1}, {"other", 1}};
+  Server server{broker, std::move(mux), config};
+  server.start();
+  CHECK(eventually([&] { return runs == 40; }, 20s));
+  const auto info = wait_for(t.direct, "default", "huge", TaskState::archived);
+  REQUIRE(info);
+  CHECK(info->last_error ==
+        "its message of 6000040 bytes is too large for the connection of a worker to the broker");
+  CHECK(info->last_failed_at > Time{});
+  CHECK(info->task.payload == huge.task.payload);
+  CHECK(info->retried == 0);
+  CHECK(runs == 40);
+  CHECK(t.redis.command({"HEXISTS", "asynq:{default}:t:huge", "tmx_slow"}).as_integer() == 0);
+  server.shutdown();
+}
+
+TEST_CASE("the end of a run whose message is too large for the line is recorded", "[redis][line]") {
+  // It was taken while the line was wide.
+  Slow t{200'000'000};
+  TaskMessage huge = message("huge");
+  huge.task.payload.assign(6'000'000, 'x');
+  huge.retention = 1h;
+  REQUIRE_FALSE(enqueue(t.direct, huge).error);
+  REQUIRE_FALSE(enqueue(t.direct, message("small")).error);
+  RedisBroker broker{t.options()};
+  const bool fails = GENERATE(true, false);
+  std::atomic<int> runs{0};
+  ServeMux mux;
+  mux.handle("email:", [&](Context& context, const Task&) {
+    ++runs;
+    if (context.task_id() != "huge") return;
+    t.line.set_rate(200'000);
+    if (fails) throw SkipRetry{"broken"};
+  });
+  Server server{broker, std::move(mux), config_of(1)};
+  server.start();
+  const auto info = wait_for(t.direct, "default", "huge",
+                             fails ? TaskState::archived : TaskState::completed);
+  CHECK(eventually([&] { return !t.direct.find("default", "small"); }, 30s));
+  CHECK(runs == 2);
+  REQUIRE(info);
+  CHECK(info->last_error == (fails ? "broken" : ""));
+  CHECK((info->completed_at > Time{}) != fails);
+  CHECK(info->task.payload == huge.task.payload);
+  server.shutdown();
+}
+
 TEST_CASE("a result that is too large for the line ends its task, and nothing waits for it",
           "[redis][line]") {
   Slow t{200'000};
