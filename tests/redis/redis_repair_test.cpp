@@ -774,6 +774,24 @@ TEST_CASE("a wish to cancel a run ends with it, whoever's it was", "[redis][repa
   CHECK_FALSE(reply.cancel);
 }
 
+TEST_CASE("a wish that a peer's take passed over ends with the run that follows", "[redis][repair]") {
+  RedisFixture t;
+  const SettleAction action = GENERATE(SettleAction::complete, SettleAction::retry,
+                                       SettleAction::archive, SettleAction::snooze);
+  TaskMessage kept = message("t1");
+  kept.retention = 1h;
+  enqueue(t.broker, kept);
+  const Run held = take_one(t.broker);
+  t.view.cancel("default", "t1", CancelMode::drop);
+  settle(t.broker, requeued(held));
+  REQUIRE(t.redis.command({"HEXISTS", key("t:t1"), "tmx_wish"}).as_integer() == 1);
+  // As a Go worker takes a task and puts it back.
+  t.redis.command({"HDEL", key("t:t1"), "pending_since"});
+  const Run run = take_one(t.broker);
+  CHECK(settle(t.broker, {.run = run, .action = action, .delay = 1s}) == SettleStatus::applied);
+  CHECK(t.redis.command({"HEXISTS", key("t:t1"), "tmx_wish"}).as_integer() == 0);
+}
+
 TEST_CASE("a deleted queue leaves nothing", "[redis][repair]") {
   RedisFixture t;
   TaskMessage kept = message("kept");
