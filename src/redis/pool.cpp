@@ -4,6 +4,7 @@
 #include <random>
 #include <utility>
 
+#include "redis/call_limit.hpp"
 #include "redis/epoch.hpp"
 
 namespace taskmux::redis {
@@ -37,6 +38,11 @@ void Gate::failed(const Error& error) {
   if (failures_ > 0 && now < next_attempt_) return;  // others tried at the same time, and failed
   ++failures_;
   next_attempt_ = now + pause();
+}
+
+void Gate::given_up() {
+  detail::MutexLock lock{mutex_};
+  trying_ = false;
 }
 
 SteadyTime::duration Gate::pause() {
@@ -84,6 +90,11 @@ std::unique_ptr<Connection> Pool::connect(SteadyTime deadline) {
     note_server(*connection, before);
     return connection;
   } catch (const Error& error) {
+    // By the limit of the caller's calls, before the time for this was over: the server is not to blame.
+    if (const SteadyTime now = steady_clock::now(); call_limit() <= now && now < deadline) {
+      gate_.given_up();
+      throw;
+    }
     gate_.failed(error);
     lost(error.what());
     throw;

@@ -27,6 +27,8 @@ class Gate {
   void enter();
   void succeeded();
   void failed(const Error& error);
+  /// Whoever was let in had no time left to find out.
+  void given_up();
 
  private:
   struct Failure {
