@@ -139,8 +139,9 @@ struct ServerConfig {
 
   /// How long a run stays this server's unless it is extended; the server extends it every quarter
   /// of this time. At least Broker::shortest_lease(). A run of another server counts as lost only
-  /// after this server and the broker have been at work for a whole lease without a gap of half a
-  /// lease or more.
+  /// after this server and the broker have been at work for a whole lease without a gap. A gap is
+  /// more than half a lease without an answered call, or an interruption of the connections to the
+  /// broker for more than a third of a lease (on a Redis Cluster: any interruption).
   Duration lease = std::chrono::seconds{10};
   /// A task is archived once this many workers in a row were lost after they had begun it; at least
   /// 1. For its last attempt it waits until no other task runs in the process, and runs alone, so

@@ -10,12 +10,12 @@
 #include <string_view>
 #include <vector>
 
-#include "redis/contact.hpp"
 #include "redis/faults.hpp"
 #include "redis/keys.hpp"
 #include "redis/reply.hpp"
 #include "redis/scripts.hpp"
 #include "redis/server_clock.hpp"
+#include "redis/server_contact.hpp"
 #include "redis/transport.hpp"
 #include "taskmux/clock.hpp"
 #include "taskmux/detail/mutex.hpp"
@@ -95,10 +95,10 @@ class Store {
   /// As Transport::run_one().
   Reply run_one(std::string_view operation, const Call& call);
 
-  /// Whether contact with the same server has lasted for `length` (see Contact). During that time
-  /// its clock must not have jumped against the steady clock and, in a cluster, it must not have
-  /// refused a call for the slot of `slot_key` as one that it may accept later: leases in a slot
-  /// that is being moved can't be extended.
+  /// Whether contact with the same server has lasted for `length` (see ServerContact). During that
+  /// time its clock must not have jumped against the steady clock and, in a cluster, it must not
+  /// have refused a call for the slot of `slot_key` as one that it may accept later: leases in a
+  /// slot that is being moved can't be extended.
   bool in_contact_for(Duration length, std::string_view slot_key);
 
   /// By the clock that was given, or the machine's.
@@ -133,7 +133,7 @@ class Store {
   Transport transport_;
   Faults faults_;
   ServerClock server_clock_;
-  Contact contact_;
+  ServerContact contact_;
   std::atomic<std::uint64_t> next_block_;
   std::atomic<std::int64_t> longest_message_{0};
   detail::Mutex mutex_;

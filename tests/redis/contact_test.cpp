@@ -1,4 +1,4 @@
-#include "redis/contact.hpp"
+#include "redis/server_contact.hpp"
 
 #include "redis/epoch.hpp"
 #include "redis/server_clock.hpp"
@@ -16,7 +16,7 @@ constexpr SteadyTime start{1h};
 struct Line {
   explicit Line(bool one_server = true) : contact{one_server} {}
 
-  Contact contact;
+  ServerContact contact;
   std::uint64_t epoch = 1;
 
   /// Calls succeed each second of [from, to].

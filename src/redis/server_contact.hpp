@@ -18,11 +18,11 @@ namespace taskmux::redis {
 /// another succeeds shortly after, no owner of a run can have lost its lease in between. An
 /// interruption of up to a third of the requested length does not break contact: leases are
 /// extended when three quarters of their length are left.
-class Contact {
+class ServerContact {
  public:
   /// `one_server`: false bears no interruption, since the calls go to several servers, of which one
   /// may be away while the others answer.
-  explicit Contact(bool one_server) : one_server_{one_server} {}
+  explicit ServerContact(bool one_server) : one_server_{one_server} {}
 
   /// A call was sent at `sent_at`, and carried out and answered by `answered_at`; Transport's epoch
   /// is `epoch` now.

@@ -1,4 +1,4 @@
-#include "redis/contact.hpp"
+#include "redis/server_contact.hpp"
 
 #include <algorithm>
 
@@ -6,7 +6,7 @@
 
 namespace taskmux::redis {
 
-void Contact::answered(std::uint64_t epoch, SteadyTime sent_at, SteadyTime answered_at) {
+void ServerContact::answered(std::uint64_t epoch, SteadyTime sent_at, SteadyTime answered_at) {
   if (epoch_.load(std::memory_order_acquire) != epoch) {
     detail::MutexLock lock{mutex_};
     const std::uint64_t before = epoch_.load(std::memory_order_relaxed);
@@ -20,12 +20,12 @@ void Contact::answered(std::uint64_t epoch, SteadyTime sent_at, SteadyTime answe
   note_sent(sent_at);
 }
 
-void Contact::broken(SteadyTime now) {
+void ServerContact::broken(SteadyTime now) {
   detail::MutexLock lock{mutex_};
   begin(epoch_.load(std::memory_order_relaxed), now);
 }
 
-bool Contact::lasted(Duration length, std::uint64_t epoch, SteadyTime now) const {
+bool ServerContact::lasted(Duration length, std::uint64_t epoch, SteadyTime now) const {
   const SteadyTime::duration borne = length / 3;
   detail::MutexLock lock{mutex_};
   const std::uint64_t known = epoch_.load(std::memory_order_relaxed);
@@ -39,21 +39,21 @@ bool Contact::lasted(Duration length, std::uint64_t epoch, SteadyTime now) const
   });
 }
 
-void Contact::note_sent(SteadyTime sent_at) noexcept {
+void ServerContact::note_sent(SteadyTime sent_at) noexcept {
   const SteadyTime::rep sent = sent_at.time_since_epoch().count();
   SteadyTime::rep last = last_sent_.load(std::memory_order_relaxed);
   while (last < sent && !last_sent_.compare_exchange_weak(last, sent, std::memory_order_relaxed)) {
   }
 }
 
-void Contact::begin(std::uint64_t epoch, SteadyTime now) {
+void ServerContact::begin(std::uint64_t epoch, SteadyTime now) {
   since_ = now;
   gaps_.clear();
   epoch_.store(epoch, std::memory_order_release);
 }
 
 // An earlier gap that is no longer than a later one can be forgotten.
-void Contact::add(Gap gap) {
+void ServerContact::add(Gap gap) {
   while (!gaps_.empty() && gaps_.back().length <= gap.length) gaps_.pop_back();
   if (gaps_.size() == most_gaps) {
     gap.length = gaps_.back().length;
