@@ -792,6 +792,32 @@ TEST_CASE("a wish that a peer's take passed over ends with the run that follows"
   CHECK(t.redis.command({"HEXISTS", key("t:t1"), "tmx_wish"}).as_integer() == 0);
 }
 
+TEST_CASE("a lost take is found though the clock has jumped since", "[redis][repair]") {
+  RedisServer server{{.tcp = true}};
+  RedisFixture t{server};
+  const Duration jump = GENERATE(Duration{-1h}, Duration{0}, Duration{1h});
+  t.broker.enqueue(many("t", 251));
+  std::atomic<bool> cuts{false};
+  CuttingProxy proxy{server.port(), [&](std::string_view) { return cuts.load(); }};
+  RedisOptions options = parse_redis_url("redis://127.0.0.1:" + std::to_string(proxy.port()));
+  options.clock = t.manual_clock;
+  options.reconnect_min = 1ms;
+  options.reconnect_max = 1ms;
+  RedisBroker broker{options};
+  broker.ping();
+  cuts = true;
+  const QueueQuota quotas[] = {{"default", 1}};
+  CHECK(error_of([&] { broker.exchange({.quotas = quotas, .token_block = 4711}); }));
+  cuts = false;
+  // What is taken later lies before it in the list, and seems to have been taken before the lost call.
+  t.advance(1s);
+  REQUIRE(take(t.broker, "default", 220).size() == 220);
+  t.manual_clock->step_wall(jump);
+  const LostTake lost[] = {{.token_block = 4711, .queues = {"default"}, .age = 2s}};
+  CHECK(eventually([&] { return !error_of([&] { broker.exchange({.lost_takes = lost}); }); }));
+  CHECK(ids(take(t.broker, "default", 2)) == Names{"t1", "t222"});
+}
+
 TEST_CASE("a deleted queue leaves nothing", "[redis][repair]") {
   RedisFixture t;
   TaskMessage kept = message("kept");
