@@ -1,17 +1,14 @@
 #include "redis/resolver.hpp"
 
-#include <pthread.h>
-#include <signal.h>
 #include <sys/socket.h>
 
 #include <condition_variable>
-#include <mutex>
 #include <new>
 #include <system_error>
-#include <thread>
 #include <utility>
 
 #include "redis/call_limit.hpp"
+#include "taskmux/detail/thread.hpp"
 
 namespace taskmux::redis {
 namespace {
@@ -27,21 +24,6 @@ int look_up(const std::string& host, int flags, Resolver::Addresses& addresses) 
   return error;
 }
 
-/// Starts a thread that gets none of the process's signals.
-void start_detached(std::function<void()> body) {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  try {
-    std::thread{std::move(body)}.detach();
-  } catch (...) {
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    throw;
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-}
-
 }  // namespace
 
 /// One look-up, which several may wait for.
@@ -52,13 +34,17 @@ struct Resolver::Entry {
 };
 
 /// What look-ups and those who wait share.
-struct Resolver::State {
+struct Resolver::State : std::enable_shared_from_this<State> {
   explicit State(Lookup wanted) : lookup{std::move(wanted)} {}
 
+  /// The look-up of `host`; null, with the reason in `cause`, if none can be begun.
+  std::shared_ptr<Entry> join_or_start(const std::string& host, std::string& cause)
+      TASKMUX_REQUIRES(mutex);
+
   const Lookup lookup;
-  std::mutex mutex{};
+  detail::Mutex mutex{};
   std::condition_variable changed{};
-  std::map<std::string, std::shared_ptr<Entry>> running{};
+  std::map<std::string, std::shared_ptr<Entry>> running TASKMUX_GUARDED_BY(mutex){};
 };
 
 Resolver::Resolver(Lookup lookup) : state_{std::make_shared<State>(std::move(lookup))} {}
@@ -67,37 +53,39 @@ int Resolver::system_lookup(const std::string& host, Addresses& addresses) {
   return look_up(host, 0, addresses);
 }
 
-std::shared_ptr<Resolver::Entry> Resolver::join_or_start(const std::string& host,
-                                                         std::string& cause) {
-  const auto found = state_->running.find(host);
-  if (found != state_->running.end()) return found->second;
-  if (state_->running.size() >= most_threads) {
+std::shared_ptr<Resolver::Entry> Resolver::State::join_or_start(const std::string& host,
+                                                                std::string& cause) {
+  const auto found = running.find(host);
+  if (found != running.end()) return found->second;
+  if (running.size() >= most_threads) {
     cause = "too many look-ups of other hosts don't end";
     return nullptr;
   }
   const auto entry = std::make_shared<Entry>();
-  state_->running.emplace(host, entry);
+  running.emplace(host, entry);
   try {
-    start_detached([state = state_, entry, host] {
+    const auto look = [state = shared_from_this(), entry, host] {
       Addresses addresses;
       int error = EAI_MEMORY;
       try {
         error = state->lookup(host, addresses);
       } catch (const std::bad_alloc&) {  // it stays EAI_MEMORY
       }
-      const std::lock_guard lock{state->mutex};
+      const detail::MutexLock lock{state->mutex};
       entry->error = error;
       entry->addresses = std::move(addresses);
       entry->done = true;
       state->running.erase(host);
       state->changed.notify_all();
-    });
+    };
+    // It may outlast this, as may what it shares.
+    detail::start_thread("tmx-resolver", detail::all_signals(), {}, look).detach();
   } catch (const std::system_error& error) {
-    state_->running.erase(host);
+    running.erase(host);
     cause = "can't start a thread to resolve the host: " + error.code().message();
     return nullptr;
   } catch (...) {
-    state_->running.erase(host);
+    running.erase(host);
     throw;
   }
   return entry;
@@ -108,11 +96,11 @@ Resolver::Addresses Resolver::resolve(const std::string& host, SteadyTime deadli
   Addresses addresses;
   if (look_up(host, AI_NUMERICHOST, addresses) == 0) return addresses;
 
-  std::unique_lock lock{state_->mutex};
-  const auto entry = join_or_start(host, cause);
+  detail::MutexLock lock{state_->mutex};
+  const auto entry = state_->join_or_start(host, cause);
   if (!entry) return nullptr;
   while (!entry->done && !is_over(deadline))
-    state_->changed.wait_until(lock, end_of_wait(deadline));
+    lock.wait_until(state_->changed, end_of_wait(deadline));
   if (!entry->done) {
     cause = "the host's name was not resolved in time";
   } else if (entry->error != 0) {
@@ -122,7 +110,7 @@ Resolver::Addresses Resolver::resolve(const std::string& host, SteadyTime deadli
 }
 
 std::size_t Resolver::threads() const {
-  const std::lock_guard lock{state_->mutex};
+  const detail::MutexLock lock{state_->mutex};
   return state_->running.size();
 }
 

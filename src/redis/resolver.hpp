@@ -48,7 +48,6 @@ class Resolver {
   struct State;
 
   static int system_lookup(const std::string& host, Addresses& addresses);
-  std::shared_ptr<Entry> join_or_start(const std::string& host, std::string& cause);
 
   const std::shared_ptr<State> state_;
 };
