@@ -55,8 +55,8 @@ class Upkeep {
 
 /// As tmx_cancel holds it.
 std::string_view to_string(CancelMode mode) noexcept;
-/// The reverse; what it does not know is asynq's own way.
-CancelMode parse_cancel_mode(std::string_view name) noexcept;
+/// The reverse, of the first word; what it does not know is asynq's own way.
+CancelMode parse_cancel_mode(std::string_view words) noexcept;
 
 /// The earlier of two instants, either of which may be none.
 inline std::optional<Time> earlier(std::optional<Time> one, std::optional<Time> other) {

@@ -178,7 +178,7 @@ TEST_CASE("a value of a wrong type is told with its place", "[json]") {
   CHECK(verdict<Email>(R"({"to": "a", "user_id": 1, "address": {"street": "x", "number": []}})") ==
         "/address/number: type must be number, but is array");
   CHECK(verdict<Email>(R"({"to": "a", "user_id": 1, "address": "x"})") ==
-        "/address: cannot use at() with string");
+        "/address: type must be object or array, but is string");
   CHECK(
       verdict<Shapes>(R"({"list": [{"street": "x", "number": 1}, {"street": 2, "number": 1}]})") ==
       "/list/1/street: type must be string, but is number");
@@ -188,7 +188,7 @@ TEST_CASE("a value of a wrong type is told with its place", "[json]") {
   CHECK(verdict<Shapes>(R"({"pair": [1]})") == "/pair: array index 1 is out of range");
   CHECK(verdict<Shapes>(R"({"pair": []})") == "/pair: array index 0 is out of range");
   CHECK(verdict<Shapes>(R"({"pair": [1, "2"]})") == "/pair/1: type must be number, but is string");
-  CHECK(verdict<Email>("[]") == "cannot use at() with array");
+  CHECK(verdict<Email>("[]") == "the whole: type must be object, but is array");
   CHECK(verdict<std::vector<int>>("7") == "the whole: type must be array, but is number");
   CHECK(verdict<Address>("[1]") == "the whole: type must be object, but is array");
   CHECK(verdict<Address>("null") == "the whole: type must be object or array, but is null");
@@ -407,7 +407,7 @@ TEST_CASE("a task with a JSON payload reaches its handler as a value", "[json]")
     CHECK(error.errc() == Errc::malformed);
     CHECK(error.task_id() == result.id);
     CHECK(error.what() ==
-          "result of task " + result.id + " (queue \"default\"): missing field /to");
+          "result of task " + result.id + " (queue \"mail\"): missing field /to");
   }
 }
 

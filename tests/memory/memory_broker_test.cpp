@@ -1,3 +1,4 @@
+#include "taskmux/detail/memory_watches.hpp"
 #include "taskmux/memory/memory_broker.hpp"
 
 #include <sys/wait.h>
@@ -414,4 +415,31 @@ TEST_CASE("a memory broker refuses to work in a forked child", "[memory]") {
 }
 
 }  // namespace
+TEST_CASE("a hint that comes after its news were reported is left out", "[memory]") {
+  int hints = 0;
+  auto watcher = std::make_shared<detail::MemoryWatcher>(std::vector<std::string>{"default"},
+                                                         [&](const Hint&) { ++hints; });
+  detail::MemoryWatches watches;
+  watches.add(watcher);
+  const auto collect = [&] {
+    watcher->armed = true;
+    detail::MemoryHints collected;
+    watches.ready("default", Time::min(), collected);
+    return collected;
+  };
+  collect().give();
+  CHECK(hints == 1);
+
+  detail::MemoryHints late = collect();
+  watcher->note_report();
+  late.give();
+  CHECK(hints == 1);
+
+  detail::MemoryHints cancelled;
+  watches.cancel("default", "t1", cancelled);
+  watcher->note_report();
+  cancelled.give();
+  CHECK(hints == 2);
+}
+
 }  // namespace taskmux::test

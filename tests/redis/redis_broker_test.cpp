@@ -115,7 +115,7 @@ TEST_CASE("the life of a task looks in Redis as asynq's does", "[redis]") {
   CHECK(list_of(redis.command({"LRANGE", "asynq:{default}:pending", "0", "-1"})) == Names{id});
   CHECK(asynq_hash(redis, key) == Fields{{"msg", golden::from_hex(golden::failed)},
                                          {"state", "pending"},
-                                         {"pending_since", "1767225625500000000"}});
+                                         {"pending_since", "1767225622000000000"}});
 
   REQUIRE(settle(broker, completed(take_one(broker))) == SettleStatus::applied);
   Names keys = list_of(redis.command({"KEYS", "*"}));

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -17,7 +19,7 @@ inline namespace v0 {
 namespace detail {
 
 /// Whom a watch calls. Its own lock is held during a call, so that end() waits for one that runs.
-/// Thread-safe but for `armed` and `told`, which belong to MemoryWatches.
+/// Thread-safe but for `armed` and `told`, which the broker's lock guards.
 class MemoryWatcher {
  public:
   MemoryWatcher(std::vector<std::string> queues, std::function<void(const Hint&)> callback)
@@ -42,11 +44,17 @@ class MemoryWatcher {
     callback_ = nullptr;
   }
 
+  /// Notes that the state of the queues is reported anew: hints of what happened before are obsolete.
+  /// Called under the broker's lock.
+  void note_report() noexcept { reports_.fetch_add(1, std::memory_order_relaxed); }
+  std::uint64_t reports() const noexcept { return reports_.load(std::memory_order_relaxed); }
+
   bool armed = false;
   std::optional<Time> told{};  ///< The due time that arm() gave, by the steady clock.
 
  private:
   const std::vector<std::string> queues_;
+  std::atomic<std::uint64_t> reports_{0};
   Mutex calling_;
   std::function<void(const Hint&)> callback_ TASKMUX_GUARDED_BY(calling_);
 };
@@ -55,15 +63,27 @@ class MemoryWatcher {
 class MemoryHints {
  public:
   void add(std::shared_ptr<MemoryWatcher> watcher, Hint hint) {
-    hints_.emplace_back(std::move(watcher), std::move(hint));
+    const std::uint64_t reports = watcher->reports();
+    hints_.push_back({std::move(watcher), std::move(hint), reports});
   }
 
+  /// Leaves out what the watcher has been told of by arm() meanwhile: a hint that comes so late would
+  /// be spurious.
   void give() {
-    for (const auto& [watcher, hint] : hints_) watcher->call(hint);
+    for (const Entry& entry : hints_) {
+      if (entry.hint.kind == Hint::Kind::ready && entry.reports != entry.watcher->reports()) continue;
+      entry.watcher->call(entry.hint);
+    }
   }
 
  private:
-  std::vector<std::pair<std::shared_ptr<MemoryWatcher>, Hint>> hints_;
+  struct Entry {
+    std::shared_ptr<MemoryWatcher> watcher;
+    Hint hint;
+    std::uint64_t reports;  ///< Of the watcher when the hint was collected.
+  };
+
+  std::vector<Entry> hints_;
 };
 
 /// The watches of a broker. Not thread-safe.
