@@ -684,7 +684,7 @@ TEST_CASE("a lost worker is found while the line is cut again and again", "[redi
 }
 
 TEST_CASE("a failover or a restart begins contact anew", "[redis][repair]") {
-  RedisServer server{{.arguments = {"--appendonly", "yes"}}};
+  RedisServer server{{.arguments = {"--appendonly", "yes", "--appendfsync", "always"}}};
   RedisFixture t{server};
   started(t.broker, message("t1"));
   t.advance(20s);
