@@ -1,6 +1,7 @@
 #include <atomic>
 #include <chrono>
 #include <latch>
+#include <memory>
 #include <limits>
 #include <string>
 #include <thread>
@@ -26,7 +27,7 @@ constexpr auto lease = 5s;
 /// repeated as often as may be.
 struct Worker {
   explicit Worker(RedisOptions options) : broker{std::move(options)} {}
-  ~Worker() { released.count_down(); }
+  ~Worker() { gates->released.count_down(); }
 
   static ServerConfig config() {
     ServerConfig config;
@@ -39,18 +40,22 @@ struct Worker {
     return config;
   }
 
-  ServeMux mux() {
+  ServeMux mux() const {
     ServeMux mux;
-    mux.handle("email:", [this](Context& context, const Task&) {
-      ++started;
-      (context.task_id() == "hangs" ? released : ended).wait();
+    mux.handle("email:", [gates = gates](Context& context, const Task&) {
+      ++gates->started;
+      (context.task_id() == "hangs" ? gates->released : gates->ended).wait();
     });
     return mux;
   }
 
-  std::latch released{1};
-  std::latch ended{1};
-  std::atomic<int> started{0};
+  /// Shared with the handler that hangs: it outlives the server.
+  struct Gates {
+    std::latch released{1};
+    std::latch ended{1};
+    std::atomic<int> started{0};
+  };
+  const std::shared_ptr<Gates> gates = std::make_shared<Gates>();
   RedisBroker broker;
   Server server{broker, mux(), config()};
 };
@@ -63,10 +68,10 @@ Seconds shutdown_after(Worker& worker, Broker& direct, Silence silence) {
   worker.server.start();
   // No checks here, on threads of their own.
   constexpr Seconds never{std::numeric_limits<double>::infinity()};
-  if (!eventually([&] { return worker.started == 2; }, 30s)) return never;
+  if (!eventually([&] { return worker.gates->started == 2; }, 30s)) return never;
   silence();
   // Until calls are under way that get no answer, and an outcome waits.
-  worker.ended.count_down();
+  worker.gates->ended.count_down();
   if (!eventually([&] { return worker.server.stats().unsettled == 1; }, 30s)) return never;
   const auto start = std::chrono::steady_clock::now();
   worker.server.shutdown();
