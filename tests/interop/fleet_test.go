@@ -41,18 +41,23 @@ func TestAMixedFleetRunsEachTaskOnce(t *testing.T) {
 	equal(t, "processed", queue.ProcessedTotal, attempts)
 	equal(t, "failed", queue.FailedTotal, attempts-tasks)
 	byGo, byCpp := 0, 0
-	worker.mutex.Lock()
-	for _, starts := range worker.starts {
-		byGo += len(starts)
-	}
-	worker.mutex.Unlock()
-	cpp.mutex.Lock()
-	for _, event := range cpp.events {
-		if event.text("event") == "started" {
-			byCpp++
+	// The peer's hooks run on a thread of their own: its last events may come after the tasks' ends.
+	eventually(t, "each attempt has been reported", func() bool {
+		byGo, byCpp = 0, 0
+		worker.mutex.Lock()
+		for _, starts := range worker.starts {
+			byGo += len(starts)
 		}
-	}
-	cpp.mutex.Unlock()
+		worker.mutex.Unlock()
+		cpp.mutex.Lock()
+		for _, event := range cpp.events {
+			if event.text("event") == "started" {
+				byCpp++
+			}
+		}
+		cpp.mutex.Unlock()
+		return byGo+byCpp >= attempts
+	})
 	t.Logf("%d attempts by Go, %d by C++", byGo, byCpp)
 	equal(t, "attempts", byGo+byCpp, attempts)
 }
