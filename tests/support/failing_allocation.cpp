@@ -22,8 +22,12 @@ bool fails() {
   return true;
 }
 
+void* allocate_or_null(std::size_t size) noexcept {
+  return fails() ? nullptr : std::malloc(size > 0 ? size : 1);
+}
+
 void* allocate(std::size_t size) {
-  void* memory = fails() ? nullptr : std::malloc(size > 0 ? size : 1);
+  void* memory = allocate_or_null(size);
   if (!memory) throw std::bad_alloc{};
   return memory;
 }
@@ -40,6 +44,10 @@ void start(long number, bool one) {
 
 void* operator new(std::size_t size) { return allocate(size); }
 void* operator new[](std::size_t size) { return allocate(size); }
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return allocate_or_null(size); }
+void* operator new[](std::size_t size, const std::nothrow_t&) noexcept {
+  return allocate_or_null(size);
+}
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
