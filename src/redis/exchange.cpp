@@ -111,7 +111,7 @@ class Exchanger {
     std::size_t count = 0;
     std::vector<Run> runs{};
     std::string fault{};
-    std::size_t free_workers = 0;  // those that the call was told of
+    std::size_t free_workers = 0;  // the number that the call passed
     std::size_t begun_below = 0;   // a worker is free for the runs of lower numbers
     bool empty = false;
     bool stopped = false;  // before its count, perhaps for want of free workers

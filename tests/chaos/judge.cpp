@@ -141,7 +141,7 @@ std::optional<QueueKey> queue_key(const std::string& key) {
   return QueueKey{key.substr(stem.size(), end - stem.size()), key.substr(end + 2)};
 }
 
-/// As in ServerConfig: a task that had begun in so many crashes in a row is archived.
+/// As in ServerConfig: a task that had begun in this number of crashes in a row is archived.
 constexpr std::size_t max_crashes = 3;
 
 constexpr std::array containers{"pending", "active", "scheduled", "retry", "archived", "completed"};

@@ -298,7 +298,7 @@ TEST_CASE("a lone task costs no look at the queues that no hint named", "[fetche
   enqueue(e.memory, message("t1", "b"));
   CHECK(asked() == Names{"b"});
   CHECK(e.pool->load().ready == 1);
-  // The watch is armed: what is ready would have been told of.
+  // The watch is armed: it would have reported what is ready.
   end_one();
   CHECK(asked().empty());
   CHECK(e.settler.unsettled() == 0);
@@ -377,7 +377,7 @@ TEST_CASE("strict priority holds for what fills while a worker is busy", "[fetch
   CHECK(e.pool->ready().pop()->message().id == "high1");
 }
 
-TEST_CASE("what a hint told of another queue is known for a moment only", "[fetcher]") {
+TEST_CASE("a hint limits the look to its queue only for a moment", "[fetcher]") {
   Engine e{2};
   detail::Fetcher fetcher{
       {e.memory, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},

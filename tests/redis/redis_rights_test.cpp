@@ -322,7 +322,7 @@ TEST_CASE("a cancellation names queue and database", "[redis][watch]") {
     REQUIRE(told);
     CHECK((*told)[2].as_string() == "same");
   }
-  // What comes after it has arrived as well: neither watch was told of it twice or by mistake.
+  // What comes after it has arrived as well: neither watch heard of it twice or by mistake.
   t.redis.command({"PUBLISH", "asynq:cancel", "last"});
   REQUIRE(here.cancelled("last"));
   REQUIRE(there.cancelled("last"));

@@ -495,7 +495,7 @@ class Fetcher {
   /// The queues that need to be looked at; the others were empty when the watch was armed. Unset:
   /// all.
   std::optional<std::vector<std::string>> only_;
-  int narrow_looks_ = 0;        ///< After so many more looks at those, all are looked at.
+  int narrow_looks_ = 0;        ///< Looks left at those queues; then at all of them.
   SteadyTime narrow_until_{};   ///< From then on, too.
   SteadyTime armed_at_{};
   Duration longest_pause_ = first_longest_pause;

@@ -67,8 +67,7 @@ class MemoryHints {
     hints_.push_back({std::move(watcher), std::move(hint), reports});
   }
 
-  /// Leaves out what the watcher has been told of by arm() meanwhile: a hint that comes so late would
-  /// be spurious.
+  /// Skips hints whose news the watcher has since learnt from arm(): they would be spurious.
   void give() {
     for (const Entry& entry : hints_) {
       if (entry.hint.kind == Hint::Kind::ready && entry.reports != entry.watcher->reports()) continue;
@@ -103,7 +102,7 @@ class MemoryWatches {
   }
 
   /// Something in `queue` may be ready at `instant` of the steady clock: for those that are armed,
-  /// and were not told of an earlier time.
+  /// and do not know of an earlier time.
   void ready(std::string_view queue, Time instant, MemoryHints& hints) {
     for (const auto& watcher : watchers_) {
       if (!watcher->armed || !watcher->watches(queue)) continue;
