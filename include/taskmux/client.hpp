@@ -11,7 +11,7 @@
 
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
-#include "taskmux/detail/uuid.hpp"
+#include "taskmux/detail/base/uuid.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/task.hpp"
 
@@ -114,4 +114,4 @@ class Client {
 }  // namespace v0
 }  // namespace taskmux
 
-#include "taskmux/detail/client.hpp"
+#include "taskmux/detail/api/client.hpp"

@@ -9,8 +9,8 @@
 #include <stop_token>
 #include <vector>
 
-#include "taskmux/detail/config.hpp"
-#include "taskmux/detail/mutex.hpp"
+#include "taskmux/detail/base/config.hpp"
+#include "taskmux/detail/base/mutex.hpp"
 #include "taskmux/task.hpp"
 
 namespace taskmux {

@@ -81,4 +81,4 @@ class DeadLetterQueue {
 }  // namespace v0
 }  // namespace taskmux
 
-#include "taskmux/detail/inspector_dead_letters.hpp"
+#include "taskmux/detail/api/dead_letter_queue.hpp"

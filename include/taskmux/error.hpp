@@ -5,7 +5,7 @@
 #include <string_view>
 #include <utility>
 
-#include "taskmux/detail/config.hpp"
+#include "taskmux/detail/base/config.hpp"
 
 namespace taskmux {
 inline namespace v0 {

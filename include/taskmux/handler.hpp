@@ -13,7 +13,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "taskmux/detail/config.hpp"
+#include "taskmux/detail/base/config.hpp"
 #include "taskmux/logger.hpp"
 #include "taskmux/retry.hpp"
 #include "taskmux/task.hpp"
@@ -275,4 +275,4 @@ Outcome call_function(const F& function, Context& context, const Argument& argum
 }  // namespace v0
 }  // namespace taskmux
 
-#include "taskmux/detail/run_state.hpp"
+#include "taskmux/detail/run/run_state.hpp"

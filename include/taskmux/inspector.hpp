@@ -111,4 +111,4 @@ class Inspector {
 }  // namespace v0
 }  // namespace taskmux
 
-#include "taskmux/detail/inspector.hpp"
+#include "taskmux/detail/api/inspector.hpp"

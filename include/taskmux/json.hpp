@@ -101,4 +101,4 @@ std::optional<T> json_result(const TaskInfo& task);
 }  // namespace v0
 }  // namespace taskmux
 
-#include "taskmux/detail/json.hpp"
+#include "taskmux/detail/api/json.hpp"

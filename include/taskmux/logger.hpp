@@ -104,4 +104,4 @@ class Logger {
 }  // namespace v0
 }  // namespace taskmux
 
-#include "taskmux/detail/logger.hpp"
+#include "taskmux/detail/api/logger.hpp"

@@ -170,4 +170,4 @@ class TASKMUX_API ServeMux final : public TaskHandler {
 }  // namespace v0
 }  // namespace taskmux
 
-#include "taskmux/detail/serve_mux.hpp"
+#include "taskmux/detail/api/serve_mux.hpp"

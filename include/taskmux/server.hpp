@@ -83,4 +83,4 @@ class Server {
 }  // namespace v0
 }  // namespace taskmux
 
-#include "taskmux/detail/server.hpp"
+#include "taskmux/detail/engine/server_engine.hpp"

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "taskmux/detail/config.hpp"
+#include "taskmux/detail/base/config.hpp"
 
 namespace taskmux {
 inline namespace v0 {

@@ -11,7 +11,7 @@
 
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
-#include "taskmux/detail/server.hpp"
+#include "taskmux/detail/engine/server_engine.hpp"
 #include "taskmux/server.hpp"
 
 namespace taskmux {

@@ -4,13 +4,13 @@
 #include <chrono>
 #include <utility>
 
-#include "redis/call_limit.hpp"
-#include "redis/operations.hpp"
+#include "redis/net/call_limit.hpp"
+#include "redis/ops/operations.hpp"
+#include "redis/ops/view.hpp"
 #include "redis/options.hpp"
-#include "redis/store.hpp"
-#include "redis/view.hpp"
-#include "redis/watch.hpp"
-#include "taskmux/detail/error_text.hpp"
+#include "redis/session/session.hpp"
+#include "redis/watch/watch_hub.hpp"
+#include "taskmux/detail/base/error_text.hpp"
 
 namespace taskmux {
 inline namespace v0 {
@@ -18,25 +18,25 @@ inline namespace v0 {
 class RedisBroker::Impl {
  public:
   explicit Impl(RedisOptions options)
-      : store_{std::move(options)}, listener_{std::make_unique<redis::Listener>(store_)} {}
+      : session_{std::move(options)}, watch_hub_{std::make_unique<redis::WatchHub>(session_)} {}
 
-  bool in_own_process() const noexcept { return store_.in_own_process(); }
-  const RedisOptions& options() const noexcept { return store_.options(); }
+  bool in_own_process() const noexcept { return session_.in_own_process(); }
+  const RedisOptions& options() const noexcept { return session_.options(); }
   /// For a call: the process is checked first.
-  redis::Store& store() {
-    store_.check_process();
-    return store_;
+  redis::Session& session() {
+    session_.check_process();
+    return session_;
   }
-  redis::Listener& listener() {
-    store_.check_process();
-    return *listener_;
+  redis::WatchHub& watch_hub() {
+    session_.check_process();
+    return *watch_hub_;
   }
   redis::Upkeep& upkeep() noexcept { return upkeep_; }
 
  private:
-  redis::Store store_;
+  redis::Session session_;
   redis::Upkeep upkeep_;
-  std::unique_ptr<redis::Listener> listener_;
+  std::unique_ptr<redis::WatchHub> watch_hub_;
 };
 
 RedisBroker::RedisBroker(RedisOptions options, detail::ThisRedisLibrary)
@@ -50,37 +50,37 @@ RedisBroker::~RedisBroker() {
 }
 
 std::vector<EnqueueReply> RedisBroker::enqueue(std::vector<EnqueueRequest> batch) {
-  return redis::enqueue(impl_->store(), std::move(batch));
+  return redis::enqueue(impl_->session(), std::move(batch));
 }
 
 ExchangeReply RedisBroker::exchange(const ExchangeRequest& request) {
-  return redis::exchange(impl_->store(), request);
+  return redis::exchange(impl_->session(), request);
 }
 
 std::vector<ExtendReply> RedisBroker::extend(std::span<const ExtendRequest> runs, Duration lease) {
-  return redis::extend(impl_->store(), runs, lease);
+  return redis::extend(impl_->session(), runs, lease);
 }
 
 std::unique_ptr<Watch> RedisBroker::watch(std::vector<std::string> queues,
                                           std::function<void(const Hint&)> callback) {
-  return impl_->listener().watch(std::move(queues), std::move(callback));
+  return impl_->watch_hub().watch(std::move(queues), std::move(callback));
 }
 
 UpkeepReply RedisBroker::upkeep(const UpkeepRequest& request) {
-  redis::Store& store = impl_->store();
-  return impl_->upkeep().step(store, request);
+  redis::Session& session = impl_->session();
+  return impl_->upkeep().step(session, request);
 }
 
 void RedisBroker::heartbeat(const ServerInfo& server, Duration lifetime) {
-  redis::heartbeat(impl_->store(), server, lifetime);
+  redis::heartbeat(impl_->session(), server, lifetime);
 }
 
-void RedisBroker::retire(const ServerInfo& server) { redis::retire(impl_->store(), server); }
+void RedisBroker::retire(const ServerInfo& server) { redis::retire(impl_->session(), server); }
 
-void RedisBroker::ping() { impl_->store().run_one("ping", redis::Store::command({}, {"PING"})); }
+void RedisBroker::ping() { impl_->session().run_one("ping", redis::Session::command({}, {"PING"})); }
 
 OpenReply RedisBroker::open(std::span<const std::string> queues) {
-  return redis::open(impl_->store(), queues);
+  return redis::open(impl_->session(), queues);
 }
 
 void RedisBroker::limit_calls_of_this_thread(const CallLimit* limit) noexcept {
@@ -102,59 +102,59 @@ std::string RedisBroker::why_shortest_lease() const {
          ": lengthen the lease or shorten that timeout";
 }
 
-Time RedisBroker::now() { return impl_->store().now(); }
+Time RedisBroker::now() { return impl_->session().now(); }
 
-std::vector<std::string> RedisBroker::queues() { return redis::queues(impl_->store()); }
+std::vector<std::string> RedisBroker::queues() { return redis::queues(impl_->session()); }
 
 QueueInfo RedisBroker::queue_info(std::string_view queue) {
-  return redis::queue_info(impl_->store(), queue);
+  return redis::queue_info(impl_->session(), queue);
 }
 
 std::vector<DailyStats> RedisBroker::history(std::string_view queue, int days) {
-  return redis::history(impl_->store(), queue, days);
+  return redis::history(impl_->session(), queue, days);
 }
 
 std::vector<TaskInfo> RedisBroker::list(std::string_view queue, TaskState state, Page page) {
-  return redis::list(impl_->store(), queue, state, page);
+  return redis::list(impl_->session(), queue, state, page);
 }
 
 std::optional<TaskInfo> RedisBroker::find(std::string_view queue, std::string_view id) {
-  return redis::find(impl_->store(), queue, id);
+  return redis::find(impl_->session(), queue, id);
 }
 
 std::vector<std::optional<Errc>> RedisBroker::act(std::string_view queue, TaskAction action,
                                                   std::span<const std::string> ids,
                                                   std::optional<TaskState> only) {
-  return redis::act(impl_->store(), queue, action, ids, only);
+  return redis::act(impl_->session(), queue, action, ids, only);
 }
 
 std::size_t RedisBroker::act_all(std::string_view queue, TaskAction action, TaskState state,
                                  std::size_t limit) {
-  return redis::act_all(impl_->store(), queue, action, state, limit);
+  return redis::act_all(impl_->session(), queue, action, state, limit);
 }
 
 std::vector<TrimReply> RedisBroker::trim_archives(std::span<const std::string> queues,
                                                   const TrimRequest& request) {
-  return redis::trim_archives(impl_->store(), queues, request);
+  return redis::trim_archives(impl_->session(), queues, request);
 }
 
 void RedisBroker::update_payload(std::string_view queue, std::string_view id, std::string payload) {
-  redis::update_payload(impl_->store(), queue, id, payload);
+  redis::update_payload(impl_->session(), queue, id, payload);
 }
 
-void RedisBroker::pause(std::string_view queue) { redis::pause(impl_->store(), queue); }
+void RedisBroker::pause(std::string_view queue) { redis::pause(impl_->session(), queue); }
 
-void RedisBroker::unpause(std::string_view queue) { redis::unpause(impl_->store(), queue); }
+void RedisBroker::unpause(std::string_view queue) { redis::unpause(impl_->session(), queue); }
 
 void RedisBroker::cancel(std::string_view queue, std::string_view id, CancelMode mode) {
-  redis::cancel(impl_->store(), queue, id, mode);
+  redis::cancel(impl_->session(), queue, id, mode);
 }
 
 void RedisBroker::delete_queue(std::string_view queue, bool force) {
-  redis::delete_queue(impl_->store(), queue, force);
+  redis::delete_queue(impl_->session(), queue, force);
 }
 
-std::vector<ServerInfo> RedisBroker::servers() { return redis::servers(impl_->store()); }
+std::vector<ServerInfo> RedisBroker::servers() { return redis::servers(impl_->session()); }
 
 }  // namespace v0
 }  // namespace taskmux

@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "redis/connection.hpp"
+#include "redis/net/connection.hpp"
 #include "redis/options.hpp"
 #include "taskmux/error.hpp"
 

@@ -1,4 +1,4 @@
-#include "taskmux/detail/archive_trimmer.hpp"
+#include "taskmux/detail/engine/archive_trimmer.hpp"
 
 #include <stdexcept>
 

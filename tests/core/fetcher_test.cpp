@@ -1,11 +1,11 @@
-#include "taskmux/detail/fetcher.hpp"
+#include "taskmux/detail/engine/fetcher.hpp"
 
 #include <thread>
 
 #include "support/engine.hpp"
 #include "support/pass_on.hpp"
 #include "support/test.hpp"
-#include "taskmux/detail/task_events.hpp"
+#include "taskmux/detail/run/task_events.hpp"
 
 using namespace taskmux;
 using namespace taskmux::test;

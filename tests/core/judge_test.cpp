@@ -1,4 +1,4 @@
-#include "taskmux/detail/judge.hpp"
+#include "taskmux/detail/run/judge.hpp"
 
 #include <stdexcept>
 

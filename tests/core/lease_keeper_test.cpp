@@ -1,4 +1,4 @@
-#include "taskmux/detail/lease_keeper.hpp"
+#include "taskmux/detail/engine/lease_keeper.hpp"
 
 #include <set>
 #include <span>

@@ -1,4 +1,4 @@
-#include "taskmux/detail/notifier.hpp"
+#include "taskmux/detail/engine/notifier.hpp"
 
 #include <chrono>
 #include <functional>
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "support/test.hpp"
-#include "taskmux/detail/task_events.hpp"
+#include "taskmux/detail/run/task_events.hpp"
 
 using namespace taskmux;
 

@@ -1,4 +1,4 @@
-#include "taskmux/detail/queue_picker.hpp"
+#include "taskmux/detail/engine/queue_picker.hpp"
 
 #include <map>
 #include <numeric>

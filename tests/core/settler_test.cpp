@@ -1,4 +1,4 @@
-#include "taskmux/detail/settler.hpp"
+#include "taskmux/detail/engine/settler.hpp"
 
 #include "support/engine.hpp"
 #include "support/test.hpp"

@@ -1,4 +1,4 @@
-#include "taskmux/detail/unserved_queues.hpp"
+#include "taskmux/detail/engine/unserved_queues.hpp"
 
 #include <chrono>
 

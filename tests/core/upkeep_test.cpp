@@ -1,4 +1,4 @@
-#include "taskmux/detail/upkeep.hpp"
+#include "taskmux/detail/engine/upkeep.hpp"
 
 #include <memory>
 #include <set>

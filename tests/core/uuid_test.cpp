@@ -1,4 +1,4 @@
-#include "taskmux/detail/uuid.hpp"
+#include "taskmux/detail/base/uuid.hpp"
 
 #include <set>
 #include <string>

@@ -1,4 +1,4 @@
-#include "taskmux/detail/watchdog.hpp"
+#include "taskmux/detail/engine/watchdog.hpp"
 
 #include <latch>
 

@@ -1,4 +1,4 @@
-#include "taskmux/detail/memory_watches.hpp"
+#include "taskmux/detail/memory/watches.hpp"
 #include "taskmux/memory/memory_broker.hpp"
 
 #include <sys/wait.h>

@@ -1,4 +1,4 @@
-#include "taskmux/detail/memory_pool.hpp"
+#include "taskmux/detail/memory/pool.hpp"
 
 #include <memory>
 #include <string>

@@ -1,4 +1,4 @@
-#include "taskmux/detail/memory_unique_key.hpp"
+#include "taskmux/detail/memory/unique_key.hpp"
 
 #include <set>
 #include <string>

@@ -1,4 +1,4 @@
-#include "redis/cancellations.hpp"
+#include "redis/asynq/cancellations.hpp"
 
 #include <chrono>
 #include <string>

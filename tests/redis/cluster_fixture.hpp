@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "redis/transport.hpp"
+#include "redis/route/transport.hpp"
 #include "support/builders.hpp"
 #include "support/redis_server.hpp"
 #include "support/test.hpp"

@@ -2,7 +2,7 @@
 #include <string>
 #include <vector>
 
-#include "redis/transport.hpp"
+#include "redis/route/transport.hpp"
 #include "support/redis_server.hpp"
 #include "support/test.hpp"
 

@@ -1,4 +1,4 @@
-#include "redis/connection.hpp"
+#include "redis/net/connection.hpp"
 
 #include <netinet/in.h>
 #include <sys/socket.h>

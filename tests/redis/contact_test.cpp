@@ -1,7 +1,7 @@
-#include "redis/server_contact.hpp"
+#include "redis/session/server_contact.hpp"
 
-#include "redis/epoch.hpp"
-#include "redis/server_clock.hpp"
+#include "redis/net/epoch.hpp"
+#include "redis/session/server_clock.hpp"
 #include "support/test.hpp"
 
 using namespace taskmux;

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "redis/runs.hpp"
+#include "redis/ops/runs.hpp"
 
 // What lies in tmx_facts and tmx_run is read, whatever its bytes are; what is read is the same again
 // once written, also by a later version that adds words.

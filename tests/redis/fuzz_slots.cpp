@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "redis/slot_map.hpp"
+#include "redis/route/slot_map.hpp"
 
 // A reply to CLUSTER SLOTS and the address in a redirection are read or refused, whatever the bytes
 // are; and what is read names servers.

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "redis/wire.hpp"
+#include "redis/asynq/wire.hpp"
 
 // Whatever the bytes are: each decoder reads or refuses them, and what it reads is the same again
 // once written.

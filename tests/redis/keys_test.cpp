@@ -1,10 +1,10 @@
-#include "redis/keys.hpp"
+#include "redis/asynq/keys.hpp"
 
 #include <chrono>
 #include <string>
 #include <string_view>
 
-#include "redis/md5.hpp"
+#include "redis/asynq/md5.hpp"
 #include "support/test.hpp"
 
 using namespace std::chrono_literals;

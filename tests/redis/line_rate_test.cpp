@@ -1,4 +1,4 @@
-#include "redis/line_rate.hpp"
+#include "redis/net/line_rate.hpp"
 
 #include <chrono>
 

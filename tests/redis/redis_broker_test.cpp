@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "golden_vectors.hpp"
-#include "redis/store.hpp"
-#include "redis/wire.hpp"
+#include "redis/asynq/wire.hpp"
+#include "redis/session/session.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
 #include "support/child.hpp"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "cluster_fixture.hpp"
-#include "redis/transport.hpp"
+#include "redis/route/transport.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
 #include "support/test.hpp"

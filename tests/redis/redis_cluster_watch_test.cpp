@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "cluster_fixture.hpp"
-#include "redis/connection.hpp"
-#include "redis/transport.hpp"
+#include "redis/net/connection.hpp"
+#include "redis/route/transport.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
 #include "support/hint_box.hpp"

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "redis/connection.hpp"
+#include "redis/net/connection.hpp"
 #include "support/redis_server.hpp"
 #include "taskmux/clock.hpp"
 #include "taskmux/redis/redis_broker.hpp"

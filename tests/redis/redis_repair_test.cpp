@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "golden_vectors.hpp"
-#include "redis/store.hpp"
-#include "redis/transport.hpp"
-#include "redis/wire.hpp"
+#include "redis/asynq/wire.hpp"
+#include "redis/route/transport.hpp"
+#include "redis/session/session.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
 #include "support/cutting_proxy.hpp"

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "redis/scripts.hpp"
+#include "redis/scripts/scripts.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
 #include "support/hint_box.hpp"

@@ -1,4 +1,4 @@
-#include "redis/scripts.hpp"
+#include "redis/scripts/scripts.hpp"
 
 #include <chrono>
 #include <cstdio>

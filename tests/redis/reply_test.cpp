@@ -1,8 +1,8 @@
-#include "redis/reply.hpp"
+#include "redis/net/reply.hpp"
 
 #include <string>
 
-#include "redis/script.hpp"
+#include "redis/scripts/script.hpp"
 #include "support/test.hpp"
 
 using namespace taskmux;

@@ -1,4 +1,4 @@
-#include "redis/resolver.hpp"
+#include "redis/net/resolver.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -7,8 +7,8 @@
 #include <thread>
 #include <vector>
 
-#include "redis/connection.hpp"
-#include "redis/router.hpp"
+#include "redis/net/connection.hpp"
+#include "redis/route/router.hpp"
 #include "support/no_threads.hpp"
 #include "support/redis_server.hpp"
 #include "support/test.hpp"

@@ -1,4 +1,4 @@
-#include "redis/runs.hpp"
+#include "redis/ops/runs.hpp"
 
 #include <chrono>
 #include <optional>

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "redis/transport.hpp"
+#include "redis/route/transport.hpp"
 #include "support/builders.hpp"
 #include "support/redis_server.hpp"
 #include "support/test.hpp"

@@ -1,4 +1,4 @@
-#include "redis/tracking.hpp"
+#include "redis/watch/tracking.hpp"
 
 #include <chrono>
 

@@ -1,4 +1,4 @@
-#include "redis/transport.hpp"
+#include "redis/route/transport.hpp"
 
 #include <sys/wait.h>
 #include <unistd.h>

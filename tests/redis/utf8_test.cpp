@@ -1,4 +1,4 @@
-#include "taskmux/detail/utf8.hpp"
+#include "taskmux/detail/base/utf8.hpp"
 
 #include <array>
 #include <string>

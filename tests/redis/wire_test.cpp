@@ -1,4 +1,4 @@
-#include "redis/wire.hpp"
+#include "redis/asynq/wire.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 #include "golden_vectors.hpp"
 #include "support/test.hpp"
-#include "taskmux/detail/utf8.hpp"
+#include "taskmux/detail/base/utf8.hpp"
 #include "taskmux/error.hpp"
 
 using namespace std::chrono_literals;

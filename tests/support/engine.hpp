@@ -11,7 +11,7 @@
 
 #include "support/builders.hpp"
 #include "support/flaky_broker.hpp"
-#include "taskmux/detail/server.hpp"
+#include "taskmux/detail/engine/server_engine.hpp"
 #include "taskmux/memory/memory_broker.hpp"
 
 namespace taskmux::test {

@@ -12,8 +12,8 @@
 #include <string_view>
 #include <vector>
 
-#include "redis/connection.hpp"
-#include "redis/reply.hpp"
+#include "redis/net/connection.hpp"
+#include "redis/net/reply.hpp"
 
 namespace taskmux::test {
 

@@ -3,7 +3,7 @@
 #include <memory>
 #include <utility>
 
-#include "taskmux/detail/run_state.hpp"
+#include "taskmux/detail/run/run_state.hpp"
 
 namespace taskmux::test {
 

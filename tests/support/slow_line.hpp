@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <thread>
 
-#include "redis/connection.hpp"
+#include "redis/net/connection.hpp"
 
 namespace taskmux::test {
 

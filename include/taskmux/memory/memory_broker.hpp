@@ -18,13 +18,13 @@
 
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
-#include "taskmux/detail/memory_ids.hpp"
-#include "taskmux/detail/memory_pool.hpp"
-#include "taskmux/detail/memory_queue.hpp"
-#include "taskmux/detail/memory_task.hpp"
-#include "taskmux/detail/memory_unique_key.hpp"
-#include "taskmux/detail/memory_watches.hpp"
-#include "taskmux/detail/mutex.hpp"
+#include "taskmux/detail/base/mutex.hpp"
+#include "taskmux/detail/memory/ids.hpp"
+#include "taskmux/detail/memory/pool.hpp"
+#include "taskmux/detail/memory/queue.hpp"
+#include "taskmux/detail/memory/task.hpp"
+#include "taskmux/detail/memory/unique_key.hpp"
+#include "taskmux/detail/memory/watches.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/queue_view.hpp"
 #include "taskmux/task.hpp"
@@ -209,4 +209,4 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
 }  // namespace v0
 }  // namespace taskmux
 
-#include "taskmux/detail/memory_broker_impl.hpp"
+#include "taskmux/detail/memory/broker.hpp"

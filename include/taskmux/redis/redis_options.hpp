@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "taskmux/clock.hpp"
-#include "taskmux/detail/config.hpp"
+#include "taskmux/detail/base/config.hpp"
 #include "taskmux/logger.hpp"
 #include "taskmux/task.hpp"
 

@@ -1,0 +1,250 @@
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "taskmux/detail/base/error_text.hpp"
+#include "taskmux/inspector.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// How many tasks one call of the port acts on at most, so that no broker is held up for long.
+inline constexpr std::size_t action_chunk = 1000;
+
+/// What is to be done, in the port's terms and in the words of the call that asked for it.
+struct Operation {
+  TaskAction action;
+  std::string_view name;
+};
+inline constexpr Operation run_operation{TaskAction::run, "run"};
+inline constexpr Operation requeue_operation{TaskAction::run, "requeue"};
+inline constexpr Operation archive_operation{TaskAction::archive, "archive"};
+inline constexpr Operation remove_operation{TaskAction::remove, "remove"};
+
+/// Such as `task 42 (queue "critical")`.
+inline std::string task_subject(std::string_view queue, std::string_view id) {
+  return task_in_words(id, {}, queue);
+}
+
+/// Acts on one task, if it is in state `only` (when given). Throws Error{task_not_found} or
+/// {wrong_state}.
+inline void act_on(QueueView& view, std::string_view queue, std::string_view id,
+                   Operation operation, std::optional<TaskState> only) {
+  const std::string ids[] = {std::string{id}};
+  const auto errors =
+      during(operation.name, [&] { return view.act(queue, operation.action, ids, only); });
+  if (!errors.at(0)) return;
+  const Errc errc = *errors.at(0);
+  std::string cause{to_string(errc)};
+  if (errc == Errc::task_not_found) cause = "there is none";
+  if (errc == Errc::wrong_state) {
+    const auto info = during(operation.name, [&] { return view.find(queue, id); });
+    cause = "it is " + std::string{info ? to_string(info->state) : "gone"};
+  }
+  throw Error{errc, std::string{operation.name} + ": " + task_subject(queue, id) + ": " + cause,
+              ids[0]};
+}
+
+constexpr std::size_t count_of(const QueueInfo& info, TaskState state) noexcept {
+  switch (state) {
+    case TaskState::pending: return info.pending;
+    case TaskState::active: return info.active;
+    case TaskState::scheduled: return info.scheduled;
+    case TaskState::retry: return info.retry;
+    case TaskState::archived: return info.archived;
+    case TaskState::completed: return info.completed;
+    case TaskState::aggregating: return info.aggregating;
+  }
+  return 0;
+}
+
+/// Whether a live server works on `queue`, to which nothing may have been enqueued yet.
+inline bool is_served(QueueView& view, std::string_view queue) {
+  const std::vector<ServerInfo> servers = view.servers();
+  return std::any_of(servers.begin(), servers.end(), [&](const ServerInfo& server) {
+    return server.queues.contains(std::string{queue});
+  });
+}
+
+/// Runs `body`, which adds what it has done to the number it is handed, and returns that. An Error
+/// on the way also says how much had been done.
+template <std::invocable<std::size_t&> Body>
+std::size_t counting(const std::string& name, Body&& body) {
+  std::size_t done = 0;
+  try {
+    body(done);
+  } catch (const Error& e) {
+    std::string text = name + ": ";
+    if (done > 0) text += "after " + std::to_string(done) + " were done: ";
+    throw Error{e.errc(), text + e.what()};
+  }
+  return done;
+}
+
+/// Acts on as many tasks of `state` as there are now; returns on how many.
+inline std::size_t act_on_all(QueueView& view, std::string_view queue, TaskState state,
+                              Operation operation) {
+  const std::string name = std::string{operation.name} + " all " + std::string{to_string(state)} +
+                           " tasks of queue " + in_quotes(queue);
+  return counting(name, [&](std::size_t& done) {
+    // At least one, so that the port says if the action is impossible.
+    const std::size_t most = std::max<std::size_t>(1, count_of(view.queue_info(queue), state));
+    while (done < most) {
+      const std::size_t step =
+          view.act_all(queue, operation.action, state, std::min(most - done, action_chunk));
+      if (step == 0) break;
+      done += step;
+    }
+  });
+}
+
+/// Milliseconds at first, for what is short; a few looks a second at last, for what is long.
+inline constexpr Duration first_look_interval = std::chrono::milliseconds{1};
+inline constexpr Duration last_look_interval = std::chrono::milliseconds{250};
+
+}  // namespace detail
+
+inline Inspector::Inspector(Broker& broker, InspectorConfig config)
+    : view_{broker.queue_view()},
+      config_{std::move(config)},
+      clock_{config_.clock ? config_.clock : std::make_shared<SystemClock>()} {}
+
+inline std::vector<std::string> Inspector::queues() {
+  return detail::during("queues", [&] { return view_.queues(); });
+}
+
+inline QueueInfo Inspector::queue(std::string_view queue) {
+  return detail::during("queue info", [&] {
+    try {
+      return view_.queue_info(queue);
+    } catch (const Error& e) {
+      if (e.errc() != Errc::queue_not_found || !detail::is_served(view_, queue)) throw;
+      return QueueInfo{.queue = std::string{queue}};
+    }
+  });
+}
+
+inline std::vector<DailyStats> Inspector::history(std::string_view queue, int days) {
+  return detail::during("history", [&] { return view_.history(queue, days); });
+}
+
+inline std::vector<TaskInfo> Inspector::list(std::string_view queue, TaskState state, Page page) {
+  return detail::during("list", [&] {
+    try {
+      return view_.list(queue, state, page);
+    } catch (const Error& e) {
+      if (e.errc() != Errc::queue_not_found || !detail::is_served(view_, queue)) throw;
+      return std::vector<TaskInfo>{};
+    }
+  });
+}
+
+inline std::optional<TaskInfo> Inspector::get(std::string_view queue, std::string_view id) {
+  return detail::during("get", [&] { return view_.find(queue, id); });
+}
+
+inline void Inspector::run(std::string_view queue, std::string_view id) {
+  detail::act_on(view_, queue, id, detail::run_operation, std::nullopt);
+}
+
+inline void Inspector::archive(std::string_view queue, std::string_view id) {
+  detail::act_on(view_, queue, id, detail::archive_operation, std::nullopt);
+}
+
+inline void Inspector::remove(std::string_view queue, std::string_view id) {
+  detail::act_on(view_, queue, id, detail::remove_operation, std::nullopt);
+}
+
+inline std::size_t Inspector::run_all(std::string_view queue, TaskState state) {
+  return detail::act_on_all(view_, queue, state, detail::run_operation);
+}
+
+inline std::size_t Inspector::archive_all(std::string_view queue, TaskState state) {
+  return detail::act_on_all(view_, queue, state, detail::archive_operation);
+}
+
+inline std::size_t Inspector::remove_all(std::string_view queue, TaskState state) {
+  return detail::act_on_all(view_, queue, state, detail::remove_operation);
+}
+
+inline void Inspector::update_payload(std::string_view queue, std::string_view id,
+                                      std::string payload) {
+  if (payload.size() > config_.max_payload_bytes) {
+    throw Error{Errc::payload_too_large,
+                "update payload: " + detail::task_subject(queue, id) + ": the payload has " +
+                    std::to_string(payload.size()) + " bytes, more than " +
+                    std::to_string(config_.max_payload_bytes),
+                std::string{id}};
+  }
+  detail::during("update payload", [&] { view_.update_payload(queue, id, std::move(payload)); });
+}
+
+inline void Inspector::pause(std::string_view queue) {
+  detail::during("pause", [&] { view_.pause(queue); });
+}
+
+inline void Inspector::unpause(std::string_view queue) {
+  detail::during("unpause", [&] { view_.unpause(queue); });
+}
+
+inline void Inspector::cancel(std::string_view queue, std::string_view id, CancelMode mode) {
+  detail::during("cancel", [&] { view_.cancel(queue, id, mode); });
+}
+
+inline void Inspector::delete_queue(std::string_view queue, bool force) {
+  detail::during("delete queue", [&] { view_.delete_queue(queue, force); });
+}
+
+inline std::vector<ServerInfo> Inspector::servers() {
+  return detail::during("servers", [&] { return view_.servers(); });
+}
+
+inline TaskInfo Inspector::wait_for_result(std::string_view queue, std::string_view id,
+                                           Duration timeout) {
+  const auto fail = [&](Errc errc, const std::string& cause) {
+    throw Error{errc, "wait for result: " + detail::task_subject(queue, id) + ": " + cause,
+                std::string{id}};
+  };
+  const std::string fault = detail::fault_of(timeout, Duration{0});
+  if (!fault.empty()) fail(Errc::invalid_argument, "the timeout " + fault);
+
+  const SteadyTime end = clock_->steady_now() + timeout;
+  Duration interval = detail::first_look_interval;
+  Waker nobody;
+  for (bool seen = false;; seen = true) {
+    std::optional<TaskInfo> task =
+        detail::during("wait for result", [&] { return view_.find(queue, id); });
+    if (!task) fail(Errc::task_not_found, seen ? "it is gone" : "there is none");
+    if (task->state == TaskState::completed) return *std::move(task);
+    if (task->state == TaskState::archived) {
+      fail(Errc::wrong_state,
+           task->last_error.empty() ? "archived" : "archived: " + task->last_error);
+    }
+    if (task->retention.count() == 0) {
+      fail(Errc::invalid_argument,
+           "it has no retention, so its end could not be told from its removal");
+    }
+
+    const SteadyTime now = clock_->steady_now();
+    if (now >= end) {
+      fail(Errc::timed_out,
+           "still " + std::string{to_string(task->state)} + " when the time was over");
+    }
+    clock_->wait(nobody, std::min<SteadyTime>(end, now + interval));
+    interval = std::min(interval * 2, detail::last_look_interval);
+  }
+}
+
+}  // namespace v0
+}  // namespace taskmux

@@ -1,0 +1,221 @@
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/clock.hpp"
+#include "taskmux/detail/base/error_text.hpp"
+#include "taskmux/logger.hpp"
+#include "taskmux/queue_view.hpp"
+#include "taskmux/server_config.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// Keeps the dead-letter queues of a server within their limits: looks at all of them now and then,
+/// and deletes the oldest tasks in chunks, from the queue that is furthest beyond its limits first,
+/// each task after the host's hook has seen it. What it deletes is counted and logged. Not
+/// thread-safe but for evicted().
+class ArchiveTrimmer {
+ public:
+  struct Parts {
+    Broker& broker;
+    const Logger& logger;
+    std::shared_ptr<Clock> clock;
+    std::function<void(const TaskInfo&)> before_evict{};
+    std::function<bool()> stopping{};  ///< Asked before each task; true ends the trimming.
+  };
+
+  ArchiveTrimmer(Parts parts, std::span<const std::string> queues, ArchiveLimits limits)
+      : parts_{std::move(parts)},
+        limits_{limits},
+        names_{queues.begin(), queues.end()},
+        queues_(names_.size()) {}
+
+  /// One bounded step, if it is due: a look at all queues, or one chunk. Returns when the next is due.
+  /// What fails is logged.
+  std::optional<SteadyTime> run_once() {
+    if (unsupported_ || stopping()) return std::nullopt;
+    const SteadyTime now = parts_.clock->steady_now();
+    if (now >= next_step_) step(now);
+    SteadyTime next = next_step_;
+    for (std::size_t i = 0; i < queues_.size(); ++i) {
+      if (queues_[i].untold == 0) continue;
+      if (now >= queues_[i].next_line) tell(i, now);
+      if (queues_[i].untold > 0) next = std::min(next, queues_[i].next_line);
+    }
+    return next;
+  }
+
+  /// Logs what has been deleted and not been logged yet.
+  void tell_rest() {
+    for (std::size_t i = 0; i < queues_.size(); ++i) {
+      if (queues_[i].untold > 0) tell(i, parts_.clock->steady_now());
+    }
+  }
+
+  /// Tasks deleted so far. Thread-safe.
+  std::uint64_t evicted() const noexcept { return evicted_.load(std::memory_order_relaxed); }
+
+ private:
+  static constexpr std::size_t chunk = 500;
+  static constexpr std::size_t chunk_for_hook = 100;  // These are read with their payloads.
+  static constexpr Duration look_interval = std::chrono::seconds{10};
+  static constexpr Duration line_interval = std::chrono::minutes{1};
+
+  struct Queue {
+    std::size_t excess = 0;  ///< Still to be dealt with since the last look.
+    std::size_t kept = 0;    ///< By the hook since the last look: they stay first in the listing.
+    std::uint64_t untold = 0;
+    SteadyTime next_line{SteadyTime::min()};
+  };
+
+  void step(SteadyTime now) {
+    try {
+      const std::size_t fullest = find_fullest();
+      if (queues_[fullest].excess > 0) {
+        trim(fullest);
+      } else if (now >= next_look_) {
+        next_look_ = now + look_interval;
+        look();
+      }
+    } catch (const Error& e) {
+      // An outage is the other roles' to tell, and a queue may be deleted at any time.
+      if (e.errc() == Errc::unsupported) {
+        unsupported_ = true;
+      } else if (e.errc() != Errc::unavailable && e.errc() != Errc::queue_not_found) {
+        log_failure(e, now);
+      }
+      for (Queue& queue : queues_) queue.excess = 0;
+      next_look_ = now + look_interval;
+    }
+    // A pause as long as the step, so that the broker has time for others.
+    const SteadyTime end = parts_.clock->steady_now();
+    next_step_ = queues_[find_fullest()].excess > 0 ? end + (end - now) : next_look_;
+  }
+
+  bool stopping() const { return parts_.stopping && parts_.stopping(); }
+
+  std::size_t find_fullest() const {
+    const auto fullest =
+        std::max_element(queues_.begin(), queues_.end(),
+                         [](const Queue& a, const Queue& b) { return a.excess < b.excess; });
+    return static_cast<std::size_t>(fullest - queues_.begin());
+  }
+
+  std::vector<TrimReply> ask(std::span<const std::string> queues, std::size_t limit) {
+    return parts_.broker.queue_view().trim_archives(
+        queues, {.max_tasks = limits_.max_tasks, .max_age = limits_.max_age, .limit = limit});
+  }
+
+  void look() {
+    const std::vector<TrimReply> replies = ask(names_, 0);
+    for (std::size_t i = 0; i < queues_.size(); ++i) {
+      queues_[i].excess = replies.at(i).excess;
+      queues_[i].kept = 0;
+      if (replies[i].error) log_failure(*replies[i].error, parts_.clock->steady_now());
+    }
+  }
+
+  void trim(std::size_t i) {
+    if (parts_.before_evict) return trim_with_hook(i);
+    const TrimReply reply = ask(std::span{&names_[i], 1}, chunk).at(0);
+    if (reply.error) throw *reply.error;
+    queues_[i].excess = reply.excess;
+    count(i, reply.deleted);
+  }
+
+  void trim_with_hook(std::size_t i) {
+    Queue& queue = queues_[i];
+    QueueView& view = parts_.broker.queue_view();
+    const std::size_t most = std::min(chunk_for_hook, queue.excess);
+    const std::vector<TaskInfo> page =
+        view.list(names_[i], TaskState::archived, {queue.kept, most});
+    queue.excess = page.size() < most ? 0 : queue.excess - most;
+    std::vector<std::string> victims;
+    for (const TaskInfo& task : page) {
+      if (stopping()) break;
+      if (may_go(task)) {
+        victims.push_back(task.id);
+      } else {
+        ++queue.kept;
+      }
+    }
+    // Only while archived: one that an operator runs again meanwhile is not touched.
+    std::size_t deleted = 0;
+    for (const auto& error : view.act(names_[i], TaskAction::remove, victims, TaskState::archived))
+      deleted += error ? 0U : 1U;
+    count(i, deleted);
+  }
+
+  bool may_go(const TaskInfo& task) const {
+    try {
+      parts_.before_evict(task);
+      return true;
+    } catch (const std::exception& e) {
+      log_kept(task, text_of_exception(e));
+    } catch (...) {
+      log_kept(task, text_of_exception());
+    }
+    return false;
+  }
+
+  void log_kept(const TaskInfo& task, const std::string& why) const {
+    parts_.logger({.level = LogLevel::warning,
+                   .text = "stays in the archive: the hook threw: " + why,
+                   .task_id = task.id,
+                   .task_type = task.task.type,
+                   .queue = task.queue});
+  }
+
+  void count(std::size_t i, std::size_t deleted) {
+    queues_[i].untold += deleted;
+    evicted_.fetch_add(deleted, std::memory_order_relaxed);
+  }
+
+  void tell(std::size_t i, SteadyTime now) {
+    Queue& queue = queues_[i];
+    const auto age = std::chrono::duration_cast<std::chrono::hours>(limits_.max_age);
+    const std::string text = "the " + std::to_string(queue.untold) +
+                             " oldest archived tasks were deleted to keep the limits of " +
+                             std::to_string(limits_.max_tasks) + " tasks and " +
+                             std::to_string(age.count()) + " h";
+    parts_.logger({.level = LogLevel::warning, .text = text, .queue = names_[i]});
+    queue.untold = 0;
+    queue.next_line = now + line_interval;
+  }
+
+  void log_failure(const Error& error, SteadyTime now) {
+    if (now < next_failure_line_) return;
+    next_failure_line_ = now + line_interval;
+    parts_.logger(LogLevel::error,
+                  std::string{"archives are not kept within their limits: "} + error.what());
+  }
+
+  const Parts parts_;
+  const ArchiveLimits limits_;
+  const std::vector<std::string> names_;
+  std::vector<Queue> queues_;  // as names_
+  SteadyTime next_look_{SteadyTime::min()};
+  SteadyTime next_step_{SteadyTime::min()};  ///< No step before it, however often it is called.
+  SteadyTime next_failure_line_{SteadyTime::min()};
+  bool unsupported_ = false;  // A broker without a queue view has no archive to trim.
+  std::atomic<std::uint64_t> evicted_{0};
+};
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux

@@ -1,0 +1,655 @@
+#pragma once
+
+// The bodies of MemoryBroker; included by its header alone.
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <iterator>
+#include <limits>
+#include <memory>
+#include <new>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "taskmux/detail/base/error_text.hpp"
+#include "taskmux/memory/memory_broker.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+class MemoryBroker::WatchHandle final : public Watch {
+ public:
+  WatchHandle(MemoryBroker& broker, std::shared_ptr<detail::MemoryWatcher> watcher)
+      : broker_{broker}, watcher_{std::move(watcher)} {}
+  ~WatchHandle() override { broker_.end(*watcher_); }
+
+  State arm() override { return broker_.arm(*watcher_); }
+
+ private:
+  MemoryBroker& broker_;
+  const std::shared_ptr<detail::MemoryWatcher> watcher_;
+};
+
+namespace detail {
+
+/// Moves what `table` holds to where nothing destroys it. Looks at no entry.
+template <typename Table>
+void forsake(Table& table) noexcept {
+  alignas(Table) std::byte nowhere[sizeof(Table)];
+  ::new (static_cast<void*>(nowhere)) Table{std::move(table)};
+}
+
+}  // namespace detail
+
+inline MemoryBroker::~MemoryBroker() {
+  if (::getpid() == pid_) return;
+  // The locks of the pool may be held for ever, and the tables half changed.
+  detail::forsake(queues_);
+  detail::forsake(watches_);
+  detail::forsake(servers_);
+  static_cast<void>(pool_.release());
+}
+
+inline std::vector<EnqueueReply> MemoryBroker::enqueue(std::vector<EnqueueRequest> batch) {
+  check_process();
+  const detail::MemoryNow now = read_clock();
+  std::vector<Arrival> arrivals = receive(batch, now);
+  std::vector<EnqueueReply> replies;
+  replies.reserve(arrivals.size());
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    QueueFinder finder{queues_, changed_};
+    std::size_t room = max_tasks_ == 0 ? std::numeric_limits<std::size_t>::max()
+                                       : max_tasks_ - std::min(max_tasks_, stored());
+    for (Arrival& arrival : arrivals) replies.push_back(admit(arrival, now, finder, room));
+    tell_watches(hints);
+  }
+  hints.give();
+  return replies;
+}
+
+/// Makes the tasks of a batch, as far as that needs no lock.
+inline std::vector<MemoryBroker::Arrival> MemoryBroker::receive(std::vector<EnqueueRequest>& batch,
+                                                                detail::MemoryNow now) const {
+  std::vector<Arrival> arrivals;
+  arrivals.reserve(batch.size());
+  for (EnqueueRequest& request : batch) {
+    TaskMessage& message = request.message;
+    message.enqueued_at = now.wall;
+    if (request.expires_in) message.expires_at = detail::later(now.wall, *request.expires_in);
+    message.unique_key.clear();
+    if (request.unique_for.count() > 0) {
+      message.unique_key = unique_keys_.key(message.task, request.unique_empty_payload);
+    }
+    detail::MemoryQueue::Due due{.at = request.process_at.value_or(now.wall)};
+    if (request.process_in) due = {detail::later(now.steady, *request.process_in), true};
+    std::optional<Remembrance> remembrance;
+    if (request.idempotent_for.count() > 0) {
+      remembrance = Remembrance{unique_keys_.digest(message.id),
+                                detail::later(now.steady, request.idempotent_for)};
+    }
+    arrivals.push_back(
+        {std::allocate_shared<detail::MemoryTask>(
+             detail::MemoryPoolAllocator<detail::MemoryTask>{*pool_}, std::move(message)),
+         due, detail::later(std::max(now.steady, due.steady(now)), request.unique_for),
+         remembrance});
+  }
+  return arrivals;
+}
+
+inline EnqueueReply MemoryBroker::admit(Arrival& arrival, detail::MemoryNow now,
+                                        QueueFinder& finder, std::size_t& room) {
+  const TaskMessage& message = arrival.task->message;
+  if (arrival.remembrance) {
+    detail::MemoryQueue* known = finder.find(message.queue);
+    if (known && known->ids().holds(arrival.remembrance->id, now.steady)) {
+      return {.accepted_before = true};
+    }
+  }
+  if (room == 0) {
+    const detail::MemoryQueue* known = finder.find(message.queue);
+    if (!known || !known->find(message.id)) {
+      return {.error = Errc::queue_full,
+              .detail = "the memory broker holds its bound of " + std::to_string(max_tasks_)};
+    }
+  }
+  detail::MemoryQueue& queue = finder.find_or_make(message.queue);
+  std::optional<detail::MemoryIds::Entry> entry;
+  if (arrival.remembrance) {
+    // More than one, so that what is over does not pile up in a queue without upkeep.
+    queue.ids().expire(now.steady, 2);
+    entry.emplace(queue.ids(), arrival.remembrance->id);
+  }
+  const std::optional<Errc> refused =
+      queue.add(arrival.task, now, arrival.due, arrival.locked_until);
+  if (refused == Errc::duplicate_task) {
+    return {.error = refused,
+            .detail = "a task of the same queue, type and payload holds the lock"};
+  }
+  if (refused) return {.error = refused, .detail = "the queue holds a task of this id"};
+  if (entry) entry->keep_until(arrival.remembrance->until);
+  --room;
+  if (arrival.due.has_come(now)) return {};
+  return {.state = TaskState::scheduled, .process_at = arrival.due.wall(now)};
+}
+
+inline ExchangeReply MemoryBroker::exchange(const ExchangeRequest& request) {
+  check_process();
+  const detail::MemoryNow now = read_clock();
+  ExchangeReply reply{.now = now.wall};
+  Copies copies = copy_rewritten(request.settlements);
+  detail::MemoryGraveyard dead;
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    reply.settled = settle(request.settlements, copies, now, dead);
+    give_back(request.lost_takes, now);
+    take(request, now, reply);
+    tell_watches(hints);
+  }
+  hints.give();
+  return reply;
+}
+
+/// Copies, before the lock is taken, the tasks whose messages the settlements will change.
+inline MemoryBroker::Copies MemoryBroker::copy_rewritten(std::span<const Settlement> settlements) {
+  Copies copies;
+  for (std::size_t i = 0; i < settlements.size(); ++i) {
+    const TaskMessage* message = settlements[i].run.message.get();
+    if (!message || !detail::MemoryQueue::rewrites(settlements[i].action, *message)) continue;
+    copies.resize(settlements.size());
+    copies[i] = std::make_shared<detail::MemoryTask>(*message);
+  }
+  return copies;
+}
+
+inline std::vector<SettleStatus> MemoryBroker::settle(std::span<const Settlement> settlements,
+                                                      Copies& copies, detail::MemoryNow now,
+                                                      detail::MemoryGraveyard& dead) {
+  std::vector<SettleStatus> statuses;
+  statuses.reserve(settlements.size());
+  QueueFinder finder{queues_, changed_};
+  constexpr std::size_t ahead = 4;
+  for (std::size_t i = 0; i < settlements.size(); ++i) {
+    if (i + ahead < settlements.size()) {
+      detail::prefetch_task(settlements[i + ahead].run.message.get());
+    }
+    const TaskMessage* message = settlements[i].run.message.get();
+    detail::MemoryQueue* queue = message ? finder.find(message->queue) : nullptr;
+    auto copy = copies.empty() ? nullptr : std::move(copies[i]);
+    const bool applied = queue && queue->settle(settlements[i], std::move(copy), now, dead);
+    statuses.push_back(applied ? SettleStatus::applied : SettleStatus::stale);
+  }
+  return statuses;
+}
+
+inline void MemoryBroker::give_back(std::span<const LostTake> lost, detail::MemoryNow now) {
+  for (const LostTake& call : lost) {
+    for (const std::string& name : call.queues) {
+      const auto found = queues_.find(name);
+      if (found != queues_.end()) found->second.give_back(call.token_block, now);
+    }
+  }
+}
+
+inline void MemoryBroker::take(const ExchangeRequest& request, detail::MemoryNow now,
+                               ExchangeReply& reply) {
+  constexpr std::size_t forward_at_least = 1000;
+  constexpr std::size_t most_of_block = 65'536;
+  std::size_t wanted = 0;
+  for (const QueueQuota& quota : request.quotas) wanted += quota.count;
+  std::uint64_t named = (request.token_block << 16) - 1;
+  std::uint64_t& token = request.token_block != 0 ? named : token_;
+  if (request.token_block != 0) wanted = std::min(wanted, most_of_block);
+
+  std::vector<Share> shares;
+  shares.reserve(request.quotas.size());
+  for (const QueueQuota& quota : request.quotas) {
+    const auto found = queues_.find(quota.queue);
+    if (found == queues_.end()) continue;
+    found->second.forward(now, std::max(wanted, forward_at_least));
+    shares.push_back({.queue = &found->second, .quota = quota.count});
+  }
+
+  std::size_t left = wanted;
+  std::size_t free_workers = request.free_workers;
+  const auto give = [&](Share& share, std::size_t count) TASKMUX_REQUIRES(mutex_) {
+    if (share.blocked || share.queue->paused()) return;
+    const std::size_t before = share.runs.size();
+    share.blocked = !share.queue->take(count, free_workers, now, request.lease, token, share.runs);
+    const std::size_t taken = share.runs.size() - before;
+    left -= taken;
+    free_workers -= std::min(free_workers, taken);
+  };
+  for (Share& share : shares) give(share, std::min(share.quota, left));
+  for (Share& share : shares) give(share, left);
+
+  for (Share& share : shares) {
+    if (reply.runs.empty()) {
+      reply.runs = std::move(share.runs);
+    } else {
+      std::move(share.runs.begin(), share.runs.end(), std::back_inserter(reply.runs));
+    }
+    reply.next_due = earlier(reply.next_due, share.queue->next_due(now));
+    reply.more = reply.more || share.queue->ready(now);
+  }
+}
+
+inline std::optional<Time> MemoryBroker::earlier(std::optional<Time> one,
+                                                 std::optional<Time> other) {
+  if (!one || (other && *other < *one)) return other;
+  return one;
+}
+
+inline std::vector<ExtendReply> MemoryBroker::extend(std::span<const ExtendRequest> runs, Duration lease) {
+  check_process();
+  const Time lease_end = detail::later(read_clock().steady, lease);
+  std::vector<ExtendReply> replies;
+  replies.reserve(runs.size());
+  detail::MutexLock lock{mutex_};
+  QueueFinder finder{queues_, changed_};
+  for (const ExtendRequest& request : runs) {
+    const TaskMessage* message = request.run.message.get();
+    detail::MemoryQueue* queue = message ? finder.find(message->queue) : nullptr;
+    replies.push_back(queue ? queue->extend(request, lease_end)
+                            : ExtendReply{.status = LeaseStatus::lost});
+  }
+  return replies;
+}
+
+inline std::unique_ptr<Watch> MemoryBroker::watch(std::vector<std::string> queues,
+                                                  std::function<void(const Hint&)> callback) {
+  check_process();
+  auto watcher = std::make_shared<detail::MemoryWatcher>(std::move(queues), std::move(callback));
+  auto handle = std::make_unique<WatchHandle>(*this, watcher);
+  detail::MutexLock lock{mutex_};
+  watches_.add(std::move(watcher));
+  return handle;
+}
+
+inline Watch::State MemoryBroker::arm(detail::MemoryWatcher& watcher) {
+  check_process();
+  const detail::MemoryNow now = read_clock();
+  Watch::State state{.now = now.wall};
+  detail::MutexLock lock{mutex_};
+  for (const std::string& name : watcher.queues()) {
+    const auto found = queues_.find(name);
+    if (found == queues_.end()) continue;
+    state.ready = state.ready || found->second.ready(now);
+    state.next_due = earlier(state.next_due, found->second.next_due(now));
+  }
+  watcher.note_report();
+  watcher.armed = !state.ready;
+  watcher.told.reset();
+  if (state.next_due) watcher.told = detail::to_steady(*state.next_due, now);
+  return state;
+}
+
+inline void MemoryBroker::end(detail::MemoryWatcher& watcher) {
+  if (::getpid() != pid_) return;  // after fork(), the lock may be held for ever
+  {
+    detail::MutexLock lock{mutex_};
+    watches_.remove(watcher);
+  }
+  watcher.end();
+}
+
+/// Collects hints for the watches that await what has just changed. Looks at the queues that have
+/// changed alone: there may be many others.
+inline void MemoryBroker::tell_watches(detail::MemoryHints& hints) {
+  const bool any_armed = changed_ && watches_.any_armed();
+  while (changed_) {
+    detail::MemoryQueue& queue = *changed_;
+    const auto [instant, next] = queue.take_news();
+    changed_ = next;
+    if (any_armed) watches_.ready(queue.name(), instant, hints);
+  }
+}
+
+inline UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
+  check_process();
+  const detail::MemoryNow now = read_clock();
+  UpkeepReply reply{.now = now.wall};
+  detail::MemoryGraveyard dead;
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    for (const std::string& name : request.queues) {
+      const auto found = queues_.find(name);
+      if (found == queues_.end()) continue;
+      detail::MemoryQueue& queue = found->second;
+      reply.forwarded += queue.forward(now, request.limit);
+      reply.expired += queue.expire(now, request.limit, dead);
+      queue.ids().expire(now.steady, request.limit);
+      if (request.recover) {
+        reply.more |=
+            queue.recover(now, request.lease, request.limit, request.own, token_, reply.lost);
+      }
+      reply.more |=
+          queue.has_due(now) || queue.has_expired(now) || queue.ids().has_expired(now.steady);
+      reply.next_due = earlier(reply.next_due, queue.next_due(now));
+    }
+    tell_watches(hints);
+  }
+  hints.give();
+  return reply;
+}
+
+inline void MemoryBroker::heartbeat(const ServerInfo& server, Duration lifetime) {
+  check_process();
+  const Time now = read_clock().steady;
+  LiveServer live{server, detail::later(now, std::chrono::ceil<std::chrono::seconds>(lifetime))};
+  detail::MutexLock lock{mutex_};
+  std::erase_if(servers_, [&](const auto& entry) { return entry.second.until <= now; });
+  servers_.insert_or_assign(server.id, std::move(live));
+}
+
+inline void MemoryBroker::retire(const ServerInfo& server) {
+  check_process();
+  detail::MutexLock lock{mutex_};
+  servers_.erase(server.id);
+}
+
+inline std::vector<ServerInfo> MemoryBroker::servers() {
+  check_process();
+  const Time now = read_clock().steady;
+  std::vector<ServerInfo> alive;
+  detail::MutexLock lock{mutex_};
+  for (const auto& [id, server] : servers_) {
+    if (server.until > now) alive.push_back(server.info);
+  }
+  return alive;
+}
+
+inline detail::MemoryQueue& MemoryBroker::known(std::string_view queue) {
+  const auto found = queues_.find(queue);
+  if (found == queues_.end()) {
+    throw Error{Errc::queue_not_found, text("queue", queue, "nothing was ever enqueued to it")};
+  }
+  return found->second;
+}
+
+inline detail::MemoryTask& MemoryBroker::known(std::string_view queue, std::string_view id) {
+  detail::MemoryTask* task = known(queue).find(id);
+  if (!task) {
+    throw Error{Errc::task_not_found, text_of_task(id, "not in the queue"), std::string{id}};
+  }
+  return *task;
+}
+
+inline std::size_t MemoryBroker::stored() const {
+  std::size_t sum = 0;
+  for (const auto& [name, queue] : queues_) sum += queue.size();
+  return sum;
+}
+
+inline std::string MemoryBroker::text(std::string_view kind, std::string_view name,
+                                      std::string_view cause) {
+  std::string text{kind};
+  text.append(" \"").append(name).append("\": ").append(cause);
+  return text;
+}
+
+inline std::string MemoryBroker::text_of_task(std::string_view id, std::string_view cause) {
+  return detail::task_in_words(id, {}, {}).append(": ").append(cause);
+}
+
+inline OpenReply MemoryBroker::open(std::span<const std::string> queues) {
+  check_process();
+  OpenReply reply;
+  detail::MutexLock lock{mutex_};
+  for (const std::string& queue : queues) {
+    if (!queues_.contains(queue)) reply.never_used.push_back(queue);
+  }
+  return reply;
+}
+
+inline std::vector<std::string> MemoryBroker::queues() {
+  check_process();
+  std::vector<std::string> names;
+  detail::MutexLock lock{mutex_};
+  for (const auto& [name, queue] : queues_) names.push_back(name);
+  return names;
+}
+
+inline QueueInfo MemoryBroker::queue_info(std::string_view queue) {
+  check_process();
+  const detail::MemoryNow now = read_clock();
+  detail::MutexLock lock{mutex_};
+  QueueInfo info = known(queue).info(now);
+  info.queue = queue;
+  return info;
+}
+
+inline std::vector<DailyStats> MemoryBroker::history(std::string_view queue, int days) {
+  check_process();
+  if (days < 1 || days > 90) {
+    throw Error{Errc::invalid_argument, text("history of queue", queue, "1 to 90 days are kept")};
+  }
+  const auto today = std::chrono::floor<std::chrono::days>(clock_->now());
+  std::vector<DailyStats> stats;
+  detail::MutexLock lock{mutex_};
+  const detail::MemoryQueue& found = known(queue);
+  for (int back = 0; back < days; ++back) {
+    stats.push_back(found.statistics().on(today - std::chrono::days{back}));
+  }
+  return stats;
+}
+
+inline std::vector<TaskInfo> MemoryBroker::list(std::string_view queue, TaskState state,
+                                                Page page) {
+  check_process();
+  const detail::MemoryNow now = read_clock();
+  std::vector<TaskInfo> infos;
+  std::vector<std::shared_ptr<const TaskMessage>> messages;  // copied once the lock is free
+  {
+    detail::MutexLock lock{mutex_};
+    known(queue).for_page(state, page, now, [&](const detail::MemoryTask& task) {
+      infos.push_back(describe(task, now));
+      messages.push_back(task.share());
+    });
+  }
+  for (std::size_t i = 0; i < infos.size(); ++i) add_message(infos[i], *messages[i]);
+  return infos;
+}
+
+inline std::optional<TaskInfo> MemoryBroker::find(std::string_view queue, std::string_view id) {
+  check_process();
+  const detail::MemoryNow now = read_clock();
+  TaskInfo info;
+  std::shared_ptr<const TaskMessage> message;
+  {
+    detail::MutexLock lock{mutex_};
+    const detail::MemoryTask* task = known(queue).find(id);
+    if (!task) return std::nullopt;
+    info = describe(*task, now);
+    message = task->share();
+  }
+  add_message(info, *message);
+  return info;
+}
+
+/// The snapshot of a task.
+inline TaskInfo MemoryBroker::describe(const detail::MemoryTask& task, detail::MemoryNow now) {
+  TaskInfo info;
+  info.state = task.state;
+  info.crashes = task.crashes;
+  if (task.result) info.result = *task.result;
+  switch (task.state) {
+    case TaskState::active:
+      info.started_at = task.at;
+      info.orphaned = task.lease_end <= now.steady;
+      break;
+    case TaskState::scheduled:
+    case TaskState::retry:
+      info.next_process_at = detail::MemoryQueue::due_of(task).wall(now);
+      break;
+    case TaskState::archived: info.archived_at = task.at; break;
+    case TaskState::completed: info.completed_at = task.message.completed_at; break;
+    case TaskState::pending:
+    case TaskState::aggregating: break;
+  }
+  return info;
+}
+
+inline void MemoryBroker::add_message(TaskInfo& info, const TaskMessage& message) {
+  const auto if_set = [](Time time) { return time == Time{} ? std::nullopt : std::optional{time}; };
+  info.id = message.id;
+  info.queue = message.queue;
+  info.task = message.task;
+  info.max_retry = message.max_retry;
+  info.retried = message.retried;
+  info.timeout = message.timeout;
+  info.retention = message.retention;
+  info.deadline = if_set(message.deadline);
+  info.enqueued_at = if_set(message.enqueued_at);
+  info.last_failed_at = if_set(message.last_failed_at);
+  info.expires_at = if_set(message.expires_at);
+  info.last_error = message.last_error;
+}
+
+inline std::vector<std::optional<Errc>> MemoryBroker::act(std::string_view queue, TaskAction action,
+                                                          std::span<const std::string> ids,
+                                                          std::optional<TaskState> only) {
+  check_process();
+  const detail::MemoryNow now = read_clock();
+  std::vector<std::optional<Errc>> refusals;
+  refusals.reserve(ids.size());
+  detail::MemoryGraveyard dead;
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    detail::MemoryQueue& found = known(queue);
+    for (const std::string& id : ids) {
+      detail::MemoryTask* task = found.find(id);
+      if (!task) {
+        refusals.push_back(Errc::task_not_found);
+      } else if ((only && task->state != *only) ||
+                 !detail::MemoryQueue::allows(action, task->state)) {
+        refusals.push_back(Errc::wrong_state);
+      } else {
+        found.act(action, *task, now, dead);
+        refusals.push_back(std::nullopt);
+      }
+    }
+    tell_watches(hints);
+  }
+  hints.give();
+  return refusals;
+}
+
+inline std::size_t MemoryBroker::act_all(std::string_view queue, TaskAction action, TaskState state,
+                                         std::size_t limit) {
+  check_process();
+  if (!detail::MemoryQueue::allows(action, state)) {
+    throw Error{Errc::wrong_state,
+                text("tasks of state", to_string(state), "that is not possible")};
+  }
+  const detail::MemoryNow now = read_clock();
+  std::size_t done = 0;
+  detail::MemoryGraveyard dead;
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    done = known(queue).act_all(action, state, limit, now, dead);
+    tell_watches(hints);
+  }
+  hints.give();
+  return done;
+}
+
+inline std::vector<TrimReply> MemoryBroker::trim_archives(std::span<const std::string> queues,
+                                                          const TrimRequest& request) {
+  check_process();
+  const detail::MemoryNow now = read_clock();
+  std::vector<TrimReply> replies(queues.size());
+  detail::MemoryGraveyard dead;
+  detail::MutexLock lock{mutex_};
+  for (std::size_t i = 0; i < queues.size(); ++i) {
+    const auto found = queues_.find(queues[i]);
+    if (found != queues_.end()) replies[i] = found->second.trim(request, now, dead);
+  }
+  return replies;
+}
+
+inline void MemoryBroker::update_payload(std::string_view queue, std::string_view id,
+                                         std::string payload) {
+  check_process();
+  detail::MemoryGraveyard dead;
+  detail::MutexLock lock{mutex_};
+  detail::MemoryTask& task = known(queue, id);
+  if (task.state == TaskState::active || task.state == TaskState::completed) {
+    throw Error{Errc::wrong_state, text_of_task(id, "it is " + std::string{to_string(task.state)}),
+                std::string{id}};
+  }
+  auto rewritten = std::make_shared<detail::MemoryTask>(task.message);
+  rewritten->message.task.payload = std::move(payload);
+  known(queue).rewrite(task, std::move(rewritten), dead);
+}
+
+inline void MemoryBroker::pause(std::string_view queue) {
+  check_process();
+  detail::MutexLock lock{mutex_};
+  detail::MemoryQueue& found = known(queue);
+  if (found.paused()) throw Error{Errc::wrong_state, text("queue", queue, "already paused")};
+  found.pause();
+}
+
+inline void MemoryBroker::unpause(std::string_view queue) {
+  check_process();
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    detail::MemoryQueue& found = known(queue);
+    if (!found.paused()) throw Error{Errc::wrong_state, text("queue", queue, "not paused")};
+    found.unpause();
+    tell_watches(hints);
+  }
+  hints.give();
+}
+
+inline void MemoryBroker::cancel(std::string_view queue, std::string_view id, CancelMode mode) {
+  check_process();
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    detail::MemoryTask& task = known(queue, id);
+    if (task.state != TaskState::active) {
+      throw Error{Errc::wrong_state,
+                  text_of_task(id, "it is " + std::string{to_string(task.state)}), std::string{id}};
+    }
+    task.cancel_requested = true;
+    task.cancel_mode = mode;
+    watches_.cancel(queue, id, hints);
+  }
+  hints.give();
+}
+
+inline void MemoryBroker::delete_queue(std::string_view queue, bool force) {
+  check_process();
+  Queues::node_type dead;  // freed once the lock is free
+  detail::MemoryHints hints;
+  {
+    detail::MutexLock lock{mutex_};
+    const detail::MemoryQueue& found = known(queue);
+    if (found.has_active()) {
+      throw Error{Errc::wrong_state, text("queue", queue, "tasks of it are active")};
+    }
+    if (!force && found.size() > 0) {
+      throw Error{Errc::queue_not_empty, text("queue", queue, "holds tasks")};
+    }
+    // After a call that failed, the queue may be among those that have changed.
+    tell_watches(hints);
+    dead = queues_.extract(queues_.find(queue));
+  }
+  hints.give();
+}
+
+}  // namespace v0
+}  // namespace taskmux

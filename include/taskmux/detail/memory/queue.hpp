@@ -1,0 +1,665 @@
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/detail/memory/ids.hpp"
+#include "taskmux/detail/memory/task.hpp"
+#include "taskmux/error.hpp"
+#include "taskmux/queue_view.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// A run whose lease is over is taken from its worker this much later, so that a worker that is
+/// merely late comes first.
+inline constexpr Duration memory_recovery_delay = std::chrono::seconds{1};
+
+/// The attempts that ended in one queue.
+class MemoryStatistics {
+ public:
+  void count(Time now, bool failed) {
+    DailyStats& day = of_day(now);
+    ++day.processed;
+    ++processed_;
+    if (!failed) return;
+    ++day.failed;
+    ++failed_;
+  }
+
+  std::uint64_t processed() const noexcept { return processed_; }
+  std::uint64_t failed() const noexcept { return failed_; }
+
+  DailyStats on(std::chrono::sys_days day) const {
+    for (const DailyStats& stats : days_) {
+      if (stats.day == day) return stats;
+    }
+    return {.day = day};
+  }
+
+ private:
+  DailyStats& of_day(Time now) {
+    const auto today = std::chrono::floor<std::chrono::days>(now);
+    if (!days_.empty() && days_.back().day == today) return days_.back();
+    for (DailyStats& stats : days_) {
+      if (stats.day == today) return stats;
+    }
+    std::erase_if(
+        days_, [&](const DailyStats& stats) { return stats.day <= today - std::chrono::days{90}; });
+    days_.push_back({.day = today});
+    return days_.back();
+  }
+
+  std::vector<DailyStats> days_;
+  std::uint64_t processed_ = 0;
+  std::uint64_t failed_ = 0;
+};
+
+/// One queue of the memory broker: its tasks, and every move they can make. Knows no clock, no lock
+/// and no other queue; not thread-safe.
+class MemoryQueue {
+ public:
+  /// The queue puts itself at the head of `changed` when something may be ready in it.
+  MemoryQueue(std::string name, MemoryQueue*& changed)
+      : name_{std::move(name)}, changed_{changed} {}
+  MemoryQueue(const MemoryQueue&) = delete;
+  MemoryQueue& operator=(const MemoryQueue&) = delete;
+  ~MemoryQueue() {
+    MemoryGraveyard dead;
+    tasks_.for_each([&dead](MemoryTask& task) { dead.bury(task); });
+  }
+
+  const std::string& name() const noexcept { return name_; }
+  std::size_t size() const noexcept { return tasks_.size(); }
+  bool paused() const noexcept { return paused_; }
+  bool has_active() const noexcept { return !active_.empty(); }
+
+  MemoryIds& ids() noexcept { return ids_; }
+
+  void pause() noexcept { paused_ = true; }
+  void unpause() noexcept {
+    paused_ = false;
+    tell(Time::min());
+  }
+
+  /// What may be ready in a queue that has changed, and the changed queue after it.
+  struct News {
+    Time instant;  ///< Of the steady clock: the earliest.
+    MemoryQueue* next;
+  };
+  /// Of a queue that is among the changed ones; forgets it. The caller takes it off their list.
+  News take_news() noexcept {
+    return {*std::exchange(news_, std::nullopt), std::exchange(next_changed_, nullptr)};
+  }
+
+  /// The earliest time in scheduled and retry, by the wall clock; none while paused.
+  std::optional<Time> next_due(MemoryNow now) const {
+    std::optional<Time> due;
+    if (paused_) return due;
+    if (!scheduled_.empty()) due = scheduled_.begin()->first;
+    for (const MemoryTimeline* line : {&delayed_, &retry_}) {
+      if (line->empty()) continue;
+      const Time first = to_wall(line->begin()->first, now);
+      if (!due || first < *due) due = first;
+    }
+    return due;
+  }
+
+  /// When a task may run: an instant of the wall clock, or of the steady clock after a delay.
+  struct Due {
+    Time at{};
+    bool delayed = false;
+
+    bool has_come(MemoryNow now) const noexcept { return at <= (delayed ? now.steady : now.wall); }
+    Time steady(MemoryNow now) const noexcept { return delayed ? at : to_steady(at, now); }
+    Time wall(MemoryNow now) const noexcept { return delayed ? to_wall(at, now) : at; }
+  };
+
+  /// Takes in a task that may run at `due`, with a unique lock until `locked_until` of the steady
+  /// clock if its message has a key. Returns why not, if not; `task` is moved from only if it was
+  /// taken in.
+  std::optional<Errc> add(std::shared_ptr<MemoryTask>& task, MemoryNow now, Due due,
+                          Time locked_until) {
+    const TaskMessage& message = task->message;
+    if (tasks_.find(message.id, task->id_hash)) return Errc::task_id_conflict;
+    tasks_.reserve_one();
+    const bool lock = !message.unique_key.empty();
+    if (lock && !take_lock(message, now, locked_until)) return Errc::duplicate_task;
+    try {
+      put(*task, due.has_come(now) ? pending(now) : Spot{TaskState::scheduled, due.at, due.delayed},
+          now);
+    } catch (...) {
+      if (lock) free_lock(message);
+      throw;
+    }
+    tasks_.insert(*task);
+    task->self = task;
+    task.reset();
+    return std::nullopt;
+  }
+
+  /// Ends a run. False if it is not the task's present one; nothing is changed then. `rewritten` is
+  /// a copy of the run's task, for the actions that change the message; made here if null.
+  bool settle(const Settlement& settlement, std::shared_ptr<MemoryTask> rewritten, MemoryNow now,
+              MemoryGraveyard& dead) {
+    MemoryTask* task = find_run(settlement.run);
+    if (!task) return false;
+    if (rewrites(settlement.action, task->message)) {
+      if (!rewritten || settlement.run.message.get() != &task->message) {
+        rewritten = std::make_shared<MemoryTask>(task->message);
+      }
+      task = &rewrite(*task, std::move(rewritten), dead);
+    }
+    if (settlement.result) task->result = std::make_unique<std::string>(*settlement.result);
+    if (settlement.action != SettleAction::requeue) task->cancel_requested = false;
+    if (settlement.crash) {
+      if (task->crashes < std::numeric_limits<std::uint16_t>::max()) ++task->crashes;
+    } else if (!keeps_crashes(settlement)) {
+      task->crashes = 0;
+    }
+    apply(settlement, *task, now, dead);
+    return true;
+  }
+
+  /// Whether `action` changes the message, so that a copy is needed.
+  static bool rewrites(SettleAction action, const TaskMessage& message) noexcept {
+    switch (action) {
+      case SettleAction::retry:
+      case SettleAction::archive: return true;
+      case SettleAction::complete: return message.retention.count() > 0;
+      case SettleAction::drop:
+      case SettleAction::requeue:
+      case SettleAction::snooze: break;
+    }
+    return false;
+  }
+
+  /// Moves up to `limit` due tasks to pending; returns how many.
+  std::size_t forward(MemoryNow now, std::size_t limit) {
+    std::size_t moved = 0;
+    for (; moved < limit; ++moved) {
+      MemoryTask* const next = first_scheduled(now);
+      if (next == nullptr || !due_of(*next).has_come(now)) break;
+      to_pending(*next, now);
+    }
+    for (; moved < limit && is_due(retry_, now); ++moved) {
+      to_pending(*retry_.begin()->second, now);
+    }
+    return moved;
+  }
+
+  bool has_due(MemoryNow now) const {
+    return is_due(scheduled_, now) || is_due(delayed_, now) || is_due(retry_, now);
+  }
+
+  /// Whether take() would give a task, once those that are due are pending.
+  bool ready(MemoryNow now) const { return !paused_ && (!pending_.empty() || has_due(now)); }
+
+  /// Takes up to `count` tasks as runs, for the first `free_workers` of which a worker is free;
+  /// those beyond are taken ahead. Numbers the runs on from `token`. Returns false if a task that
+  /// must not be taken ahead ended it.
+  bool take(std::size_t count, std::size_t free_workers, MemoryNow now, Duration lease,
+            std::uint64_t& token, std::vector<Run>& runs) {
+    runs.reserve(runs.size() + std::min(count, pending_.size()));
+    for (; count > 0 && !pending_.empty(); --count) {
+      MemoryTask& task = *pending_.front();
+      if (free_workers == 0 && (task.message.max_retry == 0 || task.crashes > 0)) return false;
+      pending_.remove(task);
+      active_.push_back(task);
+      task.state = TaskState::active;
+      const Time ready_at = now.wall - (now.steady - task.at);
+      task.at = now.wall;
+      task.progress = task.crashes > 0    ? Progress::not_begun
+                      : free_workers == 0 ? Progress::perhaps_begun
+                                          : Progress::begun;
+      if (free_workers > 0) --free_workers;
+      runs.push_back(start(task, now, lease, ++token));
+      runs.back().ready_at = ready_at;
+      // Of an earlier run, which was given back.
+      if (task.cancel_requested) runs.back().cancel = CancelMode{task.cancel_mode};
+    }
+    return true;
+  }
+
+  /// Puts runs whose tokens are of `token_block` back to pending, first in line and the oldest first.
+  void give_back(std::uint64_t token_block, MemoryNow now) noexcept {
+    for (MemoryTask* task = active_.back(); task != nullptr;) {
+      MemoryTask* const older = MemoryTaskList::before(*task);
+      if (task->token >> 16 == token_block) move_to_front(*task, now);
+      task = older;
+    }
+  }
+
+  /// Extends the lease of a run to `lease_end` of the steady clock.
+  ExtendReply extend(const ExtendRequest& request, Time lease_end) noexcept {
+    MemoryTask* task = find_run(request.run);
+    if (!task) return {.status = LeaseStatus::lost};
+    if (request.begun) task->progress = Progress::begun;
+    task->lease_end = lease_end;
+    ExtendReply reply;
+    if (task->cancel_requested) reply.cancel = CancelMode{task->cancel_mode};
+    return reply;
+  }
+
+  /// Takes over up to `limit` runs whose workers are lost, none of `own`. Returns whether there are
+  /// more.
+  bool recover(MemoryNow now, Duration lease, std::size_t limit, std::span<const Run> own,
+               std::uint64_t& token, std::vector<Run>& lost) {
+    for (MemoryTask* task = active_.front(); task; task = MemoryTaskList::after(*task)) {
+      if (later(task->lease_end, memory_recovery_delay) > now.steady) continue;
+      if (std::ranges::find(own, task->token, &Run::token) != own.end()) continue;
+      if (limit-- == 0) return true;
+      lost.emplace_back();
+      lost.back() = start(*task, now, lease, ++token);
+    }
+    return false;
+  }
+
+  /// Deletes up to `limit` completed tasks whose retention is over; returns how many.
+  std::size_t expire(MemoryNow now, std::size_t limit, MemoryGraveyard& dead) {
+    std::size_t deleted = 0;
+    for (; deleted < limit && has_expired(now); ++deleted) {
+      erase(*completed_.begin()->second, dead);
+    }
+    return deleted;
+  }
+
+  bool has_expired(MemoryNow now) const { return is_due(completed_, now); }
+
+  MemoryTask* find(std::string_view id) const noexcept { return tasks_.find(id); }
+
+  /// When a scheduled or retry task may run.
+  static Due due_of(const MemoryTask& task) noexcept {
+    return {task.at, task.delayed || task.state == TaskState::retry};
+  }
+
+  /// Whether `action` is possible from `state`.
+  static bool allows(TaskAction action, TaskState state) noexcept {
+    if (state == TaskState::active) return false;
+    switch (action) {
+      case TaskAction::run: return state != TaskState::pending;
+      case TaskAction::archive: return state != TaskState::archived;
+      case TaskAction::remove: return true;
+    }
+    return false;
+  }
+
+  void act(TaskAction action, MemoryTask& task, MemoryNow now, MemoryGraveyard& dead) {
+    task.cancel_requested = false;
+    switch (action) {
+      case TaskAction::run:
+        task.crashes = 0;
+        return move(task, pending(now), now);
+      case TaskAction::archive: return move(task, {TaskState::archived, now.wall}, now);
+      case TaskAction::remove: return erase(task, dead);
+    }
+  }
+
+  /// Acts on up to `limit` tasks of `state`, which must allow it; returns on how many.
+  std::size_t act_all(TaskAction action, TaskState state, std::size_t limit, MemoryNow now,
+                      MemoryGraveyard& dead) {
+    std::size_t done = 0;
+    for (; done < limit; ++done) {
+      MemoryTask* task = first(state, now);
+      if (!task) break;
+      act(action, *task, now, dead);
+    }
+    return done;
+  }
+
+  TrimReply trim(const TrimRequest& request, MemoryNow now, MemoryGraveyard& dead) {
+    TrimReply reply;
+    const Time oldest_allowed = now.wall - request.max_age;
+    for (; reply.deleted < request.limit && !archived_.empty(); ++reply.deleted) {
+      const auto [since, task] = *archived_.begin();
+      if (archived_.size() <= request.max_tasks && since >= oldest_allowed) break;
+      erase(*task, dead);
+    }
+    constexpr std::size_t most_counted = 1000;
+    std::size_t too_old = 0;
+    for (const auto& [since, task] : archived_) {
+      if (since >= oldest_allowed || too_old == most_counted) break;
+      ++too_old;
+    }
+    const std::size_t size = archived_.size();
+    reply.excess = std::max(size - std::min(size, request.max_tasks), too_old);
+    return reply;
+  }
+
+  /// Puts `fresh`, a copy of `old`'s message, in the place of `old`.
+  MemoryTask& rewrite(MemoryTask& old, std::shared_ptr<MemoryTask> fresh, MemoryGraveyard& dead) {
+    MemoryTask& task = *fresh;
+    tasks_.replace(old, task);
+    if (MemoryTaskList* list = list_of(old.state)) {
+      list->replace(old, task);
+    } else {
+      std::construct_at(&task.place.entry, old.place.entry);
+      task.place.entry->second = &task;
+    }
+    task.result = std::move(old.result);
+    task.at = old.at;
+    task.lease_end = old.lease_end;
+    task.token = old.token;
+    task.crashes = old.crashes;
+    task.progress = old.progress;
+    task.state = old.state;
+    task.delayed = old.delayed;
+    task.cancel_mode = old.cancel_mode;
+    task.cancel_requested = old.cancel_requested;
+    dead.bury(old);
+    task.self = std::move(fresh);
+    return task;
+  }
+
+  QueueInfo info(MemoryNow now) const {
+    const DailyStats today = statistics_.on(std::chrono::floor<std::chrono::days>(now.wall));
+    QueueInfo info;
+    info.paused = paused_;
+    info.pending = pending_.size();
+    info.active = active_.size();
+    info.scheduled = scheduled_.size() + delayed_.size();
+    info.retry = retry_.size();
+    info.archived = archived_.size();
+    info.completed = completed_.size();
+    if (!pending_.empty()) info.latency = now.steady - pending_.front()->at;
+    info.processed_today = today.processed;
+    info.failed_today = today.failed;
+    info.processed_total = statistics_.processed();
+    info.failed_total = statistics_.failed();
+    return info;
+  }
+
+  const MemoryStatistics& statistics() const noexcept { return statistics_; }
+
+  /// Calls `function` with the tasks of a page of list().
+  template <typename Function>
+  void for_page(TaskState state, Page page, MemoryNow now, Function function) const {
+    if (state == TaskState::scheduled) {
+      for_scheduled(page, now, function);
+    } else if (const MemoryTaskList* list = list_of(state)) {
+      MemoryTask* task = list->front();
+      for (; task && page.offset > 0; --page.offset) task = MemoryTaskList::after(*task);
+      for (; task && page.limit > 0; --page.limit, task = MemoryTaskList::after(*task)) {
+        function(*task);
+      }
+    } else if (const MemoryTimeline* line = timeline_of(state, false)) {
+      auto entry = line->begin();
+      for (; entry != line->end() && page.offset > 0; --page.offset) ++entry;
+      for (; entry != line->end() && page.limit > 0; --page.limit, ++entry) {
+        function(*entry->second);
+      }
+    }
+  }
+
+ private:
+  struct Lock {
+    std::string holder;  ///< A task id.
+    Time until;          ///< By the steady clock.
+  };
+
+  /// Where a task is to be linked; `at` and `delayed` as in MemoryTask.
+  struct Spot {
+    TaskState state;
+    Time at;
+    bool delayed = false;
+  };
+
+  static Spot pending(MemoryNow now) noexcept { return {TaskState::pending, now.steady}; }
+
+  using Slot = std::optional<MemoryTimeline::iterator>;  // none in a list
+
+  const MemoryTaskList* list_of(TaskState state) const noexcept {
+    if (state == TaskState::pending) return &pending_;
+    if (state == TaskState::active) return &active_;
+    return nullptr;
+  }
+  MemoryTaskList* list_of(TaskState state) noexcept {
+    return const_cast<MemoryTaskList*>(std::as_const(*this).list_of(state));
+  }
+
+  const MemoryTimeline* timeline_of(TaskState state, bool delayed) const noexcept {
+    switch (state) {
+      case TaskState::scheduled: return delayed ? &delayed_ : &scheduled_;
+      case TaskState::retry: return &retry_;
+      case TaskState::archived: return &archived_;
+      case TaskState::completed: return &completed_;
+      case TaskState::pending:
+      case TaskState::active:
+      case TaskState::aggregating: break;
+    }
+    return nullptr;
+  }
+  MemoryTimeline* timeline_of(TaskState state, bool delayed) noexcept {
+    return const_cast<MemoryTimeline*>(std::as_const(*this).timeline_of(state, delayed));
+  }
+
+  /// Whether the first task of `line` has come by the clock that the line is kept by.
+  bool is_due(const MemoryTimeline& line, MemoryNow now) const noexcept {
+    return !line.empty() && line.begin()->first <= (&line == &scheduled_ ? now.wall : now.steady);
+  }
+
+  /// Calls `function` with the scheduled tasks of a page, in the order in which they will be due.
+  template <typename Function>
+  void for_scheduled(Page page, MemoryNow now, Function& function) const {
+    auto instant = scheduled_.begin();
+    auto delayed = delayed_.begin();
+    while (page.limit > 0) {
+      const bool instants_left = instant != scheduled_.end();
+      const bool delayed_left = delayed != delayed_.end();
+      if (!instants_left && !delayed_left) return;
+      const bool take_instant =
+          instants_left && (!delayed_left || instant->first <= to_wall(delayed->first, now));
+      const MemoryTask& task = *(take_instant ? instant++ : delayed++)->second;
+      if (page.offset > 0) {
+        --page.offset;
+      } else {
+        --page.limit;
+        function(task);
+      }
+    }
+  }
+
+  /// The scheduled task that will be due first.
+  MemoryTask* first_scheduled(MemoryNow now) const noexcept {
+    if (delayed_.empty()) return scheduled_.empty() ? nullptr : scheduled_.begin()->second;
+    const auto delayed = delayed_.begin();
+    if (scheduled_.empty()) return delayed->second;
+    const auto instant = scheduled_.begin();
+    return instant->first <= to_wall(delayed->first, now) ? instant->second : delayed->second;
+  }
+
+  MemoryTask* first(TaskState state, MemoryNow now) noexcept {
+    if (state == TaskState::scheduled) return first_scheduled(now);
+    if (MemoryTaskList* list = list_of(state)) return list->front();
+    MemoryTimeline* line = timeline_of(state, false);
+    return line && !line->empty() ? line->begin()->second : nullptr;
+  }
+
+  MemoryTask* find_run(const Run& run) const noexcept {
+    if (!run.message) return nullptr;
+    MemoryTask* task = tasks_.find(run.message->id);
+    if (!task || task->state != TaskState::active || task->token != run.token) return nullptr;
+    return task;
+  }
+
+  /// Makes `task` the run `token`.
+  static Run start(MemoryTask& task, MemoryNow now, Duration lease, std::uint64_t token) {
+    task.token = token;
+    task.lease_end = later(now.steady, lease);
+    return {.message = task.share(),
+            .token = token,
+            .crashes = task.crashes,
+            .progress = task.progress};
+  }
+
+  /// Something may be ready at `instant` of the steady clock.
+  void tell(Time instant) noexcept {
+    if (paused_ || (news_ && *news_ <= instant)) return;
+    if (!news_) next_changed_ = std::exchange(changed_, this);
+    news_ = instant;
+  }
+
+  /// Links a task that is linked nowhere yet, last among those of its state.
+  void put(MemoryTask& task, Spot spot, MemoryNow now) {
+    const Slot slot = reserve(task, spot);
+    link(task, slot, spot, now);
+  }
+
+  void move(MemoryTask& task, Spot to, MemoryNow now) {
+    const Slot slot = reserve(task, to);
+    unlink(task);
+    link(task, slot, to, now);
+  }
+
+  /// The part of a move that can fail, done before anything is changed.
+  Slot reserve(MemoryTask& task, Spot spot) {
+    MemoryTimeline* line = timeline_of(spot.state, spot.delayed);
+    if (!line) return std::nullopt;
+    return line->emplace(spot.at, &task);
+  }
+
+// GCC 12 takes pointers for null that std::multimap, or the state of a task, says are not.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wnull-dereference"
+  void link(MemoryTask& task, Slot slot, Spot spot, MemoryNow now) noexcept {
+    if (slot) {
+      std::construct_at(&task.place.entry, *slot);
+    } else {
+      list_of(spot.state)->push_back(task);
+    }
+    task.state = spot.state;
+    task.at = spot.at;
+    task.delayed = spot.delayed;
+    if (spot.state == TaskState::pending) tell(Time::min());
+    if (spot.state == TaskState::scheduled || spot.state == TaskState::retry) {
+      tell(due_of(task).steady(now));
+    }
+  }
+
+  void unlink(MemoryTask& task) noexcept {
+    if (MemoryTaskList* list = list_of(task.state)) {
+      list->remove(task);
+    } else {
+      timeline_of(task.state, task.delayed)->erase(task.place.entry);
+    }
+  }
+#pragma GCC diagnostic pop
+
+  void move_to_front(MemoryTask& task, MemoryNow now) noexcept {
+    unlink(task);
+    pending_.push_front(task);
+    task.state = TaskState::pending;
+    task.at = now.steady;
+    task.delayed = false;
+    tell(Time::min());
+  }
+
+  /// Last in line, or first if its workers were lost. It counts as pending since it was due.
+  void to_pending(MemoryTask& task, MemoryNow now) {
+    const Time due = due_of(task).steady(now);
+    task.crashes > 0 ? move_to_front(task, now) : move(task, pending(now), now);
+    task.at = due;
+  }
+
+  void erase(MemoryTask& task, MemoryGraveyard& dead) noexcept {
+    free_lock(task.message);
+    unlink(task);
+    tasks_.erase(task);
+    dead.bury(task);
+  }
+
+  void apply(const Settlement& settlement, MemoryTask& task, MemoryNow now, MemoryGraveyard& dead) {
+    switch (settlement.action) {
+      case SettleAction::complete:
+        statistics_.count(now.wall, false);
+        return task.message.retention.count() > 0 ? complete(task, now) : erase(task, dead);
+      case SettleAction::drop: statistics_.count(now.wall, false); return erase(task, dead);
+      case SettleAction::retry: return fail(settlement, task, now);
+      case SettleAction::archive:
+        statistics_.count(now.wall, true);
+        note_failure(settlement, task.message, now.wall);
+        return move(task, {TaskState::archived, now.wall}, now);
+      case SettleAction::requeue: return move_to_front(task, now);
+      case SettleAction::snooze:
+        return move(task, {TaskState::scheduled, later(now.steady, settlement.delay), true}, now);
+    }
+  }
+
+  void complete(MemoryTask& task, MemoryNow now) {
+    task.message.completed_at = now.wall;
+    free_lock(task.message);
+    move(task, {TaskState::completed, later(now.steady, task.message.retention)}, now);
+  }
+
+  void fail(const Settlement& settlement, MemoryTask& task, MemoryNow now) {
+    note_failure(settlement, task.message, now.wall);
+    if (settlement.failure) {
+      ++task.message.retried;
+      statistics_.count(now.wall, true);
+    }
+    if (settlement.delay > Duration{0}) {
+      move(task, {TaskState::retry, later(now.steady, settlement.delay)}, now);
+    } else if (settlement.crash) {
+      move_to_front(task, now);
+    } else {
+      move(task, pending(now), now);
+    }
+  }
+
+  static bool keeps_crashes(const Settlement& settlement) noexcept {
+    return settlement.keep_crashes || settlement.action == SettleAction::requeue;
+  }
+
+  static void note_failure(const Settlement& settlement, TaskMessage& message, Time now) {
+    message.last_error = settlement.error;
+    message.last_failed_at = now;
+  }
+
+  bool take_lock(const TaskMessage& message, MemoryNow now, Time until) {
+    Lock& lock = locks_[message.unique_key];
+    if (!lock.holder.empty() && lock.until > now.steady) return false;
+    lock = {message.id, until};
+    return true;
+  }
+
+  void free_lock(const TaskMessage& message) noexcept {
+    if (message.unique_key.empty()) return;
+    const auto lock = locks_.find(message.unique_key);
+    if (lock != locks_.end() && lock->second.holder == message.id) locks_.erase(lock);
+  }
+
+  const std::string name_;
+  MemoryTaskTable tasks_;
+  MemoryTaskList pending_;
+  MemoryTaskList active_;
+  MemoryTimeline scheduled_;  // for an instant, by the wall clock
+  MemoryTimeline delayed_;    // scheduled after a delay, by the steady clock
+  MemoryTimeline retry_;      // by the steady clock
+  MemoryTimeline archived_;   // by the wall clock
+  MemoryTimeline completed_;  // by the end of retention, by the steady clock
+  std::unordered_map<std::string, Lock> locks_;
+  MemoryIds ids_;
+  MemoryStatistics statistics_;
+  MemoryQueue*& changed_;  // The first of the queues that have news, each of which knows the next.
+  MemoryQueue* next_changed_ = nullptr;
+  std::optional<Time> news_;
+  bool paused_ = false;
+};
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux

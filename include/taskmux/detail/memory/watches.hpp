@@ -1,0 +1,129 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/detail/base/mutex.hpp"
+#include "taskmux/task.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// Whom a watch calls. Its own lock is held during a call, so that end() waits for one that runs.
+/// Thread-safe but for `armed` and `told`, which the broker's lock guards.
+class MemoryWatcher {
+ public:
+  MemoryWatcher(std::vector<std::string> queues, std::function<void(const Hint&)> callback)
+      : queues_{std::move(queues)}, callback_{std::move(callback)} {}
+
+  const std::vector<std::string>& queues() const noexcept { return queues_; }
+
+  bool watches(std::string_view queue) const noexcept {
+    for (const std::string& name : queues_) {
+      if (name == queue) return true;
+    }
+    return false;
+  }
+
+  void call(const Hint& hint) TASKMUX_EXCLUDES(calling_) {
+    MutexLock lock{calling_};
+    if (callback_) callback_(hint);
+  }
+
+  void end() TASKMUX_EXCLUDES(calling_) {
+    MutexLock lock{calling_};
+    callback_ = nullptr;
+  }
+
+  /// Notes that the state of the queues is reported anew: hints of what happened before are obsolete.
+  /// Called under the broker's lock.
+  void note_report() noexcept { reports_.fetch_add(1, std::memory_order_relaxed); }
+  std::uint64_t reports() const noexcept { return reports_.load(std::memory_order_relaxed); }
+
+  bool armed = false;
+  std::optional<Time> told{};  ///< The due time that arm() gave, by the steady clock.
+
+ private:
+  const std::vector<std::string> queues_;
+  std::atomic<std::uint64_t> reports_{0};
+  Mutex calling_;
+  std::function<void(const Hint&)> callback_ TASKMUX_GUARDED_BY(calling_);
+};
+
+/// Hints that were collected under the broker's lock, to be given once it is free.
+class MemoryHints {
+ public:
+  void add(std::shared_ptr<MemoryWatcher> watcher, Hint hint) {
+    const std::uint64_t reports = watcher->reports();
+    hints_.push_back({std::move(watcher), std::move(hint), reports});
+  }
+
+  /// Skips hints whose news the watcher has since learnt from arm(): they would be spurious.
+  void give() {
+    for (const Entry& entry : hints_) {
+      if (entry.hint.kind == Hint::Kind::ready && entry.reports != entry.watcher->reports()) continue;
+      entry.watcher->call(entry.hint);
+    }
+  }
+
+ private:
+  struct Entry {
+    std::shared_ptr<MemoryWatcher> watcher;
+    Hint hint;
+    std::uint64_t reports;  ///< Of the watcher when the hint was collected.
+  };
+
+  std::vector<Entry> hints_;
+};
+
+/// The watches of a broker. Not thread-safe.
+class MemoryWatches {
+ public:
+  void add(std::shared_ptr<MemoryWatcher> watcher) { watchers_.push_back(std::move(watcher)); }
+
+  void remove(const MemoryWatcher& watcher) {
+    std::erase_if(watchers_, [&](const auto& other) { return other.get() == &watcher; });
+  }
+
+  bool any_armed() const noexcept {
+    for (const auto& watcher : watchers_) {
+      if (watcher->armed) return true;
+    }
+    return false;
+  }
+
+  /// Something in `queue` may be ready at `instant` of the steady clock: for those that are armed,
+  /// and do not know of an earlier time.
+  void ready(std::string_view queue, Time instant, MemoryHints& hints) {
+    for (const auto& watcher : watchers_) {
+      if (!watcher->armed || !watcher->watches(queue)) continue;
+      if (watcher->told && *watcher->told <= instant) continue;
+      watcher->armed = false;
+      hints.add(watcher, {.kind = Hint::Kind::ready, .queue = std::string{queue}});
+    }
+  }
+
+  void cancel(std::string_view queue, std::string_view task_id, MemoryHints& hints) {
+    for (const auto& watcher : watchers_) {
+      hints.add(watcher, {.kind = Hint::Kind::cancel,
+                          .task_id = std::string{task_id},
+                          .queue = std::string{queue}});
+    }
+  }
+
+ private:
+  std::vector<std::shared_ptr<MemoryWatcher>> watchers_;
+};
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux

@@ -1,0 +1,191 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/detail/base/error_text.hpp"
+#include "taskmux/detail/base/utf8.hpp"
+#include "taskmux/handler.hpp"
+#include "taskmux/retry.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// What the verdict on a failure depends on, in addition to the failure itself.
+struct JudgeRules {
+  const RetryPolicy& retry_policy;
+  const std::function<bool(const FailedAttempt&)>&
+      is_failure;       ///< May be empty: everything counts.
+  double random = 0.0;  ///< Uniform in [0, 1).
+  int max_crashes = 3;
+};
+
+/// How a run is to be settled. `complaint` is for the log: what user code threw while being asked.
+struct Verdict {
+  SettleAction action = SettleAction::complete;
+  std::string error{};
+  Duration delay{};
+  bool failure = true;
+  bool crash = false;
+  bool keep_crashes = false;
+  std::string complaint{};
+};
+
+inline Duration bounded_delay(Duration delay) noexcept {
+  if (delay < Duration{0}) return Duration{0};
+  return delay > Limits::longest ? Limits::longest : delay;
+}
+
+/// The policy's delay, or asynq's if there is no policy or it throws.
+inline Duration policy_delay(const FailedAttempt& attempt, const JudgeRules& rules,
+                             std::string& complaint) {
+  try {
+    if (rules.retry_policy) return bounded_delay(rules.retry_policy(attempt));
+  } catch (const std::exception& e) {
+    complaint = "the retry policy threw: " + text_of_exception(e);
+  } catch (...) {
+    complaint = "the retry policy threw " + text_of_exception();
+  }
+  return AsynqRetryDelay{}(attempt);
+}
+
+inline bool counts_as_failure(const FailedAttempt& attempt, const JudgeRules& rules,
+                              std::string& complaint) {
+  try {
+    return !rules.is_failure || rules.is_failure(attempt);
+  } catch (const std::exception& e) {
+    complaint = "is_failure threw: " + text_of_exception(e);
+  } catch (...) {
+    complaint = "is_failure threw " + text_of_exception();
+  }
+  return true;
+}
+
+/// What becomes of a task whose handler ended with `outcome`, having been asked to stop for `stop`
+/// (or not). A handler that reports success has succeeded even if it was asked to stop; one that
+/// snoozes has not. Exhaustion is tested before is_failure, as asynq does.
+inline Verdict judge(const TaskMessage& message, const Outcome& outcome, StopReason stop,
+                     CancelMode cancel, const JudgeRules& rules) {
+  using Kind = Outcome::Kind;
+  switch (outcome.kind()) {
+    case Kind::success: return {.action = SettleAction::complete};
+    case Kind::revoke: return {.action = SettleAction::drop};
+    case Kind::snooze:
+      if (stop == StopReason::cancelled && cancel != CancelMode::retry) break;
+      return {.action = SettleAction::snooze, .delay = bounded_delay(outcome.delay())};
+    default: break;
+  }
+
+  Verdict verdict{.error = bounded_utf8(outcome.error(), Limits::error_text_bytes)};
+  if (outcome.kind() == Kind::snooze) verdict.error = "cancelled";
+  const bool for_good = outcome.kind() == Kind::skip_retry;
+  if (stop == StopReason::shutdown && !for_good) {
+    verdict.action = SettleAction::requeue;
+    return verdict;
+  }
+  if (stop == StopReason::cancelled && cancel == CancelMode::drop) {
+    verdict.action = SettleAction::drop;
+    return verdict;
+  }
+  if (for_good || message.retried >= message.max_retry ||
+      (stop == StopReason::cancelled && cancel == CancelMode::archive)) {
+    verdict.action = SettleAction::archive;
+    return verdict;
+  }
+  const FailedAttempt attempt{message.task, verdict.error, message.retried, rules.random};
+  verdict.action = SettleAction::retry;
+  verdict.failure = counts_as_failure(attempt, rules, verdict.complaint);
+  verdict.delay = outcome.kind() == Kind::retry_after
+                      ? bounded_delay(outcome.delay())
+                      : policy_delay(attempt, rules, verdict.complaint);
+  return verdict;
+}
+
+/// Whether a suspect runs with no other task in its process: the next crash would archive it, and
+/// must not be another task's.
+inline bool must_run_alone(const Run& run, int max_crashes) noexcept {
+  return run.crashes > 0 &&
+         (run.crashes + 1 >= max_crashes || run.message->retried >= run.message->max_retry);
+}
+
+/// The tasks of a worker that was lost come back over this time, at random: they are not to be
+/// together again when one of them is what it was lost by.
+inline constexpr Duration spread_of_lost = std::chrono::seconds{5};
+
+/// What becomes of a task whose worker was lost; `several`: together with other runs.
+///
+/// | its handler       | uses a retry | crashes | comes back                                       |
+/// |-------------------|--------------|---------|--------------------------------------------------|
+/// | had not begun     | no           | stay    | first in line                                    |
+/// | had perhaps begun | no           | grow    | first in line                                    |
+/// | had begun         | yes          | grow    | the same; after the policy's delay from the      |
+/// |                   |              |         | second crash on; not at all, but archived, where |
+/// |                   |              |         | no retry is left or `max_crashes` is reached     |
+///
+/// If several runs were lost, a random delay comes on top.
+inline Verdict judge_lost(const Run& run, bool several, const JudgeRules& rules) {
+  const TaskMessage& message = *run.message;
+  const Duration spread =
+      several ? Duration{1} + std::chrono::duration_cast<Duration>(spread_of_lost * rules.random)
+              : Duration{0};
+  Verdict verdict{.error = "worker lost", .crash = true};
+  if (run.progress != Progress::begun) {
+    verdict.action = several ? SettleAction::snooze : SettleAction::requeue;
+    verdict.delay = spread;
+    verdict.crash = run.progress == Progress::perhaps_begun;
+    verdict.keep_crashes = !verdict.crash;
+  } else if (run.crashes + 1 >= rules.max_crashes) {
+    verdict.action = SettleAction::archive;
+    verdict.error = run.crashes == 0
+                        ? "worker lost"
+                        : "worker lost " + std::to_string(run.crashes + 1) + " times in a row";
+  } else if (message.retried >= message.max_retry) {
+    verdict.action = SettleAction::archive;
+  } else {
+    verdict.action = SettleAction::retry;
+    const FailedAttempt attempt{message.task, verdict.error, message.retried, rules.random};
+    if (run.crashes > 0) verdict.delay = policy_delay(attempt, rules, verdict.complaint);
+    verdict.delay = bounded_delay(verdict.delay + spread);
+  }
+  return verdict;
+}
+
+/// The settlement that carries `verdict` out.
+inline Settlement settlement_of(const Run& run, Verdict&& verdict,
+                                std::optional<std::string> result = std::nullopt) {
+  return {.run = run,
+          .action = verdict.action,
+          .error = std::move(verdict.error),
+          .delay = verdict.delay,
+          .failure = verdict.failure,
+          .crash = verdict.crash,
+          .keep_crashes = verdict.keep_crashes,
+          .result = std::move(result)};
+}
+
+/// What takes the place of `settlement`, whose result is too large for the connection to the
+/// broker. A task that succeeded is archived, with the reason. The work is done and repeating it
+/// would not help; and a caller waiting for the result must not mistake this for a task without
+/// one.
+inline Settlement without_result(Settlement settlement) {
+  const std::string reason = "its result of " +
+                             std::to_string(settlement.result ? settlement.result->size() : 0) +
+                             " bytes is too large for the connection to the broker";
+  settlement.result.reset();
+  if (settlement.action == SettleAction::complete) {
+    settlement.action = SettleAction::archive;
+    settlement.error = "the handler succeeded, but " + reason;
+  } else {
+    settlement.error += settlement.error.empty() ? reason : " (" + reason + ")";
+    settlement.error = bounded_utf8(settlement.error, Limits::error_text_bytes);
+  }
+  return settlement;
+}
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace taskmux

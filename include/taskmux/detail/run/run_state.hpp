@@ -1,0 +1,315 @@
+#pragma once
+
+#include <algorithm>
+#include <any>
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/clock.hpp"
+#include "taskmux/detail/base/mutex.hpp"
+#include "taskmux/error.hpp"
+#include "taskmux/handler.hpp"
+#include "taskmux/logger.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+namespace detail {
+
+/// The way from runs to the server's logger, which the server closes when it goes: a hung handler's
+/// thread may outlive it. Holds no lock while an entry is written. Thread-safe.
+class LogGate {
+ public:
+  explicit LogGate(Logger logger) : logger_{std::move(logger)} {}
+
+  bool enabled(LogLevel level) const noexcept { return logger_.enabled(level); }
+
+  void log(const LogRecord& record) noexcept {
+    // In this order, so that close() sees either the writer or no further one.
+    writers_.fetch_add(1);
+    if (open_.load()) logger_(record);
+    if (writers_.fetch_sub(1) == 1 && !open_.load()) writers_.notify_all();
+  }
+
+  /// Later entries go nowhere.
+  void shut() noexcept { open_.store(false); }
+
+  /// The same, and returns when no entry is being written any more.
+  void close() noexcept {
+    open_.store(false);
+    for (int writers = writers_.load(); writers > 0; writers = writers_.load())
+      writers_.wait(writers);
+  }
+
+ private:
+  const Logger logger_;
+  std::atomic<bool> open_{true};
+  std::atomic<int> writers_{0};
+};
+
+/// What all runs of one server share; owned by them too, so that it outlives the server if a
+/// handler hangs.
+struct RunEnvironment {
+  std::shared_ptr<Clock> clock;
+  LogGate log;
+  const std::size_t max_result_bytes;
+
+  RunEnvironment(std::shared_ptr<Clock> c, Logger logger,
+                 std::size_t most_result_bytes = Limits::result_bytes)
+      : clock{std::move(c)}, log{std::move(logger)}, max_result_bytes{most_result_bytes} {}
+};
+
+/// One run and all that its handler can reach of it. Owned together by the worker's thread, which a
+/// hung handler may keep for ever, and by the server's tables. Points at no server and no broker.
+/// Thread-safe but for the members said to be set once.
+class RunState {
+ public:
+  enum class Phase : unsigned char {
+    held,       ///< Taken from the broker, and kept until it may run alone.
+    ready,      ///< Taken from the broker, waiting for a worker.
+    starting,   ///< A worker has it; when it began and must end is being noted.
+    running,    ///< In its handler.
+    ended,      ///< Its outcome is known, or it went back unstarted.
+    abandoned,  ///< Settled without its handler, which hangs; whatever that does is discarded.
+  };
+
+  RunState(Run run, std::shared_ptr<RunEnvironment> environment, SteadyTime taken_at,
+           Time taken_at_wall, std::optional<SteadyTime> arrived_at = std::nullopt)
+      : run_{std::move(run)},
+        environment_{std::move(environment)},
+        taken_at_{taken_at},
+        taken_at_wall_{taken_at_wall},
+        arrived_at_{arrived_at.value_or(taken_at).time_since_epoch().count()} {}
+  RunState(const RunState&) = delete;
+  RunState& operator=(const RunState&) = delete;
+
+  const Run& run() const noexcept { return run_; }
+  const TaskMessage& message() const noexcept { return *run_.message; }
+  /// When the request that took it was sent, and the broker's time then.
+  SteadyTime taken_at() const noexcept { return taken_at_; }
+  Time taken_at_wall() const noexcept { return taken_at_wall_; }
+  /// When it was there for a worker to begin.
+  SteadyTime arrived_at() const noexcept {
+    return SteadyTime{SteadyTime::duration{arrived_at_.load(std::memory_order_relaxed)}};
+  }
+
+  /// Until when nobody else can have taken the run over: a lease from when the request was sent that
+  /// took or last extended it. The end of time if nobody said. The steady clock of Linux stands still
+  /// while the machine is suspended: then a broker elsewhere refuses what comes too late.
+  SteadyTime lease_until() const noexcept {
+    return SteadyTime{SteadyTime::duration{lease_until_.load(std::memory_order_relaxed)}};
+  }
+  void hold_until(SteadyTime until) noexcept {
+    lease_until_.store(until.time_since_epoch().count(), std::memory_order_relaxed);
+  }
+
+  Phase phase() const noexcept { return phase_.load(std::memory_order_acquire); }
+  /// Whether a worker has it, or had it.
+  bool has_begun() const noexcept {
+    const Phase present = phase();
+    return present == Phase::ended ? started_at_ != SteadyTime{} : present > Phase::ready;
+  }
+  /// Moves from `from` to `to`. Returns false, and changes nothing, if the phase was not `from`.
+  bool advance(Phase from, Phase to) noexcept {
+    return phase_.compare_exchange_strong(from, to, std::memory_order_acq_rel);
+  }
+
+  /// Keeps a run that waits from the workers; false if it has been taken back before.
+  bool hold() noexcept { return advance(Phase::ready, Phase::held); }
+  /// Ends hold(): the run waits for a worker from now on.
+  bool release(SteadyTime now) noexcept {
+    arrived_at_.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+    return advance(Phase::held, Phase::ready);
+  }
+  /// Ends a run that no worker has begun; false if one has, or if it has ended.
+  bool withdraw() noexcept {
+    return advance(Phase::ready, Phase::ended) || advance(Phase::held, Phase::ended);
+  }
+
+  /// Begins the attempt on `worker`, which alone calls this; false if the run has been taken back, or
+  /// its lease lost, before.
+  bool start(SteadyTime now, SteadyTime deadline, Time deadline_wall, std::size_t worker,
+             const TaskRoute& route = {}) noexcept {
+    if (!advance(Phase::ready, Phase::starting)) return false;
+    route_ = route;
+    started_at_ = now;
+    deadline_wall_ = deadline_wall;
+    worker_ = worker;
+    deadline_ = deadline;
+    phase_.store(Phase::running, std::memory_order_release);
+    return true;
+  }
+  /// Notes the end of the handler, whatever becomes of its outcome.
+  void end(SteadyTime now) noexcept {
+    ended_at_.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+  }
+  /// The end of time if the handler has not ended.
+  SteadyTime ended_at() const noexcept {
+    return SteadyTime{SteadyTime::duration{ended_at_.load(std::memory_order_relaxed)}};
+  }
+  /// The rest may be read once phase() has been `running`; a run that ended without that has the
+  /// values of none.
+  SteadyTime started_at() const noexcept { return started_at_; }
+  SteadyTime deadline() const noexcept { return deadline_; }
+  Time deadline_wall() const noexcept { return deadline_wall_; }
+  std::size_t worker() const noexcept { return worker_; }
+  /// Where the server's mux sends the task: without a handler in a run that was not started. Whoever
+  /// has withdrawn a run may read it too, since nobody starts that any more.
+  const TaskRoute& route() const noexcept { return route_; }
+
+  /// Fires the stop token, with `reason` if it is the first; true if so. Reason and time are there
+  /// before the token fires.
+  bool request_stop(StopReason reason, SteadyTime now) noexcept {
+    StopReason none = StopReason::none;
+    if (!stop_reason_.compare_exchange_strong(none, reason, std::memory_order_acq_rel))
+      return false;
+    stop_asked_at_.store(now.time_since_epoch().count(), std::memory_order_release);
+    present_stop_source().request_stop();
+    return true;
+  }
+  /// When the stop token fired; the end of time if it has not (or not quite).
+  SteadyTime stop_asked_at() const noexcept {
+    return SteadyTime{SteadyTime::duration{stop_asked_at_.load(std::memory_order_acquire)}};
+  }
+  StopReason stop_reason() const noexcept { return stop_reason_.load(std::memory_order_acquire); }
+  /// Throws std::bad_alloc: most handlers never ask for one, so it is made for the first who does.
+  std::stop_token stop_token() {
+    MutexLock lock{mutex_};
+    if (!stop_.stop_possible()) {
+      stop_ = std::stop_source{};
+      // A request whose time is not there yet has still to come past the mutex, and fires it then.
+      if (stop_asked_at() != SteadyTime::max()) stop_.request_stop();
+    }
+    return stop_.get_token();
+  }
+
+  /// An operator's wish, to be kept before request_stop(cancelled).
+  void set_cancel_mode(CancelMode mode) noexcept {
+    cancel_mode_.store(mode, std::memory_order_release);
+  }
+  CancelMode cancel_mode() const noexcept { return cancel_mode_.load(std::memory_order_acquire); }
+
+  bool wait_for(Duration duration) {
+    if (stop_reason() != StopReason::none) return false;
+    Waker waker;
+    const std::stop_callback wake{stop_token(), [&waker] { waker.notify(); }};
+    const SteadyTime until =
+        environment_->clock->steady_now() + std::min<Duration>(duration, Limits::longest);
+    while (stop_reason() == StopReason::none) {
+      if (environment_->clock->steady_now() >= until) return true;
+      environment_->clock->wait(waker, until);
+    }
+    return false;
+  }
+
+  void set_result(std::string result) {
+    if (result.size() > environment_->max_result_bytes) {
+      throw Error{Errc::payload_too_large,
+                  "set_result: the result has " + std::to_string(result.size()) +
+                      " bytes, more than the " + std::to_string(environment_->max_result_bytes) +
+                      " of ServerConfig::max_result_bytes",
+                  message().id};
+    }
+    MutexLock lock{mutex_};
+    result_ = std::move(result);
+  }
+  /// The result that was set, at most once.
+  std::optional<std::string> take_result() {
+    MutexLock lock{mutex_};
+    return std::exchange(result_, std::nullopt);
+  }
+
+  void set_value(std::string name, std::any value) {
+    MutexLock lock{mutex_};
+    for (auto& entry : values_) {
+      if (entry->first == name) {
+        entry->second = std::move(value);
+        return;
+      }
+    }
+    values_.push_back(std::make_unique<Value>(std::move(name), std::move(value)));
+  }
+  const std::any* find_value(std::string_view name) {
+    MutexLock lock{mutex_};
+    for (const auto& entry : values_) {
+      if (entry->first == name) return &entry->second;
+    }
+    return nullptr;
+  }
+
+  void log(LogLevel level, std::string_view text) noexcept {
+    if (!environment_->log.enabled(level) || phase() == Phase::abandoned) return;
+    environment_->log.log(about(message(), level, text));
+  }
+
+  // The registry's list, guarded by its mutex.
+  RunState* previous = nullptr;
+  RunState* next = nullptr;
+  std::shared_ptr<RunState> self;  ///< Set while it is in the list.
+
+ private:
+  using Value = std::pair<std::string, std::any>;
+
+  std::stop_source present_stop_source() noexcept {
+    MutexLock lock{mutex_};
+    return stop_;
+  }
+
+  const Run run_;
+  const std::shared_ptr<RunEnvironment> environment_;
+  const SteadyTime taken_at_;
+  const Time taken_at_wall_;
+  std::atomic<SteadyTime::rep> arrived_at_;
+
+  std::atomic<SteadyTime::rep> lease_until_{SteadyTime::max().time_since_epoch().count()};
+  std::atomic<Phase> phase_{Phase::ready};
+  std::atomic<StopReason> stop_reason_{StopReason::none};
+  std::atomic<CancelMode> cancel_mode_{CancelMode::retry};
+  std::atomic<SteadyTime::rep> stop_asked_at_{SteadyTime::max().time_since_epoch().count()};
+
+  TaskRoute route_{};
+  SteadyTime started_at_{};
+  SteadyTime deadline_{};
+  Time deadline_wall_{};
+  std::size_t worker_ = 0;
+  std::atomic<SteadyTime::rep> ended_at_{SteadyTime::max().time_since_epoch().count()};
+
+  Mutex mutex_;
+  std::stop_source stop_ TASKMUX_GUARDED_BY(mutex_){std::nostopstate};
+  std::optional<std::string> result_ TASKMUX_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<Value>> values_ TASKMUX_GUARDED_BY(mutex_);
+};
+
+}  // namespace detail
+
+inline std::string_view Context::task_id() const noexcept { return state_.message().id; }
+inline std::string_view Context::queue() const noexcept { return state_.message().queue; }
+inline std::string_view Context::type() const noexcept { return state_.message().task.type; }
+inline const Headers& Context::headers() const noexcept { return state_.message().task.headers; }
+inline int Context::retry_count() const noexcept { return state_.message().retried; }
+inline int Context::max_retry() const noexcept { return state_.message().max_retry; }
+inline Time Context::deadline() const noexcept { return state_.deadline_wall(); }
+inline std::stop_token Context::stop_token() const { return state_.stop_token(); }
+inline bool Context::stop_requested() const noexcept { return stop_reason() != StopReason::none; }
+inline StopReason Context::stop_reason() const noexcept { return state_.stop_reason(); }
+inline bool Context::wait_for(Duration duration) const { return state_.wait_for(duration); }
+inline void Context::set_result(std::string result) { state_.set_result(std::move(result)); }
+inline void Context::set_value(std::string name, std::any value) {
+  state_.set_value(std::move(name), std::move(value));
+}
+inline void Context::log(LogLevel level, std::string_view text) const noexcept {
+  state_.log(level, text);
+}
+inline const std::any* Context::find_value(std::string_view name) const {
+  return state_.find_value(name);
+}
+
+}  // namespace v0
+}  // namespace taskmux

@@ -1,0 +1,207 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "redis/asynq/md5.hpp"
+#include "taskmux/task.hpp"
+
+// Every name under which something lies in Redis: asynq's and our own. Units are in
+// the comments; a score of asynq's is always a whole number of Unix seconds, since its readers
+// break on fractions.
+namespace taskmux::redis {
+
+inline constexpr std::string_view default_prefix = "asynq";
+
+/// How long the counters of a day are kept: EXPIREAT of now + this, set when the day's INCR gave 1.
+inline constexpr std::chrono::seconds day_counter_lifetime = std::chrono::hours{24 * 90};
+
+/// The fields of a task's hash, `Keys::task()`.
+namespace field {
+// asynq's own:
+inline constexpr std::string_view msg = "msg";      ///< TaskMessage, see wire.hpp
+inline constexpr std::string_view state = "state";  ///< to_string(TaskState); names the container
+inline constexpr std::string_view pending_since = "pending_since";  ///< Unix ns; gone when taken
+inline constexpr std::string_view unique_key = "unique_key";        ///< full name of the lock's key
+inline constexpr std::string_view group = "group";                  ///< group name
+inline constexpr std::string_view result = "result";                ///< any bytes
+// ours; Go ignores and keeps them. Readers match from the front and ignore further words, and what
+// rewrites a field keeps them, so that a later version can add some:
+inline constexpr std::string_view run =
+    "tmx_run";  ///< the fence: "<token> <lease score, Unix s> <taken, Unix µs>[ <mark>]"
+inline constexpr std::string_view facts = "tmx_facts";    ///< see Facts in runs.hpp
+inline constexpr std::string_view cancel = "tmx_cancel";  ///< requested CancelMode, by name
+inline constexpr std::string_view wish =
+    "tmx_wish";  ///< tmx_cancel of a run that was given back unbegun. The take that follows makes it
+                 ///< tmx_cancel again; where Go takes the task, the end of a later run drops it.
+inline constexpr std::string_view slow =
+    "tmx_slow";  ///< how often a take of it alone was lost since its message is too long for the line
+inline constexpr std::string_view raw = "tmx_raw";  ///< the original bytes of a malformed message
+}  // namespace field
+
+/// The keys that belong to no queue. In a cluster each lies in a slot of its own, so no script may
+/// touch one of them together with a queue's.
+class GlobalKeys {
+ public:
+  explicit GlobalKeys(std::string prefix = std::string{default_prefix})
+      : prefix_{std::move(prefix) + ":"} {}
+
+  /// SET of queue names.
+  std::string queues() const { return prefix_ + "queues"; }
+
+  /// ZSET of names of server() keys; score: expiry, Unix s. Whoever lists purges what has expired.
+  std::string servers() const { return prefix_ + "servers"; }
+
+  /// STRING, a ServerInfo message; expires with its entry in servers().
+  std::string server(std::string_view host, int pid, std::string_view server_id) const {
+    return prefix_ + "servers:" + instance(host, pid, server_id);
+  }
+
+  /// ZSET of names of worker() keys; score: expiry, Unix s.
+  std::string workers() const { return prefix_ + "workers"; }
+
+  /// HASH of task id to WorkerInfo message: what one server runs; expires as server().
+  std::string worker(std::string_view host, int pid, std::string_view server_id) const {
+    return prefix_ + "workers:" + instance(host, pid, server_id);
+  }
+
+  /// ZSET of names of scheduler() keys; score: expiry, Unix s.
+  std::string schedulers() const { return prefix_ + "schedulers"; }
+
+  /// LIST of SchedulerEntry messages of one scheduler.
+  std::string scheduler(std::string_view host, int pid, std::string_view scheduler_id) const {
+    return prefix_ + "schedulers:" + instance(host, pid, scheduler_id);
+  }
+
+  /// ZSET of SchedulerEnqueueEvent messages; score: time of enqueue, Unix s.
+  std::string scheduler_history(std::string_view entry_id) const {
+    return prefix_ + "scheduler_history:" + std::string{entry_id};
+  }
+
+  /// Pub/sub channel; a message is a task id and nothing else. All databases of a server share it.
+  std::string cancel() const { return prefix_ + "cancel"; }
+
+  /// Ours. Pub/sub channel; see BoundCancellation.
+  std::string bound_cancel() const { return prefix_ + "tmx:cancel"; }
+
+  /// ZSET of asynq's x/rate semaphore: task ids; score: the task's deadline, Unix s.
+  std::string semaphore(std::string_view scope) const {
+    return prefix_ + "sema:" + std::string{scope};
+  }
+
+ private:
+  static std::string instance(std::string_view host, int pid, std::string_view id) {
+    std::string text{"{"};
+    text.append(host).append(":").append(std::to_string(pid)).append(":").append(id).append("}");
+    return text;
+  }
+
+  std::string prefix_;  // with the colon
+};
+
+/// The keys of one queue. All of them carry the hash tag `{queue}`, so in a cluster one script may
+/// touch them all. (A queue name with braces might scatter them: see Session::keys().) Only the locks,
+/// the counters of a day, ids() and due() ever get a TTL. A plain value.
+class Keys {
+ public:
+  explicit Keys(std::string_view queue, std::string_view prefix = default_prefix) {
+    stem_.append(prefix).append(":{").append(queue).append("}:");
+  }
+
+  /// What each name here begins with: "asynq:{queue}:".
+  const std::string& stem() const noexcept { return stem_; }
+
+  /// LIST of ids: enqueued at the head, taken from the tail; RPUSH makes a task the next one.
+  std::string pending() const { return stem_ + "pending"; }
+  /// LIST of ids, the newest at the head.
+  std::string active() const { return stem_ + "active"; }
+  /// ZSET of ids; score: end of the lease, Unix s.
+  std::string lease() const { return stem_ + "lease"; }
+  /// ZSET of ids; score: not before, Unix s (ours rounded up, Go's rounded down).
+  std::string scheduled() const { return stem_ + "scheduled"; }
+  /// ZSET of ids; score: not before, Unix s (as scheduled()).
+  std::string retry() const { return stem_ + "retry"; }
+  /// ZSET of ids; score: when it was archived, Unix s, rounded down.
+  std::string archived() const { return stem_ + "archived"; }
+  /// ZSET of ids; score: end of the retention, Unix s, rounded up.
+  std::string completed() const { return stem_ + "completed"; }
+
+  /// What holds the ids of a state: one of the above. No such key for `aggregating`, whose tasks
+  /// lie in group(); the name is then the one that asynq's own scripts build, and never exists.
+  std::string container(TaskState state) const { return stem_ + std::string{to_string(state)}; }
+
+  /// HASH, see `field`.
+  std::string task(std::string_view id) const { return task_prefix() + std::string{id}; }
+  /// For scripts that build task() from an id.
+  std::string task_prefix() const { return stem_ + "t:"; }
+
+  /// STRING, the id of the holder; TTL in seconds. `payload` unset means "none", which is another
+  /// lock than an empty one.
+  std::string unique(std::string_view type, std::optional<std::string_view> payload) const {
+    std::string key = stem_ + "unique:";
+    key.append(type).append(":");
+    if (payload) key.append(md5_hex(*payload));
+    return key;
+  }
+
+  /// STRING, Unix s of the pause; the queue is paused iff it exists.
+  std::string paused() const { return stem_ + "paused"; }
+
+  /// STRING, counter of all attempts that ended, failed ones included.
+  std::string processed() const { return stem_ + "processed"; }
+  /// STRING, counter of the failed ones.
+  std::string failed() const { return stem_ + "failed"; }
+  /// STRING, as processed(), of the UTC day of `at`; kept for day_counter_lifetime.
+  std::string processed_on(Time at) const { return stem_ + "processed:" + day(at); }
+  /// STRING, as failed(), of the UTC day of `at`; kept for day_counter_lifetime.
+  std::string failed_on(Time at) const { return stem_ + "failed:" + day(at); }
+
+  /// SET of group names.
+  std::string groups() const { return stem_ + "groups"; }
+  /// ZSET of ids; score: when it was added, Unix s.
+  std::string group(std::string_view name) const { return group_prefix() + std::string{name}; }
+  /// For scripts that build group() from a name.
+  std::string group_prefix() const { return stem_ + "g:"; }
+  /// ZSET of ids, as group(): those being aggregated. A set id holds no colon.
+  std::string aggregation_set(std::string_view name, std::string_view set_id) const {
+    return group(name) + ":" + std::string{set_id};
+  }
+  /// ZSET of full names of aggregation_set() keys; score: expiry of the set, Unix s.
+  std::string aggregation_sets() const { return stem_ + "aggregation_sets"; }
+
+  /// Ours. ZSET of ids of scheduled and retry; score: due time, Unix µs. Times the last second
+  /// only: an entry counts iff, rounded up to a second, it equals the public score. Its TTL of a day
+  /// is renewed by upkeep.
+  std::string due() const { return stem_ + "tmx:due"; }
+
+  /// Ours. STRING that exists while a script tries the rights of its user.
+  std::string rights() const { return stem_ + "tmx:rights"; }
+
+  /// Ours. Never written: watched like the others, so that a notice about it shows that Redis
+  /// evicts tracked keys.
+  std::string canary() const { return stem_ + std::string{canary_name}; }
+  static constexpr std::string_view canary_name = "tmx:canary";
+
+  /// Ours. ZSET of the ids that are remembered for EnqueueRequest::idempotent_for; score: until when,
+  /// Unix µs. Expires with the last of them.
+  std::string ids() const { return stem_ + "tmx:ids"; }
+
+ private:
+  // The UTC date as YYYY-MM-DD.
+  static std::string day(Time at) {
+    const std::chrono::year_month_day date{std::chrono::floor<std::chrono::days>(at)};
+    std::string text = std::to_string(static_cast<int>(date.year()));
+    text.insert(0, text.size() < 4 ? 4 - text.size() : 0, '0');
+    for (const unsigned part : {unsigned{date.month()}, unsigned{date.day()}})
+      text.append(part < 10 ? "-0" : "-").append(std::to_string(part));
+    return text;
+  }
+
+  std::string stem_;
+};
+
+}  // namespace taskmux::redis

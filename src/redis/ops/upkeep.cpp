@@ -1,0 +1,210 @@
+#include <algorithm>
+#include <chrono>
+#include <initializer_list>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "redis/asynq/wire.hpp"
+#include "redis/ops/operations.hpp"
+#include "redis/ops/runs.hpp"
+
+namespace taskmux::redis {
+namespace {
+
+std::string seconds_up(Duration duration) {
+  return text(std::max<std::int64_t>(1, std::chrono::ceil<std::chrono::seconds>(duration).count()));
+}
+
+// A script about a server; its arguments so far are now and `lifetime`.
+Call server_call(const Session& session, const Script& script,
+                 std::initializer_list<std::string_view> keys, std::string_view lifetime) {
+  Call call = Session::call_on(script, keys, {});
+  session.add_now(call.args);
+  call.args.emplace_back(lifetime);
+  return call;
+}
+
+}  // namespace
+
+Upkeep::Ranks Upkeep::ranks_of(const std::string& queue) {
+  detail::MutexLock lock{mutex_};
+  const auto found = ranks_.find(queue);
+  return found == ranks_.end() ? Ranks{} : found->second;
+}
+
+void Upkeep::set_ranks(const std::string& queue, Ranks ranks) {
+  detail::MutexLock lock{mutex_};
+  if (ranks.due == 0 && ranks.active == 0) {
+    ranks_.erase(queue);
+  } else {
+    ranks_[queue] = ranks;
+  }
+}
+
+namespace {
+
+// Each text is of one of upkeep's roles.
+void note_faults(Session& session, const std::string& subject, const std::string& queue,
+                 ReplyView texts) {
+  if (texts.size() == 0) return session.queue_health().worked(QueueOperation::upkeep, queue);
+  std::string causes;
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const std::string_view text = texts[i].as_string();
+    if (errc_of(text) == Errc::unavailable) continue;
+    causes += (causes.empty() ? ": " : "; ") + printable(text);
+  }
+  if (!causes.empty()) {
+    session.queue_health().failed(QueueOperation::upkeep, queue, Error{Errc::protocol, subject + causes});
+  }
+}
+
+// A queue's part of a script's reply.
+void read_queue(Session& session, const std::string& subject, const std::string& queue,
+                std::uint64_t block, ReplyView answer, UpkeepReply& reply) {
+  answer.expect_array(10);
+  reply.forwarded += static_cast<std::size_t>(answer[0].as_integer());
+  reply.expired += static_cast<std::size_t>(answer[1].as_integer());
+  reply.repaired += static_cast<std::size_t>(answer[2].as_integer());
+  if (!answer[3].is_nil()) {
+    reply.next_due = earlier(reply.next_due, time_of(answer[3].as_integer()));
+  }
+  reply.more = reply.more || answer[4].as_integer() != 0;
+  note_faults(session, subject, queue, answer[8]);
+  RunReader reader{session, block};
+  reader.read_lost(queue, answer[5], answer[9], reply.lost);
+  reply.repaired += reader.set_aside();
+}
+
+}  // namespace
+
+Call Upkeep::call_on(Session& session, const UpkeepRequest& request, Part& part) {
+  Call call{.slot_key = session.keys(part.queues.front()).pending(), .script = &scripts().upkeep};
+  call.args.push_back(text(static_cast<std::int64_t>(part.queues.size())));
+  for (const std::string& queue : part.queues) call.args.push_back(session.keys(queue).pending());
+  session.add_now_or_never(call.args, part.queues.front());
+  // An outage of Redis must not make every run look lost: their owners could not extend them
+  // either.
+  if (session.options().clock)
+    session.note_time(part.queues.front(), session.options().clock->now(), session.steady_now());
+  const bool recover = request.recover && session.in_contact_for(request.lease, call.slot_key);
+  const auto limit = std::clamp<std::size_t>(request.limit, 1, bound::upkeep);
+  call.args.insert(
+      call.args.end(),
+      {text(static_cast<std::int64_t>(limit)), micros(request.lease), recover ? "1" : "0",
+       text(static_cast<std::int64_t>(session.transport().line().budget())), text(bound::effort)});
+  for (const std::string& queue : part.queues) {
+    const Ranks ranks = ranks_of(queue);
+    part.blocks.push_back(session.token_block());
+    call.args.insert(call.args.end(),
+                     {hex_of_block(part.blocks.back()), text(ranks.due), text(ranks.active)});
+  }
+  if (!recover) return call;
+  for (const Run& run : request.own) {
+    const bool here = run.message && std::ranges::find(part.queues, run.message->queue) !=
+                                         part.queues.end();
+    if (here) call.args.push_back(hex_of_token(run.token));
+  }
+  return call;
+}
+
+/// Returns how many of the queues have been dealt with, which is at least one.
+std::size_t Upkeep::read(Session& session, const Part& part, const Reply& answer, UpkeepReply& reply) {
+  throw_if_error("upkeep of queue \"" + printable(part.queues.front()) + "\"", answer);
+  answer.expect_array(2);
+  reply.now = time_of(answer[0].as_integer());
+  const std::size_t count = std::min(answer.size() - 1, part.queues.size());
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::string& queue = part.queues[i];
+    const auto subject = "upkeep of queue \"" + printable(queue) + "\"";
+    const ReplyView of_queue = answer[i + 1];
+    of_queue.expect_array(10);
+    set_ranks(queue, {.due = of_queue[6].as_integer(), .active = of_queue[7].as_integer()});
+    read_queue(session, subject, queue, part.blocks[i], of_queue, reply);
+  }
+  return count;
+}
+
+UpkeepReply Upkeep::step(Session& session, const UpkeepRequest& request) {
+  UpkeepReply reply;
+  std::optional<Error> failure;
+  bool any = false;
+  const std::size_t most = session.cluster() ? 1 : bound::queues;
+  std::span<const std::string> left = request.queues;
+  std::vector<Part> parts;
+  while (!left.empty()) {
+    parts.push_back({.queues = left.first(std::min(most, left.size()))});
+    left = left.subspan(parts.back().queues.size());
+  }
+  while (!parts.empty()) {
+    std::vector<Call> calls;
+    for (Part& part : parts) calls.push_back(call_on(session, request, part));
+    const SteadyTime sent_at = session.steady_now();
+    const std::vector<Reply> answers = session.run(calls);
+    std::vector<Part> unfinished;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      try {
+        const std::size_t done = read(session, parts[i], answers[i], reply);
+        any = true;
+        session.note_time(parts[i].queues.front(), reply.now, sent_at);
+        if (done < parts[i].queues.size()) {
+          unfinished.push_back({.queues = parts[i].queues.subspan(done)});
+        }
+      } catch (const Error& error) {
+        if (!failure) failure = error;
+        session.queue_health().failed(QueueOperation::upkeep, parts[i].queues.front(), error);
+      }
+    }
+    parts = std::move(unfinished);
+  }
+  if (failure && !any) throw *failure;
+  if (!any) reply.now = session.now();
+  return reply;
+}
+
+void heartbeat(Session& session, const ServerInfo& server, Duration lifetime) {
+  const GlobalKeys& keys = session.global();
+  const std::string servers = keys.servers();
+  const std::string tables = keys.workers();
+  const std::string record = keys.server(server.host, server.pid, server.id);
+  const std::string workers = keys.worker(server.host, server.pid, server.id);
+  const std::string seconds = seconds_up(lifetime);
+
+  std::vector<Call> calls;
+  if (session.cluster()) {
+    const auto list = [&](std::string_view key, const std::string& member) {
+      calls.push_back(server_call(session, scripts().register_server, {key}, seconds));
+      calls.back().args.push_back(member);
+    };
+    list(servers, record);
+    list(tables, workers);
+    calls.push_back(server_call(session, scripts().write_server, {record, workers}, seconds));
+  } else {
+    calls.push_back(
+        server_call(session, scripts().heartbeat, {servers, tables, record, workers}, seconds));
+  }
+  std::vector<std::string>& args = calls.back().args;
+  args.push_back(encode_server(server));
+  for (const WorkerInfo& worker : server.workers) {
+    args.push_back(worker.task_id);
+    args.push_back(encode_worker(server, worker));
+  }
+  for (const Reply& reply : session.run(calls)) throw_if_error("heartbeat", reply);
+}
+
+void retire(Session& session, const ServerInfo& server) {
+  const GlobalKeys& keys = session.global();
+  const std::string record = keys.server(server.host, server.pid, server.id);
+  const std::string workers = keys.worker(server.host, server.pid, server.id);
+  const std::vector<Call> calls{
+      Session::command(keys.servers(), {"ZREM", keys.servers(), record}),
+      Session::command(keys.workers(), {"ZREM", keys.workers(), workers}),
+      Session::command(record, {"DEL", record, workers}),
+  };
+  for (const Reply& reply : session.run(calls)) throw_if_error("retire", reply);
+}
+
+}  // namespace taskmux::redis

@@ -1,0 +1,566 @@
+#include "redis/ops/view.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "redis/asynq/cancellations.hpp"
+#include "redis/asynq/wire.hpp"
+#include "redis/ops/operations.hpp"
+#include "redis/ops/runs.hpp"
+#include "taskmux/detail/base/error_text.hpp"
+
+namespace taskmux::redis {
+namespace {
+
+// Rows of one script call.
+constexpr std::size_t rows_at_once = 100;
+// Tasks of one call of act_all's script.
+constexpr std::size_t acts_at_once = 1000;
+
+// Errors name their subject; Inspector puts the operation in front.
+std::string subject(std::string_view kind, std::string_view name) {
+  return std::string{kind} + " \"" + printable(name) + "\"";
+}
+
+std::string of_queue(std::string_view queue) { return subject("queue", queue); }
+std::string of_task(std::string_view id) { return detail::task_in_words(printable(id), {}, {}); }
+
+// The set of queues lies in another slot than a queue's keys, so this is a command of its own.
+Call membership(const Session& session, std::string_view queue) {
+  static_cast<void>(session.keys(queue));  // refuses a name that no queue here can have
+  return Session::command(session.global().queues(), {"SISMEMBER", session.global().queues(), queue});
+}
+
+void require_member(std::string_view queue, const Reply& reply) {
+  throw_if_error(of_queue(queue), reply);
+  if (reply.as_integer() == 0) {
+    throw Error{Errc::queue_not_found, of_queue(queue) + ": nothing was ever enqueued to it"};
+  }
+}
+
+// Before an operation that changes something.
+void require_queue(Session& session, std::string_view queue) {
+  const std::vector<Call> calls{membership(session, queue)};
+  require_member(queue, session.run(calls).front());
+}
+
+// An operation that only reads, in the same round trip.
+Reply read_of(Session& session, std::string_view queue, Call call) {
+  const std::vector<Call> calls{membership(session, queue), std::move(call)};
+  std::vector<Reply> replies = session.run(calls);
+  require_member(queue, replies[0]);
+  throw_if_error(of_queue(queue), replies[1]);
+  return std::move(replies[1]);
+}
+
+std::string_view name_of(TaskAction action) {
+  switch (action) {
+    case TaskAction::run: return "run";
+    case TaskAction::archive: return "archive";
+    case TaskAction::remove: return "remove";
+  }
+  throw Error{Errc::invalid_argument, "no such action"};
+}
+
+bool allows(TaskAction action, TaskState state) {
+  if (state == TaskState::active) return false;
+  if (action == TaskAction::remove) return true;
+  if (state == TaskState::aggregating) return false;
+  return action == TaskAction::run ? state != TaskState::pending : state != TaskState::archived;
+}
+
+std::optional<TaskState> parse_state(std::optional<std::string_view> name) {
+  for (const TaskState state :
+       {TaskState::pending, TaskState::active, TaskState::scheduled, TaskState::retry,
+        TaskState::archived, TaskState::completed, TaskState::aggregating}) {
+    if (name == to_string(state)) return state;
+  }
+  return std::nullopt;
+}
+
+std::size_t count_of(ReplyView reply) { return static_cast<std::size_t>(reply.as_integer()); }
+
+// A counter of asynq's; one that is absent, or no number, is 0.
+std::uint64_t counter(ReplyView reply) {
+  const auto number = reply.is_string() ? parse_number(reply.as_string()) : std::nullopt;
+  return static_cast<std::uint64_t>(std::max<std::int64_t>(0, number.value_or(0)));
+}
+
+std::optional<Time> optional_time(ReplyView micros) {
+  const auto number = parse_number(micros.as_optional_string());
+  return number ? std::optional{time_of(*number)} : std::nullopt;
+}
+
+// A score in seconds; asynq's readers break on fractions, we cut them off.
+/// As the scripts read a score: rounded up to a second, within what they can count.
+std::optional<Time> time_of_score(ReplyView score) {
+  const auto text = score.as_optional_string();
+  if (!text) return std::nullopt;
+  double seconds = 0;
+  if (std::from_chars(text->data(), text->data() + text->size(), seconds).ec != std::errc{}) {
+    return std::nullopt;
+  }
+  seconds = std::clamp(std::ceil(seconds), 0.0, 8'990'000'000.0);
+  return Time{std::chrono::seconds{static_cast<std::int64_t>(seconds)}};
+}
+
+void describe_message(TaskInfo& info, ReplyView bytes) {
+  if (!bytes.is_string()) {
+    info.last_error = "the task's message is missing";
+    return;
+  }
+  Decoded<WireMessage> decoded = decode_message(bytes.as_string());
+  const std::string fault =
+      decoded ? mismatch(decoded->message, info.queue, info.id) : decoded.error().text();
+  WireMessage wire;
+  if (fault.empty()) {
+    wire = *std::move(decoded);
+  } else {
+    wire.message = malformed_message(info.queue, info.id, fault);
+  }
+  TaskMessage& message = wire.message;
+  info.task = std::move(message.task);
+  info.max_retry = message.max_retry;
+  info.retried = message.retried;
+  info.timeout = message.timeout;
+  info.retention = message.retention;
+  info.deadline = if_set(message.deadline);
+  info.last_failed_at = if_set(message.last_failed_at);
+  info.completed_at = if_set(message.completed_at);
+  info.last_error = std::move(message.last_error);
+  info.group = std::move(wire.foreign.group);
+}
+
+// When a task of scheduled or retry is due: the precise time, if the public score bears it out.
+std::optional<Time> due_of(std::optional<Time> score, ReplyView precise) {
+  const std::optional<Time> due = optional_time(precise);
+  return due && score && std::chrono::ceil<std::chrono::seconds>(*due) == *score ? due : score;
+}
+
+// A row of describe() in the scripts.
+TaskInfo read_row(ReplyView row, std::string_view queue, TaskState state, Time now) {
+  row.expect_array(9);
+  TaskInfo info;
+  info.id = row[0].as_string();
+  info.queue = queue;
+  info.state = state;
+  const std::optional<Time> score = time_of_score(row[1]);
+  describe_message(info, row[4]);
+  info.result = row[5].as_optional_string().value_or("");
+  const Facts facts = parse_facts(row[6].as_optional_string());
+  info.crashes = facts.crashes;
+  info.expires_at = facts.expires_at;
+  info.enqueued_at = facts.enqueued_at;
+  if (state != TaskState::completed) info.completed_at.reset();
+  if (info.group.empty()) info.group = row[8].as_optional_string().value_or("");
+  switch (state) {
+    case TaskState::active:
+      info.started_at = taken_at(row[7].as_optional_string(), row[1].as_optional_string());
+      info.orphaned = !score || *score <= now;
+      break;
+    case TaskState::scheduled:
+    case TaskState::retry: info.next_process_at = due_of(score, row[2]); break;
+    case TaskState::archived: info.archived_at = score; break;
+    case TaskState::pending:
+    case TaskState::completed:
+    case TaskState::aggregating: break;
+  }
+  return info;
+}
+
+std::string number(std::size_t value) {
+  return text(static_cast<std::int64_t>(
+      std::min<std::size_t>(value, std::numeric_limits<std::int32_t>::max())));
+}
+
+// The outcome of a script that says 0, or 1 no such task, or 2 wrong state.
+void throw_outcome(Session& session, std::string_view queue, std::string_view id,
+                   std::int64_t outcome) {
+  if (outcome == 1) {
+    throw Error{Errc::task_not_found, of_task(id) + ": not in the queue", std::string{id}};
+  }
+  if (outcome != 2) return;
+  const std::string key = session.keys(queue).task(id);
+  const Reply state = session.run_one(of_task(id), Session::command(key, {"HGET", key, field::state}));
+  throw Error{Errc::wrong_state,
+              of_task(id) + ": it is " +
+                  (state.is_string() ? printable(state.as_string()) : std::string{"gone"}),
+              std::string{id}};
+}
+
+}  // namespace
+
+std::vector<std::string> queues(Session& session) {
+  const std::string& key = session.global().queues();
+  const Reply reply = session.run_one("list queues", Session::command(key, {"SMEMBERS", key}));
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < reply.size(); ++i) names.emplace_back(reply[i].as_string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+namespace {
+
+// Groups, in the order of their names. Their number is not bounded, so nothing walks them in a script.
+std::vector<std::string> groups_of(Session& session, std::string_view queue) {
+  const std::string key = session.keys(queue).groups();
+  const Reply reply = read_of(session, queue, Session::command(key, {"SMEMBERS", key}));
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < reply.size(); ++i) names.emplace_back(reply[i].as_string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::vector<std::size_t> sizes_of(Session& session, std::string_view queue,
+                                  std::span<const std::string> groups) {
+  Call call = session.call(scripts().group_sizes, queue);
+  call.args.insert(call.args.end(), groups.begin(), groups.end());
+  const Reply reply = session.run_one(of_queue(queue), call);
+  reply.expect_array(groups.size());
+  std::vector<std::size_t> sizes;
+  for (std::size_t i = 0; i < groups.size(); ++i) sizes.push_back(count_of(reply[i]));
+  return sizes;
+}
+
+// Calls `visit` with each group's name and size until it returns false.
+template <typename Visit>
+void visit_groups(Session& session, std::string_view queue, Visit visit) {
+  const std::vector<std::string> groups = groups_of(session, queue);
+  for (std::size_t first = 0; first < groups.size(); first += bound::items) {
+    const auto part =
+        std::span{groups}.subspan(first, std::min(bound::items, groups.size() - first));
+    const std::vector<std::size_t> sizes = sizes_of(session, queue, part);
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      if (!visit(part[i], sizes[i])) return;
+    }
+  }
+}
+
+// Adds to `infos` the tasks of one container, `page.limit` at most; `group` is that of `aggregating`.
+void list_into(std::vector<TaskInfo>& infos, Session& session, std::string_view queue, TaskState state,
+               Page page, std::string_view group) {
+  for (std::size_t listed = 0; listed < page.limit;) {
+    const std::size_t wanted = std::min(rows_at_once, page.limit - listed);
+    const Reply reply =
+        read_of(session, queue,
+                session.call(scripts().list, queue,
+                           {to_string(state), number(page.offset + listed), number(wanted),
+                            number(session.transport().line().budget()), group}));
+    reply.expect_array(2);
+    const Time now = time_of(reply[0].as_integer());
+    for (std::size_t i = 2; i < reply.size(); ++i) {
+      infos.push_back(read_row(reply[i], queue, state, now));
+    }
+    listed += reply.size() - 2;
+    if (reply.size() - 2 < wanted && reply[1].as_integer() == 0) break;
+  }
+}
+
+}  // namespace
+
+QueueInfo queue_info(Session& session, std::string_view queue) {
+  const Reply reply = read_of(session, queue, session.call(scripts().queue_info, queue));
+  reply.expect_array(14);
+  QueueInfo info;
+  info.queue = queue;
+  info.paused = reply[1].as_integer() != 0;
+  info.pending = count_of(reply[2]);
+  info.active = count_of(reply[3]);
+  info.scheduled = count_of(reply[4]);
+  info.retry = count_of(reply[5]);
+  info.archived = count_of(reply[6]);
+  info.completed = count_of(reply[7]);
+  if (reply[8].as_integer() > 0) {
+    visit_groups(session, queue, [&info](const std::string&, std::size_t size) {
+      info.aggregating += size;
+      return true;
+    });
+  }
+  if (const auto since = parse_number(reply[9].as_optional_string()); since && *since > 0) {
+    const Duration latency{reply[0].as_integer() - *since / 1000};
+    info.latency = std::max(Duration{0}, latency);
+  }
+  info.processed_today = counter(reply[10]);
+  info.failed_today = counter(reply[11]);
+  info.processed_total = counter(reply[12]);
+  info.failed_total = counter(reply[13]);
+  return info;
+}
+
+std::vector<DailyStats> history(Session& session, std::string_view queue, int days) {
+  if (days < 1 || days > 90) {
+    throw Error{Errc::invalid_argument, of_queue(queue) + ": 1 to 90 days are kept"};
+  }
+  const Keys keys = session.keys(queue);
+  const auto today = std::chrono::floor<std::chrono::days>(session.now());
+  Call get = Session::command(keys.pending(), {"MGET"});
+  std::vector<DailyStats> stats;
+  for (int back = 0; back < days; ++back) {
+    stats.push_back({.day = today - std::chrono::days{back}});
+    get.args.push_back(keys.processed_on(stats.back().day));
+    get.args.push_back(keys.failed_on(stats.back().day));
+  }
+  const Reply reply = read_of(session, queue, std::move(get));
+  reply.expect_array(2 * stats.size());
+  for (std::size_t i = 0; i < stats.size(); ++i) {
+    stats[i].processed = counter(reply[2 * i]);
+    stats[i].failed = counter(reply[2 * i + 1]);
+  }
+  return stats;
+}
+
+std::vector<TaskInfo> list(Session& session, std::string_view queue, TaskState state, Page page) {
+  std::vector<TaskInfo> infos;
+  if (page.limit == 0) require_queue(session, queue);
+  if (state != TaskState::aggregating) {
+    list_into(infos, session, queue, state, page, {});
+    return infos;
+  }
+  visit_groups(session, queue, [&](const std::string& group, std::size_t size) {
+    if (page.offset >= size) {
+      page.offset -= size;
+      return true;
+    }
+    const std::size_t before = infos.size();
+    list_into(infos, session, queue, state, page, group);
+    page.limit -= std::min(page.limit, infos.size() - before);
+    page.offset = 0;
+    return page.limit > 0;
+  });
+  return infos;
+}
+
+std::optional<TaskInfo> find(Session& session, std::string_view queue, std::string_view id) {
+  const Reply reply = read_of(session, queue, session.call(scripts().find, queue, {id}));
+  reply.expect_array(1);
+  if (reply.size() < 2) return std::nullopt;
+  reply[1].expect_array(9);
+  const std::optional<TaskState> state = parse_state(reply[1][3].as_optional_string());
+  if (!state) {
+    throw Error{Errc::malformed, of_task(id) + ": it is in no known state", std::string{id}};
+  }
+  return read_row(reply[1], queue, *state, time_of(reply[0].as_integer()));
+}
+
+std::vector<std::optional<Errc>> act(Session& session, std::string_view queue, TaskAction action,
+                                     std::span<const std::string> ids,
+                                     std::optional<TaskState> only) {
+  require_queue(session, queue);
+  std::vector<std::optional<Errc>> refusals;
+  while (refusals.size() < ids.size()) {
+    const auto left = ids.subspan(refusals.size());
+    const auto part = left.first(std::min(bound::items, left.size()));
+    Call call = session.call(scripts().act, queue,
+                           {name_of(action), only ? to_string(*only) : std::string_view{}});
+    call.args.insert(call.args.end(), part.begin(), part.end());
+    const Reply reply = session.run_one(of_queue(queue), call);
+    reply.expect_array(1);  // where that is much work, it is done in part
+    for (std::size_t i = 0; i < reply.size(); ++i) {
+      const std::int64_t outcome = reply[i].as_integer();
+      refusals.push_back(outcome == 0   ? std::nullopt
+                         : outcome == 1 ? std::optional{Errc::task_not_found}
+                                        : std::optional{Errc::wrong_state});
+    }
+  }
+  return refusals;
+}
+
+std::size_t act_all(Session& session, std::string_view queue, TaskAction action, TaskState state,
+                    std::size_t limit) {
+  const std::string operation{name_of(action)};
+  if (!allows(action, state)) {
+    throw Error{Errc::wrong_state,
+                operation + ": not possible for tasks that are " + std::string{to_string(state)}};
+  }
+  require_queue(session, queue);
+  std::size_t done = 0;
+  while (done < limit) {
+    const std::size_t wanted = std::min(acts_at_once, limit - done);
+    const Reply reply = session.run_one(
+        of_queue(queue),
+        session.call(scripts().act_all, queue, {operation, to_string(state), number(wanted)}));
+    reply.expect_array(2);
+    done += count_of(reply[0]);
+    if (count_of(reply[1]) < wanted) break;
+  }
+  return done;
+}
+
+namespace {
+
+// Looks alone, at many queues in one call, which an idle server can afford.
+std::vector<TrimReply> look_at_archives(Session& session, std::span<const std::string> queues,
+                                        const TrimRequest& request) {
+  const std::size_t most = session.cluster() ? 1 : bound::queues;
+  std::vector<Call> calls;
+  for (std::size_t i = 0; i < queues.size(); i += most) {
+    const auto part = queues.subspan(i, std::min(most, queues.size() - i));
+    Call call{.slot_key = session.keys(part.front()).pending(), .script = &scripts().archives};
+    call.args.push_back(number(part.size()));
+    for (const std::string& queue : part)
+      call.args.push_back(session.keys(queue).container(TaskState::archived));
+    session.add_now(call.args);
+    call.args.insert(call.args.end(), {number(request.max_tasks), micros(request.max_age)});
+    calls.push_back(std::move(call));
+  }
+  const std::vector<Reply> answers = session.run(calls);
+  std::vector<TrimReply> replies(queues.size());
+  for (std::size_t i = 0; i < queues.size(); ++i) {
+    const Reply& answer = answers[i / most];
+    const std::string subject = "look at the archive of " + of_queue(queues[i]);
+    try {
+      throw_if_error(subject, answer);
+      answer.expect_array(std::min(most, queues.size() - i / most * most));
+      const ReplyView of_one = answer[i % most];
+      if (of_one.is_string()) {
+        replies[i].error = Error{Errc::protocol, subject + ": " + printable(of_one.as_string())};
+      } else {
+        replies[i].excess = count_of(of_one);
+      }
+    } catch (const Error& error) {
+      replies[i].error = error;
+    }
+  }
+  return replies;
+}
+
+}  // namespace
+
+std::vector<TrimReply> trim_archives(Session& session, std::span<const std::string> queues,
+                                     const TrimRequest& request) {
+  if (request.limit == 0) return look_at_archives(session, queues, request);
+  std::vector<Call> calls;
+  for (const std::string& queue : queues) {
+    calls.push_back(session.call(scripts().trim, queue,
+                               {number(request.max_tasks), micros(request.max_age),
+                                number(std::min(request.limit, acts_at_once))}));
+  }
+  const std::vector<Reply> answers = session.run(calls);
+  std::vector<TrimReply> replies(queues.size());
+  for (std::size_t i = 0; i < queues.size(); ++i) {
+    try {
+      throw_if_error("trim the archive of " + of_queue(queues[i]), answers[i]);
+      answers[i].expect_array(2);
+      replies[i] = {.deleted = count_of(answers[i][0]), .excess = count_of(answers[i][1])};
+    } catch (const Error& error) {
+      replies[i].error = error;
+    }
+  }
+  return replies;
+}
+
+void update_payload(Session& session, std::string_view queue, std::string_view id,
+                    std::string_view payload) {
+  require_queue(session, queue);
+  const std::string task = of_task(id);
+  const std::string key = session.keys(queue).task(id);
+  for (int attempt = 0; attempt < 10; ++attempt) {
+    const Reply old = session.run_one(task, Session::command(key, {"HGET", key, field::msg}));
+    if (old.is_nil()) throw_outcome(session, queue, id, 1);
+    Decoded<WireMessage> decoded = decode_message(old.as_string());
+    if (!decoded) {
+      throw Error{Errc::malformed, task + ": " + decoded.error().text(), std::string{id}};
+    }
+    decoded->message.task.payload = std::string{payload};
+    const Reply reply = session.run_one(
+        task,
+        session.call(scripts().update_message, queue,
+                   {id, old.as_string(), encode_message(decoded->message, decoded->foreign)}));
+    if (reply.as_integer() == 0) return;
+    throw_outcome(session, queue, id, reply.as_integer());
+  }
+  throw Error{Errc::wrong_state, task + ": others keep changing it", std::string{id}};
+}
+
+void pause(Session& session, std::string_view queue) {
+  require_queue(session, queue);
+  const Reply reply = session.run_one(of_queue(queue), session.call(scripts().pause, queue));
+  if (reply.as_integer() == 0) {
+    throw Error{Errc::wrong_state, of_queue(queue) + ": already paused"};
+  }
+}
+
+void unpause(Session& session, std::string_view queue) {
+  require_queue(session, queue);
+  const std::string key = session.keys(queue).paused();
+  const Reply reply = session.run_one(of_queue(queue), Session::command(key, {"DEL", key}));
+  if (reply.as_integer() == 0) {
+    throw Error{Errc::wrong_state, of_queue(queue) + ": not paused"};
+  }
+}
+
+void cancel(Session& session, std::string_view queue, std::string_view id, CancelMode mode) {
+  require_queue(session, queue);
+  BoundCancellation message{.database = session.options().database,
+                            .queue = std::string{queue},
+                            .task_id = std::string{id}};
+  const std::string of_ours = message.encode();
+  message.repeated = true;
+  const Reply reply = session.run_one(
+      of_task(id), session.call(scripts().cancel, queue,
+                              {id, to_string(mode), session.global().cancel(),
+                               session.global().bound_cancel(), of_ours, message.encode()}));
+  throw_outcome(session, queue, id, reply.as_integer());
+}
+
+void delete_queue(Session& session, std::string_view queue, bool force) {
+  require_queue(session, queue);
+  const std::string subject = of_queue(queue);
+  std::int64_t outcome = 1;
+  while (outcome == 1) {
+    const Reply reply = session.run_one(
+        subject,
+        session.call(scripts().empty_queue, queue, {force ? "1" : "0", number(acts_at_once)}));
+    outcome = reply.as_integer();
+  }
+  if (outcome == 2) throw Error{Errc::wrong_state, subject + ": tasks of it are active"};
+  if (outcome == 3) throw Error{Errc::queue_not_empty, subject + ": it holds tasks"};
+  const std::string& names = session.global().queues();
+  session.run_one(subject, Session::command(names, {"SREM", names, queue}));
+}
+
+std::vector<ServerInfo> servers(Session& session) {
+  std::vector<Call> calls;
+  for (const std::string& list : {session.global().servers(), session.global().workers()}) {
+    Call call = Session::call_on(scripts().live_servers, {list}, {});
+    session.add_now(call.args);
+    calls.push_back(std::move(call));
+  }
+  const std::vector<Reply> lists = session.run(calls);
+  for (const Reply& reply : lists) throw_if_error("list servers", reply);
+
+  calls.clear();
+  for (std::size_t kind = 0; kind < lists.size(); ++kind) {
+    for (std::size_t i = 0; i < lists[kind].size(); ++i) {
+      const std::string_view key = lists[kind][i].as_string();
+      calls.push_back(Session::command(key, {kind == 0 ? "GET" : "HVALS", key}));
+    }
+  }
+  const std::vector<Reply> records = session.run(calls);
+  std::vector<ServerInfo> servers;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    const Reply& record = records[i];
+    if (i < lists[0].size()) {
+      if (!record.is_string()) continue;
+      if (Decoded<WireServer> decoded = decode_server(record.as_string())) {
+        servers.push_back(std::move(decoded->server));
+      }
+      continue;
+    }
+    for (std::size_t k = 0; record.is_array() && k < record.size(); ++k) {
+      Decoded<WireWorker> decoded = decode_worker(record[k].as_string());
+      if (!decoded) continue;
+      const auto owner = std::find_if(servers.begin(), servers.end(), [&](const ServerInfo& each) {
+        return each.id == decoded->server_id;
+      });
+      if (owner != servers.end()) owner->workers.push_back(std::move(decoded->worker));
+    }
+  }
+  return servers;
+}
+
+}  // namespace taskmux::redis

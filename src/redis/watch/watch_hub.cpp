@@ -1,0 +1,448 @@
+#include "redis/watch/watch_hub.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <exception>
+#include <random>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include "redis/ops/operations.hpp"
+#include "redis/scripts/scripts.hpp"
+
+namespace taskmux::redis {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::size_t keys_per_look = 6;
+
+SteadyTime steady_now() { return std::chrono::steady_clock::now(); }
+
+// Between half of `length` and one and a half, so that idle servers do not act in step.
+std::chrono::steady_clock::duration around(std::chrono::milliseconds length) {
+  thread_local std::minstd_rand random{std::random_device{}()};
+  return std::chrono::milliseconds{
+      std::uniform_int_distribution{length.count() / 2, length.count() * 3 / 2}(random)};
+}
+
+// Whether the node that was asked has not got the queue, or no time for it.
+bool is_away(const Reply& reply) { return reply.is_error() && errc_of(reply) == Errc::unavailable; }
+
+}  // namespace
+
+/// One watch. Its callback runs under its mutex, so that its end can wait for that.
+struct WatchHub::Watcher {
+  Watcher(std::vector<std::string> watched, std::function<void(const Hint&)> to_call)
+      : queues{std::move(watched)}, callback{std::move(to_call)} {}
+
+  void poll_within(SteadyTime::duration time) {
+    const SteadyTime wanted = steady_now() + time;
+    SteadyTime planned = poll_at;
+    while (wanted < planned && !poll_at.compare_exchange_weak(planned, wanted)) {
+    }
+  }
+
+  const std::vector<std::string> queues;
+  std::vector<std::string> stems{};  // of the queues' keys
+  const std::function<void(const Hint&)> callback;
+  std::atomic<bool> armed{false};
+  std::atomic<SteadyTime> poll_at{SteadyTime{}};
+  detail::Mutex mutex{};
+  bool ended TASKMUX_GUARDED_BY(mutex) = false;
+};
+
+class WatchHub::Handle final : public Watch {
+ public:
+  Handle(WatchHub& listener, WatcherPtr watcher)
+      : listener_{listener}, watcher_{std::move(watcher)} {}
+  ~Handle() override { listener_.end(watcher_); }
+
+  State arm() override { return listener_.arm(watcher_); }
+
+ private:
+  WatchHub& listener_;
+  const WatcherPtr watcher_;
+};
+
+WatchHub::WatchHub(Session& session) : session_{session} {}
+
+WatchHub::~WatchHub() {
+  std::vector<std::shared_ptr<NodeSubscriber>> posts;  // they end without the lock, which they take
+  detail::MutexLock lock{mutex_};
+  stopping_ = true;
+  posts.swap(closing_);
+  for (const auto& [node, station] : stations_) posts.push_back(station.post);
+  stations_.clear();
+  for (const auto& post : posts) post->stop();
+}
+
+std::unique_ptr<Watch> WatchHub::watch(std::vector<std::string> queues,
+                                       std::function<void(const Hint&)> callback) {
+  auto watcher = std::make_shared<Watcher>(std::move(queues), std::move(callback));
+  for (const std::string& queue : watcher->queues) {
+    watcher->stems.push_back(session_.keys(queue).stem());
+  }
+  Nodes nodes = find_nodes(*watcher);
+  {
+    detail::MutexLock lock{mutex_};
+    open_posts(nodes);
+    watchers_.emplace(watcher, std::move(nodes));
+  }
+  auto handle = std::make_unique<Handle>(*this, watcher);
+  await_post(watcher);
+  return handle;
+}
+
+/// Returns when one of the watch's posts is connected: then no cancellation is missed, as in a
+/// cluster every node tells of it.
+void WatchHub::await_post(const WatcherPtr& watcher) {
+  detail::MutexLock lock{mutex_};
+  for (;;) {
+    std::optional<Error> failure;
+    bool waits = false;
+    for (const std::string& node : watchers_.at(watcher)) {
+      const auto found = stations_.find(node);
+      if (found == stations_.end()) continue;
+      if (found->second.connected) return;
+      if (found->second.failure) {
+        failure = found->second.failure;
+      } else {
+        waits = true;
+      }
+    }
+    if (!waits) throw failure.value_or(Error{Errc::unavailable, "watch: no server of the queues"});
+    lock.wait(changed_);
+  }
+}
+
+void WatchHub::end(const WatcherPtr& watcher) {
+  if (!session_.in_own_process()) return;  // after fork(), the locks may be held for ever
+  {
+    detail::MutexLock lock{mutex_};
+    watchers_.erase(watcher);
+  }
+  detail::MutexLock lock{watcher->mutex};
+  watcher->ended = true;
+}
+
+Watch::State WatchHub::arm(const WatcherPtr& watcher) {
+  session_.check_process();
+  // First, as a notice may come before the replies are read.
+  watcher->poll_at = steady_now() + around(5s);
+  watcher->armed = true;
+  const auto rest = session_.queue_health().shortest_rest(watcher->queues);
+  const std::vector<Reply> replies = look(watcher);
+  if (rest) watcher->poll_within(*rest);
+  const Watch::State state = state_of(replies);
+  if (state.ready) watcher->armed = false;
+  return state;
+}
+
+/// Asks each node through its post. What that can't tell is asked in the ordinary way, which knows
+/// how to find a queue that has moved; and again after a poll's time, as no notice will come.
+std::vector<Reply> WatchHub::look(const WatcherPtr& watcher) {
+  std::vector<Reply> replies;
+  std::vector<Call> others;
+  std::optional<Error> failure;
+  for (const auto& [post, queues] : looks_at(watcher)) {
+    std::vector<Call> calls = calls_for(queues);
+    std::optional<std::vector<Reply>> told;
+    try {
+      if (post) told = post->look(calls);
+    } catch (const Error& error) {
+      failure = error;
+      continue;
+    }
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      if (told && !is_away((*told)[i])) {
+        replies.push_back(std::move((*told)[i]));
+      } else {
+        others.push_back(std::move(calls[i]));
+      }
+    }
+  }
+  if (failure || !others.empty()) watcher->poll_within(around(1s));
+  if (!others.empty()) {
+    try {
+      for (Reply& reply : session_.run(others)) replies.push_back(std::move(reply));
+    } catch (const Error& error) {
+      failure = error;
+    }
+  }
+  if (failure && replies.empty()) throw Error{*failure};
+  return replies;
+}
+
+/// But for queues that rest, since their broken keys would look ready all the time.
+std::vector<WatchHub::Look> WatchHub::looks_at(const WatcherPtr& watcher) const {
+  std::map<std::string, std::vector<std::string>> queues;
+  std::vector<Look> looks;
+  detail::MutexLock lock{mutex_};
+  const Nodes& nodes = watchers_.at(watcher);
+  for (std::size_t i = 0; i < watcher->queues.size(); ++i) {
+    const std::string& queue = watcher->queues[i];
+    if (!session_.queue_health().rests(queue)) queues[nodes[i]].push_back(queue);
+  }
+  for (auto& [node, those] : queues) {
+    const auto found = stations_.find(node);
+    looks.push_back({found == stations_.end() ? nullptr : found->second.post, std::move(those)});
+  }
+  return looks;
+}
+
+std::vector<Call> WatchHub::calls_for(std::span<const std::string> queues) const {
+  const std::size_t most = session_.cluster() ? 1 : bound::queues;
+  std::vector<Call> calls;
+  while (!queues.empty()) {
+    const auto now = queues.first(std::min(most, queues.size()));
+    queues = queues.subspan(now.size());
+    Call& call = calls.emplace_back(
+        Call{.slot_key = session_.keys(now.front()).pending(), .script = &scripts().look});
+    call.args.push_back(text(static_cast<std::int64_t>(keys_per_look * now.size())));
+    for (const std::string& queue : now) {
+      const Keys keys = session_.keys(queue);
+      call.args.insert(call.args.end(),
+                       {keys.paused(), keys.pending(), keys.scheduled(), keys.retry(), keys.due(),
+                        keys.canary()});
+    }
+    session_.add_now(call.args);
+  }
+  return calls;
+}
+
+Watch::State WatchHub::state_of(std::span<const Reply> replies) const {
+  Watch::State state;
+  std::size_t unavailable = 0;
+  for (const Reply& reply : replies) {
+    // In a cluster, one node that is away must not hide the others' queues.
+    if (is_away(reply) && ++unavailable < replies.size()) continue;
+    throw_if_error("watch", reply);
+    reply.expect_array(3);
+    state.now = time_of(reply[0].as_integer());
+    if (reply[1].as_integer() != 0) state.ready = true;
+    if (!reply[2].is_nil())
+      state.next_due = earlier(state.next_due, time_of(reply[2].as_integer()));
+  }
+  if (replies.empty()) state.now = session_.now();
+  return state;
+}
+
+/// The node of each queue, "" where it is not known; of a watch of no queues, any node. Throws if
+/// it is known of none.
+WatchHub::Nodes WatchHub::find_nodes(const Watcher& watcher) {
+  Nodes nodes;
+  std::optional<Error> failure;
+  const auto add = [&](std::string_view slot_key) {
+    try {
+      nodes.push_back(session_.transport().node_of(slot_key));
+    } catch (const Error& error) {
+      nodes.emplace_back();
+      failure = error;
+    }
+  };
+  for (const std::string& stem : watcher.stems) add(stem);
+  if (nodes.empty()) add({});
+  const auto is_known = [](const std::string& node) { return !node.empty(); };
+  if (std::none_of(nodes.begin(), nodes.end(), is_known)) throw Error{*failure};
+  return nodes;
+}
+
+void WatchHub::open_posts(const Nodes& nodes) {
+  if (stopping_) return;
+  NodeSubscriber::Owner& owner = *this;
+  for (const std::string& node : nodes) {
+    if (node.empty() || stations_.contains(node)) continue;
+    // A post can't be destroyed here: its thread may want the lock.
+    const auto station = stations_.try_emplace(node).first;
+    try {
+      station->second.post = std::make_shared<NodeSubscriber>(session_, node, owner);
+    } catch (...) {
+      stations_.erase(station);
+      throw;
+    }
+  }
+}
+
+/// Sees to it, once a second, that there is a post wherever a watched queue is now, and no other.
+void WatchHub::follow_queues() {
+  {
+    detail::MutexLock lock{mutex_};
+    const SteadyTime now = steady_now();
+    if (stopping_ || now < follow_at_) return;
+    follow_at_ = now + 1s;
+    cancellations_.forget_old(now);
+  }
+  Watchers moved;
+  for (const WatcherPtr& watcher : watchers()) {
+    try {
+      Nodes nodes = find_nodes(*watcher);
+      detail::MutexLock lock{mutex_};
+      const auto found = watchers_.find(watcher);
+      if (found == watchers_.end() || found->second == nodes) continue;
+      open_posts(nodes);
+      found->second = std::move(nodes);
+      moved.push_back(watcher);
+    } catch (const Error&) {
+      // No node answers at the moment: the posts stay where they are.
+    } catch (const std::exception& fault) {
+      session_.log()(LogLevel::error,
+                   std::string{"redis: can't watch at another node: "} + fault.what());
+    }
+  }
+  close_posts();
+  give_ready(moved);
+}
+
+void WatchHub::close_posts() {
+  std::vector<std::shared_ptr<NodeSubscriber>> ended;  // destroyed without the lock
+  detail::MutexLock lock{mutex_};
+  std::set<std::string> needed;
+  for (const auto& [watcher, nodes] : watchers_) needed.insert(nodes.begin(), nodes.end());
+  if (needed.empty()) return;
+  // So that no cancellation is missed, the last that is connected stays until another one is.
+  const bool heard = std::any_of(stations_.begin(), stations_.end(), [&](const auto& each) {
+    return each.second.connected && needed.contains(each.first);
+  });
+  for (auto each = stations_.begin(); each != stations_.end();) {
+    const Station& station = each->second;
+    if (needed.contains(each->first) || (station.connected && !heard)) {
+      ++each;
+      continue;
+    }
+    station.post->stop();
+    closing_.push_back(station.post);
+    each = stations_.erase(each);
+  }
+  std::erase_if(closing_, [&ended](const std::shared_ptr<NodeSubscriber>& post) {
+    if (post->ended()) ended.push_back(post);
+    return post->ended();
+  });
+}
+
+/// Null if it is to close.
+WatchHub::Station* WatchHub::station_of(const NodeSubscriber& post) {
+  const auto found = stations_.find(post.node());
+  const bool ours = found != stations_.end() && found->second.post.get() == &post;
+  return ours ? &found->second : nullptr;
+}
+
+void WatchHub::connected(const NodeSubscriber& post) {
+  give_ready(watchers_at(post.node()));  // before new watches may arm
+  detail::MutexLock lock{mutex_};
+  if (Station* const station = station_of(post)) {
+    station->connected = true;
+    station->failure.reset();
+  }
+  changed_.notify_all();
+}
+
+void WatchHub::missed(const NodeSubscriber& post) { give_ready(watchers_at(post.node())); }
+
+void WatchHub::disconnected(const NodeSubscriber& post, const std::optional<Error>& reason) {
+  bool listened = true;
+  {
+    detail::MutexLock lock{mutex_};
+    if (Station* const station = station_of(post)) {
+      listened = std::exchange(station->connected, false);
+      if (listened) follow_at_ = {};  // its queues may be elsewhere by now
+      if (reason) station->failure = reason;
+    }
+  }
+  changed_.notify_all();
+  if (!listened) return;  // who was armed since is polled anyhow
+  for (const WatcherPtr& watcher : watchers_at(post.node())) watcher->poll_within(around(1s));
+}
+
+void WatchHub::changed(const NodeSubscriber& post, ReplyView keys) {
+  if (!keys.is_array()) {
+    give_ready(watchers_at(post.node()));
+    return;
+  }
+  for (const WatcherPtr& watcher : watchers()) {
+    std::vector<std::size_t> queues;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      for (std::size_t n = 0; n < watcher->stems.size(); ++n) {
+        if (!keys[i].as_string().starts_with(watcher->stems[n])) continue;
+        if (std::find(queues.begin(), queues.end(), n) == queues.end()) queues.push_back(n);
+      }
+    }
+    if (queues.empty()) continue;
+    Hint hint{.kind = Hint::Kind::ready};
+    if (queues.size() == 1) hint.queue = watcher->queues[queues.front()];
+    give(*watcher, hint);
+  }
+}
+
+void WatchHub::cancelled(const NodeSubscriber& post, std::string queue, std::string task_id) {
+  if (!is_new(post, queue + '\0' + task_id)) return;
+  const Hint hint{
+      .kind = Hint::Kind::cancel, .task_id = std::move(task_id), .queue = std::move(queue)};
+  for (const WatcherPtr& watcher : watchers()) give(*watcher, hint);
+}
+
+/// In a cluster every post hears of every cancellation.
+bool WatchHub::is_new(const NodeSubscriber& post, const std::string& task) {
+  if (!session_.cluster()) return true;
+  detail::MutexLock lock{mutex_};
+  return cancellations_.hear(post.node(), task, steady_now());
+}
+
+SteadyTime WatchHub::turn() {
+  SteadyTime until = steady_now() + 1s;
+  try {
+    follow_queues();
+    give_due_polls();
+    for (const WatcherPtr& watcher : watchers()) {
+      if (watcher->armed) until = std::min(until, watcher->poll_at.load());
+    }
+  } catch (const std::exception& fault) {
+    session_.log()(LogLevel::error, std::string{"redis: watches: "} + fault.what());
+  }
+  return until;
+}
+
+void WatchHub::give(Watcher& watcher, const Hint& hint) const {
+  detail::MutexLock lock{watcher.mutex};
+  if (watcher.ended) return;
+  if (hint.kind == Hint::Kind::ready && !watcher.armed.exchange(false)) return;
+  try {
+    watcher.callback(hint);
+  } catch (const std::exception& fault) {
+    session_.log()(LogLevel::error, std::string{"redis: a watch's callback threw: "} + fault.what());
+  }
+}
+
+void WatchHub::give_ready(const Watchers& all) const {
+  for (const WatcherPtr& watcher : all) {
+    if (watcher->armed) give(*watcher, {});
+  }
+}
+
+void WatchHub::give_due_polls() const {
+  Watchers due = watchers();
+  std::erase_if(due, [now = steady_now()](const WatcherPtr& watcher) {
+    return watcher->poll_at.load() > now;
+  });
+  give_ready(due);
+}
+
+WatchHub::Watchers WatchHub::watchers() const {
+  Watchers all;
+  detail::MutexLock lock{mutex_};
+  for (const auto& [watcher, nodes] : watchers_) all.push_back(watcher);
+  return all;
+}
+
+WatchHub::Watchers WatchHub::watchers_at(const std::string& node) const {
+  Watchers there;
+  detail::MutexLock lock{mutex_};
+  for (const auto& [watcher, nodes] : watchers_) {
+    if (std::find(nodes.begin(), nodes.end(), node) != nodes.end()) there.push_back(watcher);
+  }
+  return there;
+}
+
+}  // namespace taskmux::redis

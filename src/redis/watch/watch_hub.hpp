@@ -1,0 +1,103 @@
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "redis/asynq/cancellations.hpp"
+#include "redis/session/session.hpp"
+#include "redis/watch/node_subscriber.hpp"
+#include "taskmux/broker.hpp"
+#include "taskmux/detail/base/mutex.hpp"
+
+namespace taskmux::redis {
+
+/// All watches of a broker. However many they and their queues are, they share one NodeSubscriber at
+/// each server of a watched queue, from the first watch on: at one server, but in a cluster, where
+/// each node reports only its own keys, at each node that has such a queue.
+///
+/// An armed watch gets a hint when a key of its queues changes, and when that may have happened
+/// unnoticed: a post is connected anew, or a queue is found to be at another node now, where a post
+/// is then set up. Besides, it gets one at random every 2.5 to 7.5 s, in case a notice is lost; or,
+/// as asynq polls, every 0.5 to 1.5 s while one of its queues is where no notices come from, as
+/// tracking is refused there or the server is away; where no other server is watched, later by as
+/// much as it takes to find that one does not answer. What others tell is not held up by that.
+class WatchHub final : private NodeSubscriber::Owner {
+ public:
+  explicit WatchHub(Session& session);
+  ~WatchHub();
+  WatchHub(const WatchHub&) = delete;
+  WatchHub& operator=(const WatchHub&) = delete;
+
+  /// See Broker::watch(). Throws Error{unavailable} if none of the queues' servers can be reached, and
+  /// std::system_error if the machine has no more threads.
+  std::unique_ptr<Watch> watch(std::vector<std::string> queues,
+                               std::function<void(const Hint&)> callback);
+
+ private:
+  struct Watcher;
+  class Handle;
+  using WatcherPtr = std::shared_ptr<Watcher>;
+  using Watchers = std::vector<WatcherPtr>;
+  using Nodes = std::vector<std::string>;
+
+  /// A post, and how it stands.
+  struct Station {
+    std::shared_ptr<NodeSubscriber> post{};
+    bool connected = false;
+    std::optional<Error> failure{};  // of the last attempt to connect
+  };
+  /// The queues of a watch at one node, and the post there, if there is one.
+  struct Look {
+    std::shared_ptr<NodeSubscriber> post{};
+    std::vector<std::string> queues{};
+  };
+
+  Watch::State arm(const WatcherPtr& watcher);
+  std::vector<Reply> look(const WatcherPtr& watcher);
+  std::vector<Look> looks_at(const WatcherPtr& watcher) const;
+  std::vector<Call> calls_for(std::span<const std::string> queues) const;
+  Watch::State state_of(std::span<const Reply> replies) const;
+  void end(const WatcherPtr& watcher);
+
+  Nodes find_nodes(const Watcher& watcher);
+  void open_posts(const Nodes& nodes) TASKMUX_REQUIRES(mutex_);
+  void await_post(const WatcherPtr& watcher);
+  void follow_queues();
+  void close_posts();
+  Station* station_of(const NodeSubscriber& post) TASKMUX_REQUIRES(mutex_);
+
+  void connected(const NodeSubscriber& post) override;
+  void missed(const NodeSubscriber& post) override;
+  void disconnected(const NodeSubscriber& post, const std::optional<Error>& reason) override;
+  void changed(const NodeSubscriber& post, ReplyView keys) override;
+  void cancelled(const NodeSubscriber& post, std::string queue, std::string task_id) override;
+  SteadyTime turn() override;
+
+  bool is_new(const NodeSubscriber& post, const std::string& task);
+  void give(Watcher& watcher, const Hint& hint) const;
+  void give_ready(const Watchers& all) const;
+  void give_due_polls() const;
+  Watchers watchers() const;
+  Watchers watchers_at(const std::string& node) const;
+
+  Session& session_;
+
+  mutable detail::Mutex mutex_;
+  std::condition_variable changed_;
+  bool stopping_ TASKMUX_GUARDED_BY(mutex_) = false;
+  std::map<WatcherPtr, Nodes> watchers_ TASKMUX_GUARDED_BY(mutex_);  // each queue's; "": not known
+  Cancellations cancellations_ TASKMUX_GUARDED_BY(mutex_);
+  SteadyTime follow_at_ TASKMUX_GUARDED_BY(mutex_){};
+
+  // Last: their threads use the members above.
+  std::map<std::string, Station> stations_ TASKMUX_GUARDED_BY(mutex_);     // by node
+  std::vector<std::shared_ptr<NodeSubscriber>> closing_ TASKMUX_GUARDED_BY(mutex_);  // until they have ended
+};
+
+}  // namespace taskmux::redis
