@@ -1000,9 +1000,9 @@ TASKMUX_CONTRACT("a lost run tells how far it had come") {
   const QueueQuota quotas[] = {{"default", 3}};
   const std::vector<Run> runs = t.broker.exchange({.quotas = quotas, .free_workers = 1}).runs;
   REQUIRE(ids(runs) == Ids{"t1", "t2", "t3"});
-  CHECK(runs[0].progress == Progress::begun);
-  CHECK(runs[1].progress == Progress::perhaps_begun);
-  CHECK(runs[2].progress == Progress::perhaps_begun);
+  CHECK(runs[0].begun == Begun::yes);
+  CHECK(runs[1].begun == Begun::perhaps);
+  CHECK(runs[2].begun == Begun::perhaps);
   // To extend a lease says nothing more; to say that it has begun does, and is not forgotten.
   CHECK(extend(t.broker, runs[1], 20s).status == LeaseStatus::ok);
   CHECK(extend(t.broker, runs[2], 20s, true).status == LeaseStatus::ok);
@@ -1010,15 +1010,15 @@ TASKMUX_CONTRACT("a lost run tells how far it had come") {
 
   t.advance(1min);
   UpkeepReply reply = upkeep(t.broker);
-  CHECK(progress_of(reply.lost, "t1") == Progress::begun);
-  CHECK(progress_of(reply.lost, "t2") == Progress::perhaps_begun);
-  CHECK(progress_of(reply.lost, "t3") == Progress::begun);
+  CHECK(begun_of(reply.lost, "t1") == Begun::yes);
+  CHECK(begun_of(reply.lost, "t2") == Begun::perhaps);
+  CHECK(begun_of(reply.lost, "t3") == Begun::yes);
   // Nor is it by a finder that is lost too.
   t.advance(1min);
   reply = upkeep(t.broker);
-  CHECK(progress_of(reply.lost, "t1") == Progress::begun);
-  CHECK(progress_of(reply.lost, "t2") == Progress::perhaps_begun);
-  CHECK(progress_of(reply.lost, "t3") == Progress::begun);
+  CHECK(begun_of(reply.lost, "t1") == Begun::yes);
+  CHECK(begun_of(reply.lost, "t2") == Begun::perhaps);
+  CHECK(begun_of(reply.lost, "t3") == Begun::yes);
 }
 
 TASKMUX_CONTRACT("a suspect has not begun until that is recorded") {
@@ -1026,20 +1026,20 @@ TASKMUX_CONTRACT("a suspect has not begun until that is recorded") {
   settle(t.broker, crashed(started(t.broker, message("t1"))));
   Run run = take_one(t.broker);
   CHECK(run.crashes == 1);
-  CHECK(run.progress == Progress::not_begun);
+  CHECK(run.begun == Begun::no);
   CHECK(extend(t.broker, run, 20s).status == LeaseStatus::ok);
   t.advance(1min);
   UpkeepReply reply = upkeep(t.broker);
-  CHECK(progress_of(reply.lost, "t1") == Progress::not_begun);
+  CHECK(begun_of(reply.lost, "t1") == Begun::no);
   CHECK(settle(t.broker, requeued(reply.lost.at(0))) == SettleStatus::applied);
   CHECK(t.view.find("default", "t1")->crashes == 1);
 
   run = take_one(t.broker);
-  CHECK(run.progress == Progress::not_begun);
+  CHECK(run.begun == Begun::no);
   CHECK(extend(t.broker, run, 10s, true).status == LeaseStatus::ok);  // the same end of the lease
   t.advance(1min);
   reply = upkeep(t.broker);
-  CHECK(progress_of(reply.lost, "t1") == Progress::begun);
+  CHECK(begun_of(reply.lost, "t1") == Begun::yes);
 }
 
 TASKMUX_CONTRACT("a suspect is not taken ahead of a free worker") {

@@ -82,15 +82,14 @@ enum class CancelMode {
   drop,     ///< Deleted.
 };
 
-/// How far the handler of a run has come, as the broker knows it.
-enum class Progress {
-  /// It has begun, or begins at once: a worker was free when the run was taken.
-  begun,
-  /// The run was taken ahead of the free workers: it may have begun since or not.
-  perhaps_begun,
-  /// It has not begun: the run is a suspect's, whose begin is recorded by extend() before its
-  /// handler is called.
-  not_begun,
+/// Whether the handler of a run has begun, as the broker knows it.
+enum class Begun {
+  /// It has, or it does so at once: a worker was free when the run was taken.
+  yes,
+  /// It may have: the run was taken ahead of the free workers.
+  perhaps,
+  /// It has not: the run is a suspect's, whose begin extend() records before the handler is called.
+  no,
 };
 
 /// One attempt at a task by one worker. `token` fences it: the broker refuses to settle or extend a
@@ -102,10 +101,11 @@ struct Run {
   /// Runs of this task, in a row until now, whose workers were lost. Above 0, the task is a
   /// suspect: it may have caused the losses.
   int crashes = 0;
-  /// As the broker has recorded it. In a run from exchange(), `not_begun` for each suspect.
-  Progress progress = Progress::begun;
-  /// For the broker that made the run alone: what its wire format holds beyond TaskMessage.
-  std::string foreign{};
+  /// As the broker has recorded it. In a run from exchange(), `no` for each suspect.
+  Begun begun = Begun::yes;
+  /// Only for the broker that made the run: what it keeps of the task beyond TaskMessage. Opaque to
+  /// everyone else.
+  std::string broker_data{};
   /// Set if an Inspector asked to cancel an earlier run that was given back before it was begun:
   /// this one is not to be begun either.
   std::optional<CancelMode> cancel{};
@@ -193,10 +193,10 @@ struct ExchangeRequest {
   /// all.
   std::span<const QueueQuota> quotas{};
   /// Number of free workers. Runs beyond it are taken ahead: they wait for a worker, and the broker
-  /// records them as `perhaps_begun`. A task with `max_retry` 0 and a suspect (crashes above 0) are
+  /// records them as `Begun::perhaps`. A task with `max_retry` 0 and a suspect (crashes above 0) are
   /// never taken ahead: such a task stays at the head of its queue, and that queue gives nothing
   /// more. Runs are counted in the order of taking, what makes up for other queues last; so the
-  /// runs that a worker is free for are not always the first of the reply: see Run::progress.
+  /// runs that a worker is free for are not always the first of the reply: see Run::begun.
   std::size_t free_workers = std::numeric_limits<std::size_t>::max();
   /// How long a run is its worker's unless extended. At least 1 s. Measured by a clock that nobody
   /// steps, if the broker has one; else a step must not make runs look lost (see UpkeepRequest).
@@ -313,7 +313,7 @@ struct UpkeepReply {
   std::size_t repaired = 0;
   /// Runs whose worker was lost: the lease is over and nobody else has taken them. They are the
   /// caller's now, with a token and a lease of their own, to be settled at once (never to be run).
-  /// `progress` says how far each had come at the lost worker.
+  /// `begun` says whether each had begun at the lost worker.
   std::vector<Run> lost{};
   /// As in ExchangeReply.
   std::optional<Time> next_due{};

@@ -803,9 +803,9 @@ struct WithSuspects : Fetching {
     pool->ready().done();
     settler.finish(run, Outcome::success(), 0.0);
   }
-  Progress progress(const std::string& id) {
+  Begun begun(const std::string& id) {
     clock->advance(1h);
-    return progress_of(test::upkeep(memory).lost, id).value();
+    return begun_of(test::upkeep(memory).lost, id).value();
   }
 };
 
@@ -818,7 +818,7 @@ TEST_CASE("the begin of a suspect is recorded before a worker has it", "[fetcher
   f.settle_down();
   CHECK(f.broker.calls(Operation::extend) == 1);
   CHECK(f.ready() == 2);
-  CHECK(f.progress("suspect") == Progress::begun);
+  CHECK(f.begun("suspect") == Begun::yes);
 }
 
 TEST_CASE("no other task waits while the begin of a suspect is recorded", "[fetcher][suspects]") {
@@ -930,7 +930,7 @@ TEST_CASE("a suspect that waits to run alone can be cancelled, lost, and given b
   }
   SECTION("lost") {
     f.clock->advance(12s);
-    REQUIRE(progress_of(upkeep(f.memory).lost, "last") == Progress::not_begun);
+    REQUIRE(begun_of(upkeep(f.memory).lost, "last") == Begun::no);
     keeper.run_once();
     f.settle_down();
   }

@@ -147,10 +147,10 @@ TEST_CASE("error texts are made valid UTF-8 and bounded", "[judge]") {
 
 namespace {
 
-Run lost(Progress progress, int crashes, int retried = 0, int max_retry = 25) {
+Run lost(Begun begun, int crashes, int retried = 0, int max_retry = 25) {
   return {.message = std::make_shared<TaskMessage>(message(retried, max_retry)),
           .crashes = crashes,
-          .progress = progress};
+          .begun = begun};
 }
 
 }  // namespace
@@ -164,9 +164,9 @@ TEST_CASE("a lost worker costs those a retry that had begun, and those alone", "
     bool crash;
     const char* error;
   };
-  static constexpr auto begun = Progress::begun;
-  static constexpr auto perhaps = Progress::perhaps_begun;
-  static constexpr auto unbegun = Progress::not_begun;
+  static constexpr auto begun = Begun::yes;
+  static constexpr auto perhaps = Begun::perhaps;
+  static constexpr auto unbegun = Begun::no;
   static constexpr Duration half = spread_of_lost / 2 + 1us;
   const Case c = GENERATE(values<Case>({
       {lost(begun, 0), false, SettleAction::retry, 0us, true, "worker lost"},
@@ -193,9 +193,9 @@ TEST_CASE("a lost worker costs those a retry that had begun, and those alone", "
 }
 
 TEST_CASE("a suspect that the next crash would archive has to run alone", "[judge]") {
-  CHECK_FALSE(must_run_alone(lost(Progress::begun, 0, 25, 25), 3));
-  CHECK_FALSE(must_run_alone(lost(Progress::not_begun, 1), 3));
-  CHECK(must_run_alone(lost(Progress::not_begun, 2), 3));
-  CHECK(must_run_alone(lost(Progress::not_begun, 1), 2));
-  CHECK(must_run_alone(lost(Progress::not_begun, 1, 1, 1), 3));
+  CHECK_FALSE(must_run_alone(lost(Begun::yes, 0, 25, 25), 3));
+  CHECK_FALSE(must_run_alone(lost(Begun::no, 1), 3));
+  CHECK(must_run_alone(lost(Begun::no, 2), 3));
+  CHECK(must_run_alone(lost(Begun::no, 1), 2));
+  CHECK(must_run_alone(lost(Begun::no, 1, 1, 1), 3));
 }

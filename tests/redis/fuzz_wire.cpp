@@ -20,23 +20,23 @@ void require(bool condition) {
 void message(std::string_view bytes) {
   const auto first = decode_message(bytes);
   if (!first) return;
-  const auto foreign = unpack_foreign(pack_foreign(first->foreign));
-  require(foreign && *foreign == first->foreign);
+  const auto unknown = unpack_unknown(pack_unknown(first->unknown));
+  require(unknown && *unknown == first->unknown);
 
-  const std::string written = encode_message(first->message, *foreign);
+  const std::string written = encode_message(first->message, *unknown);
   const auto second = decode_message(written);
   require(bool{second});
-  require(second->foreign == first->foreign);
+  require(second->unknown == first->unknown);
   require(second->message.deadline == first->message.deadline);
   require(second->message.timeout == first->message.timeout);
   require(second->message.task.headers == first->message.task.headers);
-  require(encode_message(second->message, second->foreign) == written);
+  require(encode_message(second->message, second->unknown) == written);
 }
 
-void foreign_fields(std::string_view bytes) {
-  const auto first = unpack_foreign(bytes);
+void unknown_fields(std::string_view bytes) {
+  const auto first = unpack_unknown(bytes);
   if (!first) return;
-  const auto second = unpack_foreign(pack_foreign(*first));
+  const auto second = unpack_unknown(pack_unknown(*first));
   require(second && *second == *first);
 }
 
@@ -62,7 +62,7 @@ void worker(std::string_view bytes) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view bytes{reinterpret_cast<const char*>(data), size};
   message(bytes);
-  foreign_fields(bytes);
+  unknown_fields(bytes);
   server(bytes);
   worker(bytes);
   return 0;

@@ -64,7 +64,7 @@ std::string describe(const Run& run) {
   const TaskMessage& message = *run.message;
   return message.queue + "/" + message.id + " retried=" + std::to_string(message.retried) +
          " crashes=" + std::to_string(run.crashes) +
-         " progress=" + std::to_string(static_cast<int>(run.progress)) + " payload=" + message.task.payload +
+         " begun=" + std::to_string(static_cast<int>(run.begun)) + " payload=" + message.task.payload +
          " error=" + message.last_error;
 }
 

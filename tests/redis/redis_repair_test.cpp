@@ -1156,9 +1156,9 @@ TEST_CASE("further words of tmx_run are ignored, and kept while the run lasts",
     t.advance(12s);
     const UpkeepReply reply = upkeep(t.broker);
     REQUIRE(ids(reply.lost) == Names{"t1"});
-    CHECK(reply.lost[0].progress == (mark == " a"   ? Progress::perhaps_begun
-                                     : mark == " s" ? Progress::not_begun
-                                                    : Progress::begun));
+    CHECK(reply.lost[0].begun == (mark == " a"   ? Begun::perhaps
+                                     : mark == " s" ? Begun::no
+                                                    : Begun::yes));
     CHECK(t.field("t1", "tmx_run").ends_with(mark + (mark.empty() ? "" : " later 2")));
     CHECK(settle(t.broker, crashed(reply.lost[0])) == SettleStatus::applied);
   }
@@ -1243,7 +1243,7 @@ TEST_CASE("what an earlier version left is taken, extended, recovered and settle
     const UpkeepReply reply = upkeep(t.broker);
     REQUIRE(reply.lost.size() == 3);
     for (const Run& run : reply.lost) {
-      CHECK(run.progress == Progress::begun);
+      CHECK(run.begun == Begun::yes);
       CHECK(settle(t.broker, crashed(run)) == SettleStatus::applied);
     }
     CHECK(t.view.find("default", "t2")->crashes == 2);

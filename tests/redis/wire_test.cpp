@@ -30,7 +30,7 @@ WireMessage decoded(std::string_view hex) {
 }
 
 std::string rewritten(const WireMessage& wire) {
-  return to_hex(encode_message(wire.message, wire.foreign));
+  return to_hex(encode_message(wire.message, wire.unknown));
 }
 
 DecodeError refusal(std::string_view hex) {
@@ -225,8 +225,8 @@ WireMessage random_message(Dice& dice) {
   wire.message.retried = dice.int32();
   wire.message.last_error = dice.text();
   wire.message.unique_key = dice.text();
-  wire.foreign.group = dice.text();
-  for (std::uint64_t i = dice.below(3); i > 0; --i) wire.foreign.unknown += unknown_field(dice);
+  wire.unknown.group = dice.text();
+  for (std::uint64_t i = dice.below(3); i > 0; --i) wire.unknown.others += unknown_field(dice);
   wire.message.timeout = std::chrono::seconds{dice.int64()};
   wire.message.retention = std::chrono::seconds{dice.int64()};
   wire.message.deadline = Time{Duration{dice.int64()}};
@@ -249,7 +249,7 @@ TEST_CASE("a golden TaskMessage is read field by field", "[redis][wire]") {
     INFO("vector " << golden.name);
     const WireMessage wire = decoded(golden.hex);
     check_equal(wire.message, golden.message);
-    CHECK(wire.foreign == ForeignFields{.group = golden.group});
+    CHECK(wire.unknown == UnknownFields{.group = golden.group});
   }
 }
 
@@ -275,7 +275,7 @@ TEST_CASE("within a header, unknown fields and wrong wire types are dropped", "[
   // key as varint, field 9 as four bytes, field 3 as bytes, then the key
   const auto wire = decoded("7a0d08014d000000001a01780a0161");
   CHECK(wire.message.task.headers == Headers{{"a", ""}});
-  CHECK(wire.foreign == ForeignFields{});
+  CHECK(wire.unknown == UnknownFields{});
 }
 
 TEST_CASE("an empty message is one of defaults only", "[redis][wire]") {
@@ -283,7 +283,7 @@ TEST_CASE("an empty message is one of defaults only", "[redis][wire]") {
   TaskMessage expected;
   expected.max_retry = 0;
   check_equal(wire.message, expected);
-  CHECK(pack_foreign(wire.foreign).empty());
+  CHECK(pack_unknown(wire.unknown).empty());
   CHECK(encode_message(wire.message).empty());
 }
 
@@ -310,7 +310,7 @@ TEST_CASE("unknown fields survive a rewrite, behind the known ones", "[redis][wi
       "8a0103ff00fe"
       "2805"
       "0b0c");
-  CHECK(to_hex(wire.foreign.unknown) == "8001018a0103ff00fe0b0c");
+  CHECK(to_hex(wire.unknown.others) == "8001018a0103ff00fe0b0c");
   CHECK(rewritten(wire) ==
         "0a01742805"
         "8001018a0103ff00fe0b0c");
@@ -324,7 +324,7 @@ TEST_CASE("a known field of another wire type counts as unknown", "[redis][wire]
   TaskMessage expected;
   expected.max_retry = 0;
   check_equal(wire.message, expected);
-  CHECK(to_hex(wire.foreign.unknown) == hex);
+  CHECK(to_hex(wire.unknown.others) == hex);
   CHECK(rewritten(wire) == hex);
 }
 
@@ -386,7 +386,7 @@ TEST_CASE("groups are followed as deep as Go follows them", "[redis][wire]") {
   };
   const auto result = decode_message(nested(10'001));
   REQUIRE(result);
-  CHECK(result->foreign.unknown == nested(10'001));
+  CHECK(result->unknown.others == nested(10'001));
   const auto deeper = decode_message(nested(10'002));
   REQUIRE_FALSE(deeper);
   CHECK(deeper.error() == DecodeError{WireFault::nested_too_deeply, 16});
@@ -450,7 +450,7 @@ TEST_CASE("seconds beyond our range are clamped, and rewritten as they were", "[
     const auto result = decode_message(encode_message(message));
     REQUIRE(result);
     check_equal(result->message, message);
-    CHECK(result->foreign == ForeignFields{});
+    CHECK(result->unknown == UnknownFields{});
   }
   SECTION("a new value replaces the original") {
     auto wire = decoded("48ffffffffffffffff7f58ffffffffffffffff7f");
@@ -460,41 +460,41 @@ TEST_CASE("seconds beyond our range are clamped, and rewritten as they were", "[
   SECTION("a repeated field within range takes it back") {
     const auto wire = decoded("48ffffffffffffffff7f4801");
     CHECK(wire.message.deadline == seconds_since_epoch(1));
-    CHECK(wire.foreign == ForeignFields{});
+    CHECK(wire.unknown == UnknownFields{});
   }
 }
 
-TEST_CASE("foreign fields travel as opaque bytes", "[redis][wire]") {
+TEST_CASE("unknown fields travel as opaque bytes", "[redis][wire]") {
   SECTION("nothing is empty") {
-    CHECK(pack_foreign({}).empty());
-    REQUIRE(unpack_foreign(""));
-    CHECK(*unpack_foreign("") == ForeignFields{});
+    CHECK(pack_unknown({}).empty());
+    REQUIRE(unpack_unknown(""));
+    CHECK(*unpack_unknown("") == UnknownFields{});
   }
   SECTION("everything comes back") {
-    const ForeignFields foreign{.group = "tenant-9",
+    const UnknownFields unknown{.group = "tenant-9",
                                 .timeout = int64_max,
                                 .deadline = int64_min,
                                 .last_failed_at = 0,
                                 .retention = -1,
                                 .completed_at = 1,
-                                .unknown = from_hex("8001012a01610b0c")};
-    const auto unpacked = unpack_foreign(pack_foreign(foreign));
+                                .others = from_hex("8001012a01610b0c")};
+    const auto unpacked = unpack_unknown(pack_unknown(unknown));
     REQUIRE(unpacked);
-    CHECK(*unpacked == foreign);
+    CHECK(*unpacked == unknown);
   }
-  SECTION("what pack_foreign() can't have made is refused") {
-    CHECK(unpack_foreign(from_hex("0a0174")).error() == DecodeError{WireFault::foreign_field, 1});
-    CHECK(unpack_foreign(from_hex("2801")).error() == DecodeError{WireFault::foreign_field, 5});
-    CHECK(unpack_foreign(from_hex("7a00")).error() == DecodeError{WireFault::foreign_field, 15});
-    CHECK(unpack_foreign(from_hex("7201ff")).error() == DecodeError{WireFault::invalid_utf8, 14});
-    CHECK(unpack_foreign(from_hex("8001")).error() == DecodeError{WireFault::truncated, 16});
+  SECTION("what pack_unknown() can't have made is refused") {
+    CHECK(unpack_unknown(from_hex("0a0174")).error() == DecodeError{WireFault::misplaced_field, 1});
+    CHECK(unpack_unknown(from_hex("2801")).error() == DecodeError{WireFault::misplaced_field, 5});
+    CHECK(unpack_unknown(from_hex("7a00")).error() == DecodeError{WireFault::misplaced_field, 15});
+    CHECK(unpack_unknown(from_hex("7201ff")).error() == DecodeError{WireFault::invalid_utf8, 14});
+    CHECK(unpack_unknown(from_hex("8001")).error() == DecodeError{WireFault::truncated, 16});
   }
 }
 
 TEST_CASE("a string that is not UTF-8 is not written", "[redis][wire]") {
   const std::string bad = "bad\xff";
   TaskMessage message = plain_message();
-  ForeignFields foreign;
+  UnknownFields unknown;
   std::string name;
   SECTION("type") {
     message.task.type = bad;
@@ -521,11 +521,11 @@ TEST_CASE("a string that is not UTF-8 is not written", "[redis][wire]") {
     name = "header";
   }
   SECTION("group") {
-    foreign.group = bad;
+    unknown.group = bad;
     name = "group";
   }
   try {
-    encode_message(message, foreign);
+    encode_message(message, unknown);
     FAIL("written");
   } catch (const Error& error) {
     CHECK(error.errc() == Errc::invalid_argument);
@@ -681,7 +681,7 @@ TEST_CASE("any message that is written is read back", "[redis][wire]") {
   Dice dice{seed};
   for (int i = 0; i < 2000; ++i) {
     const WireMessage original = random_message(dice);
-    const std::string bytes = encode_message(original.message, original.foreign);
+    const std::string bytes = encode_message(original.message, original.unknown);
     auto read = decode_message(bytes);
     REQUIRE(read);
     REQUIRE(read->message.task.type == original.message.task.type);
@@ -693,13 +693,13 @@ TEST_CASE("any message that is written is read back", "[redis][wire]") {
     REQUIRE(read->message.retried == original.message.retried);
     REQUIRE(read->message.last_error == original.message.last_error);
     REQUIRE(read->message.unique_key == original.message.unique_key);
-    REQUIRE(read->foreign.group == original.foreign.group);
-    REQUIRE(read->foreign.unknown == original.foreign.unknown);
+    REQUIRE(read->unknown.group == original.unknown.group);
+    REQUIRE(read->unknown.others == original.unknown.others);
 
-    const auto foreign = unpack_foreign(pack_foreign(read->foreign));
-    REQUIRE(foreign);
-    REQUIRE(*foreign == read->foreign);
-    REQUIRE(encode_message(read->message, *foreign) == bytes);
+    const auto unknown = unpack_unknown(pack_unknown(read->unknown));
+    REQUIRE(unknown);
+    REQUIRE(*unknown == read->unknown);
+    REQUIRE(encode_message(read->message, *unknown) == bytes);
   }
 }
 
@@ -709,7 +709,7 @@ TEST_CASE("a damaged message is refused, or read as another one", "[redis][wire]
   Dice dice{seed};
   for (int i = 0; i < 2000; ++i) {
     const WireMessage original = random_message(dice);
-    std::string bytes = encode_message(original.message, original.foreign);
+    std::string bytes = encode_message(original.message, original.unknown);
     if (bytes.empty()) continue;
     if (dice.below(2) == 0) {
       bytes.resize(dice.below(bytes.size()));
@@ -718,9 +718,9 @@ TEST_CASE("a damaged message is refused, or read as another one", "[redis][wire]
     }
     const auto read = decode_message(bytes);
     if (!read) continue;
-    const std::string once = encode_message(read->message, read->foreign);
+    const std::string once = encode_message(read->message, read->unknown);
     const auto again = decode_message(once);
     REQUIRE(again);
-    REQUIRE(encode_message(again->message, again->foreign) == once);
+    REQUIRE(encode_message(again->message, again->unknown) == once);
   }
 }

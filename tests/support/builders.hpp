@@ -168,9 +168,9 @@ inline std::vector<std::string> ids(const std::vector<TaskInfo>& infos) {
 }
 
 /// How far the run of a task among `runs` had come; none if it is not among them.
-inline std::optional<Progress> progress_of(const std::vector<Run>& runs, const std::string& id) {
+inline std::optional<Begun> begun_of(const std::vector<Run>& runs, const std::string& id) {
   for (const Run& run : runs) {
-    if (run.message->id == id) return run.progress;
+    if (run.message->id == id) return run.begun;
   }
   return std::nullopt;
 }

@@ -108,7 +108,7 @@ class FieldReader {
   }
 
   bool refuse_unless_unknown(WireType type) {
-    return type_ == type ? fail(WireFault::foreign_field) : skip_unknown();
+    return type_ == type ? fail(WireFault::misplaced_field) : skip_unknown();
   }
 
   // A fault within a field's value is a fault of this message.
@@ -369,10 +369,10 @@ const std::string& checked(const std::string& text, const char* name, const Task
 }
 
 // Enough for the small fields and the tags and lengths of the others.
-std::size_t estimated_size(const TaskMessage& message, const ForeignFields& foreign) {
+std::size_t estimated_size(const TaskMessage& message, const UnknownFields& unknown) {
   std::size_t size = 128 + message.task.type.size() + message.task.payload.size() +
                      message.id.size() + message.queue.size() + message.last_error.size() +
-                     message.unique_key.size() + foreign.group.size() + foreign.unknown.size();
+                     message.unique_key.size() + unknown.group.size() + unknown.others.size();
   for (const auto& [key, value] : message.task.headers) size += key.size() + value.size() + 16;
   return size;
 }
@@ -388,7 +388,7 @@ std::string_view to_string(WireFault fault) noexcept {
     case WireFault::unbalanced_group: return "unbalanced group";
     case WireFault::nested_too_deeply: return "groups nested too deeply";
     case WireFault::invalid_utf8: return "invalid UTF-8";
-    case WireFault::foreign_field: return "field out of place";
+    case WireFault::misplaced_field: return "field out of place";
   }
   return "unknown";
 }
@@ -398,30 +398,30 @@ std::string DecodeError::text() const {
   return field == 0 ? reason : "field " + std::to_string(field) + ": " + reason;
 }
 
-std::string pack_foreign(const ForeignFields& foreign) {
+std::string pack_unknown(const UnknownFields& unknown) {
   std::string packed;
   protozero::pbf_writer writer{packed};
-  if (foreign.timeout) writer.add_int64(8, *foreign.timeout);
-  if (foreign.deadline) writer.add_int64(9, *foreign.deadline);
-  if (foreign.last_failed_at) writer.add_int64(11, *foreign.last_failed_at);
-  if (foreign.retention) writer.add_int64(12, *foreign.retention);
-  if (foreign.completed_at) writer.add_int64(13, *foreign.completed_at);
-  if (!foreign.group.empty()) writer.add_string(14, foreign.group);
-  packed.append(foreign.unknown);
+  if (unknown.timeout) writer.add_int64(8, *unknown.timeout);
+  if (unknown.deadline) writer.add_int64(9, *unknown.deadline);
+  if (unknown.last_failed_at) writer.add_int64(11, *unknown.last_failed_at);
+  if (unknown.retention) writer.add_int64(12, *unknown.retention);
+  if (unknown.completed_at) writer.add_int64(13, *unknown.completed_at);
+  if (!unknown.group.empty()) writer.add_string(14, unknown.group);
+  packed.append(unknown.others);
   return packed;
 }
 
-Decoded<ForeignFields> unpack_foreign(std::string_view packed) {
-  ForeignFields foreign;
-  FieldReader reader{packed, &foreign.unknown};
+Decoded<UnknownFields> unpack_unknown(std::string_view packed) {
+  UnknownFields unknown;
+  FieldReader reader{packed, &unknown.others};
   while (reader.next()) {
     switch (reader.number()) {
-      case 8: read_optional(reader, foreign.timeout); break;
-      case 9: read_optional(reader, foreign.deadline); break;
-      case 11: read_optional(reader, foreign.last_failed_at); break;
-      case 12: read_optional(reader, foreign.retention); break;
-      case 13: read_optional(reader, foreign.completed_at); break;
-      case 14: reader.text_value(foreign.group); break;
+      case 8: read_optional(reader, unknown.timeout); break;
+      case 9: read_optional(reader, unknown.deadline); break;
+      case 11: read_optional(reader, unknown.last_failed_at); break;
+      case 12: read_optional(reader, unknown.retention); break;
+      case 13: read_optional(reader, unknown.completed_at); break;
+      case 14: reader.text_value(unknown.group); break;
       case 5:
       case 6: reader.refuse_unless_unknown(WireType::varint); break;
       case 1:
@@ -435,15 +435,15 @@ Decoded<ForeignFields> unpack_foreign(std::string_view packed) {
     }
   }
   if (reader.error()) return *reader.error();
-  return foreign;
+  return unknown;
 }
 
 Decoded<WireMessage> decode_message(std::string_view bytes) {
   WireMessage decoded;
-  auto& [message, foreign] = decoded;
+  auto& [message, unknown] = decoded;
   message.max_retry = 0;  // absent means 0, whatever a new TaskMessage starts with
   WireSeconds seconds;
-  FieldReader reader{bytes, &foreign.unknown};
+  FieldReader reader{bytes, &unknown.others};
   while (reader.next()) {
     switch (reader.number()) {
       case 1: reader.text_value(message.task.type); break;
@@ -459,25 +459,25 @@ Decoded<WireMessage> decode_message(std::string_view bytes) {
       case 11: reader.int64_value(seconds.last_failed_at); break;
       case 12: reader.int64_value(seconds.retention); break;
       case 13: reader.int64_value(seconds.completed_at); break;
-      case 14: reader.text_value(foreign.group); break;
+      case 14: reader.text_value(unknown.group); break;
       case 15: read_header(reader, message.task.headers); break;
       default: reader.skip_unknown();
     }
   }
   if (reader.error()) return *reader.error();
-  message.timeout = duration_from(seconds.timeout, foreign.timeout);
-  message.deadline = instant_from(seconds.deadline, foreign.deadline);
-  message.last_failed_at = instant_from(seconds.last_failed_at, foreign.last_failed_at);
-  message.retention = duration_from(seconds.retention, foreign.retention);
-  message.completed_at = instant_from(seconds.completed_at, foreign.completed_at);
+  message.timeout = duration_from(seconds.timeout, unknown.timeout);
+  message.deadline = instant_from(seconds.deadline, unknown.deadline);
+  message.last_failed_at = instant_from(seconds.last_failed_at, unknown.last_failed_at);
+  message.retention = duration_from(seconds.retention, unknown.retention);
+  message.completed_at = instant_from(seconds.completed_at, unknown.completed_at);
   return decoded;
 }
 
-std::string encode_message(const TaskMessage& message, const ForeignFields& foreign,
+std::string encode_message(const TaskMessage& message, const UnknownFields& unknown,
                            const Changes& changes) {
   const std::string_view last_error = changes.last_error.value_or(message.last_error);
   std::string bytes;
-  bytes.reserve(estimated_size(message, foreign) + last_error.size());
+  bytes.reserve(estimated_size(message, unknown) + last_error.size());
   FieldWriter fields{bytes};
   fields.bytes(1, checked(message.task.type, "type", message));
   fields.bytes(2, message.task.payload);
@@ -486,18 +486,18 @@ std::string encode_message(const TaskMessage& message, const ForeignFields& fore
   fields.number(5, message.max_retry);
   fields.number(6, changes.retried.value_or(message.retried));
   fields.repaired(7, last_error);
-  fields.number(8, wire_duration(message.timeout, foreign.timeout));
-  fields.number(9, wire_instant(message.deadline, foreign.deadline));
+  fields.number(8, wire_duration(message.timeout, unknown.timeout));
+  fields.number(9, wire_instant(message.deadline, unknown.deadline));
   fields.bytes(10, checked(message.unique_key, "unique key", message));
   fields.number(11, wire_instant(changes.last_failed_at.value_or(message.last_failed_at),
-                                 foreign.last_failed_at));
-  fields.number(12, wire_duration(message.retention, foreign.retention));
+                                 unknown.last_failed_at));
+  fields.number(12, wire_duration(message.retention, unknown.retention));
   fields.number(
-      13, wire_instant(changes.completed_at.value_or(message.completed_at), foreign.completed_at));
-  fields.bytes(14, checked(foreign.group, "group", message));
+      13, wire_instant(changes.completed_at.value_or(message.completed_at), unknown.completed_at));
+  fields.bytes(14, checked(unknown.group, "group", message));
   for (const auto& [key, value] : message.task.headers)
     fields.header(15, checked(key, "header key", message), checked(value, "header", message));
-  bytes.append(foreign.unknown);
+  bytes.append(unknown.others);
   return bytes;
 }
 

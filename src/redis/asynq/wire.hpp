@@ -39,7 +39,7 @@ enum class WireFault {
   unbalanced_group,   ///< The end of a group (an old wire type) that was not begun.
   nested_too_deeply,  ///< Groups within groups, more than Go follows.
   invalid_utf8,       ///< In a string, or in a key or value of a map.
-  foreign_field,      ///< A field that has no place there (unpack_foreign() alone).
+  misplaced_field,    ///< A field that has no place there (unpack_unknown() alone).
 };
 
 /// In words, such as "invalid UTF-8".
@@ -79,8 +79,8 @@ class Decoded {
 };
 
 /// What a wire message holds beyond TaskMessage, so that a rewrite loses nothing. Travels through
-/// the engine as `Run::foreign`, packed.
-struct ForeignFields {
+/// the engine as `Run::broker_data`, packed.
+struct UnknownFields {
   std::string group{};  ///< Group of asynq's aggregation; empty = none.
   /// Seconds as they were written, where TaskMessage holds a clamped value. A rewrite writes them
   /// again unless TaskMessage's value has been changed since.
@@ -89,27 +89,27 @@ struct ForeignFields {
   std::optional<std::int64_t> last_failed_at{};
   std::optional<std::int64_t> retention{};
   std::optional<std::int64_t> completed_at{};
-  std::string unknown{};  ///< Fields that asynq does not know, tags included, in their order.
+  std::string others{};  ///< Fields that asynq does not know, tags included, in their order.
 
-  bool operator==(const ForeignFields&) const = default;
+  bool operator==(const UnknownFields&) const = default;
 };
 
-/// As opaque bytes; empty if there is nothing foreign. (They are fields 8, 9, 11 to 14 of a
+/// As opaque bytes; empty if there is nothing unknown. (They are fields 8, 9, 11 to 14 of a
 /// TaskMessage and the unknown ones.)
-std::string pack_foreign(const ForeignFields& foreign);
+std::string pack_unknown(const UnknownFields& unknown);
 
-/// The reverse. Nothing that pack_foreign() made is refused.
-Decoded<ForeignFields> unpack_foreign(std::string_view packed);
+/// The reverse. Nothing that pack_unknown() made is refused.
+Decoded<UnknownFields> unpack_unknown(std::string_view packed);
 
 struct WireMessage {
   TaskMessage message{};
-  ForeignFields foreign{};
+  UnknownFields unknown{};
 };
 
 /// Reads a TaskMessage. Does not ask whether its type, id and queue make sense. `enqueued_at` and
 /// `expires_at` stay unset: they are fields of the hash. Instants outside the years 1 to 9999 and
 /// durations above Limits::longest (or below its negative) are clamped to these, so that arithmetic
-/// with them can't overflow; `foreign` keeps the originals. Memory: a small multiple of the size of
+/// with them can't overflow; `unknown` keeps the originals. Memory: a small multiple of the size of
 /// `bytes`.
 Decoded<WireMessage> decode_message(std::string_view bytes);
 
@@ -124,7 +124,7 @@ struct Changes {
 /// Writes a TaskMessage, with `changes`. Instants are rounded down to seconds. `last_error` is repaired if it is
 /// not UTF-8; it is not cut (see error_text()). Throws Error{invalid_argument} if another string is
 /// not UTF-8, since a message with such a string makes Go's servers stop recovering leases.
-std::string encode_message(const TaskMessage& message, const ForeignFields& foreign = {},
+std::string encode_message(const TaskMessage& message, const UnknownFields& unknown = {},
                            const Changes& changes = {});
 
 /// What is to be stored of an error's text: valid UTF-8, at most Limits::error_text_bytes.

@@ -29,11 +29,11 @@ struct Chunk {
   Call call{};
 };
 
-ForeignFields foreign_of(const Run& run) {
-  if (run.foreign.empty()) return {};
-  Decoded<ForeignFields> foreign = unpack_foreign(run.foreign);
-  if (!foreign) throw Error{Errc::invalid_argument, "exchange: not a run that this broker made"};
-  return *std::move(foreign);
+UnknownFields unknown_of(const Run& run) {
+  if (run.broker_data.empty()) return {};
+  Decoded<UnknownFields> unknown = unpack_unknown(run.broker_data);
+  if (!unknown) throw Error{Errc::invalid_argument, "exchange: not a run that this broker made"};
+  return *std::move(unknown);
 }
 
 // The lock of a message, if it is one of its queue.
@@ -215,7 +215,7 @@ class Exchanger {
     // Of a message that is long for the line only what changes is sent.
     const bool long_one = message.task.payload.size() > session_.transport().line().budget();
     const TaskMessage& written = long_one ? no_message() : message;
-    const auto foreign = [&] { return long_one ? ForeignFields{} : foreign_of(settlement.run); };
+    const auto unknown = [&] { return long_one ? UnknownFields{} : unknown_of(settlement.run); };
     std::vector<std::string> args;
     const auto add = [&args](std::initializer_list<std::string_view> more) {
       args.insert(args.end(), more.begin(), more.end());
@@ -236,7 +236,7 @@ class Exchanger {
         if (message.retention.count() > 0) {
           add_lock();
           add({"c", id, token});
-          add_message(stamp_success(written, foreign()));
+          add_message(stamp_success(written, unknown()));
           add({text(message.retention.count()), new_facts(settlement)});
           break;
         }
@@ -248,7 +248,7 @@ class Exchanger {
       case SettleAction::retry: {
         const bool first = settlement.crash && settlement.delay <= Duration{0};
         add({"r", id, token});
-        add_message(stamp_failure(written, foreign(), error_text(settlement.error),
+        add_message(stamp_failure(written, unknown(), error_text(settlement.error),
                                   message.retried + (settlement.failure ? 1 : 0)));
         add({first ? "-1" : micros(settlement.delay), flag(settlement.failure),
              new_facts(settlement)});
@@ -257,7 +257,7 @@ class Exchanger {
       case SettleAction::archive:
         add({"a", id, token});
         add_message(
-            stamp_failure(written, foreign(), error_text(settlement.error), message.retried));
+            stamp_failure(written, unknown(), error_text(settlement.error), message.retried));
         add({new_facts(settlement)});
         break;
       case SettleAction::snooze:

@@ -32,17 +32,17 @@ StampedMessage cut(std::string bytes, protozero::pbf_tag_type field) {
 
 }  // namespace
 
-StampedMessage stamp_failure(const TaskMessage& message, const ForeignFields& foreign,
+StampedMessage stamp_failure(const TaskMessage& message, const UnknownFields& unknown,
                              std::string_view last_error, int retried) {
   return cut(
       encode_message(
-          message, foreign,
+          message, unknown,
           {.last_error = last_error, .retried = retried, .last_failed_at = any_one_byte_time}),
       last_failed_at);
 }
 
-StampedMessage stamp_success(const TaskMessage& message, const ForeignFields& foreign) {
-  return cut(encode_message(message, foreign, {.completed_at = any_one_byte_time}), completed_at);
+StampedMessage stamp_success(const TaskMessage& message, const UnknownFields& unknown) {
+  return cut(encode_message(message, unknown, {.completed_at = any_one_byte_time}), completed_at);
 }
 
 TaskMessage malformed_message(std::string_view queue, std::string_view id,
@@ -102,30 +102,30 @@ std::optional<Time> taken_at(std::optional<std::string_view> run,
   return next_word(left) == score ? instant(next_word(left)) : std::nullopt;
 }
 
-Progress progress_of(std::string_view mark) noexcept {
-  if (mark == "s") return Progress::not_begun;
-  if (mark == "a") return Progress::perhaps_begun;
-  return Progress::begun;
+Begun begun_of(std::string_view mark) noexcept {
+  if (mark == "s") return Begun::no;
+  if (mark == "a") return Begun::perhaps;
+  return Begun::yes;
 }
 
 void RunReader::read_taken(std::string_view queue, std::uint64_t first, ReplyView list,
                            std::uint64_t begun_below, std::vector<Run>& runs) {
   read(queue, first, list, 4, runs, [&](std::uint64_t number, int crashes) {
-    if (crashes > 0) return Progress::not_begun;
-    return number < begun_below ? Progress::begun : Progress::perhaps_begun;
+    if (crashes > 0) return Begun::no;
+    return number < begun_below ? Begun::yes : Begun::perhaps;
   });
 }
 
 void RunReader::read_lost(std::string_view queue, ReplyView list, ReplyView marks,
                           std::vector<Run>& runs) {
   read(queue, 0, list, 3, runs, [&](std::uint64_t number, int) {
-    return progress_of(marks[static_cast<std::size_t>(number)].as_string());
+    return begun_of(marks[static_cast<std::size_t>(number)].as_string());
   });
 }
 
-template <typename ProgressOf>
+template <typename BegunOf>
 void RunReader::read(std::string_view queue, std::uint64_t first, ReplyView list,
-                     std::size_t values, std::vector<Run>& runs, ProgressOf progress) {
+                     std::size_t values, std::vector<Run>& runs, BegunOf begun) {
   for (std::size_t at = 0; at < list.size(); at += values) {
     const std::string_view id = list[at].as_string();
     const std::uint64_t number = first + at / values;
@@ -144,8 +144,8 @@ void RunReader::read(std::string_view queue, std::uint64_t first, ReplyView list
     run.message = std::make_shared<const TaskMessage>(std::move(message));
     run.token = token;
     run.crashes = facts.crashes;
-    run.progress = progress(number, facts.crashes);
-    run.foreign = pack_foreign(decoded->foreign);
+    run.begun = begun(number, facts.crashes);
+    run.broker_data = pack_unknown(decoded->unknown);
     if (values > 3) {
       const auto since_ns = parse_number(list[at + 3].as_optional_string());
       if (since_ns && *since_ns > 0) run.ready_at = time_of(*since_ns / 1000);

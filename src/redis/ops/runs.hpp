@@ -24,10 +24,10 @@ struct StampedMessage {
 };
 
 /// `message` as a failure now, with its `last_error` and `retried`: the script fills in `last_failed_at`.
-StampedMessage stamp_failure(const TaskMessage& message, const ForeignFields& foreign,
+StampedMessage stamp_failure(const TaskMessage& message, const UnknownFields& unknown,
                              std::string_view last_error, int retried);
 /// `message` as a success now: the script fills in `completed_at`.
-StampedMessage stamp_success(const TaskMessage& message, const ForeignFields& foreign);
+StampedMessage stamp_success(const TaskMessage& message, const UnknownFields& unknown);
 
 /// What stands in the place of a message that is not valid.
 TaskMessage malformed_message(std::string_view queue, std::string_view id, std::string_view reason);
@@ -58,7 +58,7 @@ std::optional<Time> taken_at(std::optional<std::string_view> run,
 
 /// What the mark of tmx_run says: `a` that the run was taken ahead of the free workers, `s` that it is
 /// a suspect's and has not begun. No mark, and any other, says that it has begun.
-Progress progress_of(std::string_view mark) noexcept;
+Begun begun_of(std::string_view mark) noexcept;
 
 /// Makes runs of what scripts hand out, and sets malformed ones aside. Not thread-safe; one a call.
 class RunReader {
@@ -79,9 +79,9 @@ class RunReader {
   std::size_t set_aside();
 
  private:
-  template <typename ProgressOf>
+  template <typename BegunOf>
   void read(std::string_view queue, std::uint64_t first, ReplyView list, std::size_t values,
-            std::vector<Run>& runs, ProgressOf progress);
+            std::vector<Run>& runs, BegunOf begun);
   void keep_malformed(std::string_view queue, std::string_view id, std::uint64_t token,
                       const std::string& reason);
 

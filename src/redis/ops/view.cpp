@@ -132,7 +132,7 @@ void describe_message(TaskInfo& info, ReplyView bytes) {
   info.last_failed_at = if_set(message.last_failed_at);
   info.completed_at = if_set(message.completed_at);
   info.last_error = std::move(message.last_error);
-  info.group = std::move(wire.foreign.group);
+  info.group = std::move(wire.unknown.group);
 }
 
 // When a task of scheduled or retry is due: the precise time, if the public score bears it out.
@@ -469,7 +469,7 @@ void update_payload(Session& session, std::string_view queue, std::string_view i
     const Reply reply = session.run_one(
         task,
         session.call(scripts().update_message, queue,
-                   {id, old.as_string(), encode_message(decoded->message, decoded->foreign)}));
+                   {id, old.as_string(), encode_message(decoded->message, decoded->unknown)}));
     if (reply.as_integer() == 0) return;
     throw_outcome(session, queue, id, reply.as_integer());
   }

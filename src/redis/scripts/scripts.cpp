@@ -72,7 +72,7 @@ end
 )lua";
 
 // What tmx_run says: 16 hex digits of a token, the score of the lease, when the run was taken, and how
-// far it has come (see progress_of in runs.hpp); later versions may add words, which are kept.
+// far it has come (see begun_of in runs.hpp); later versions may add words, which are kept.
 // holds_run(run, token, score): whether that is of the caller's token and the present score of the
 // lease. words_after(run, score): the words after the score; nil if it is of another lease.
 constexpr std::string_view fence = R"lua(
@@ -1039,7 +1039,7 @@ return replies
 // tmx:due and active, then the tokens of runs that are the caller's own. Returns now and, for each queue as far as the call came, at least one,
 // {forwarded, expired, repaired, next due time or nil, whether there is more to do, a list of
 // lost runs as acquire's, numbered from 0, next rank in tmx:due, in active, errors of roles, for
-// each of the lost runs how far it had come (see progress_of in runs.hpp)}.
+// each of the lost runs how far it had come (see begun_of in runs.hpp)}.
 constexpr std::string_view upkeep = R"lua(
 local limit, bytes, effort = tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local lease_end = text(seconds_up(now + tonumber(ARGV[4])))

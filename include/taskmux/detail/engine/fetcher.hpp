@@ -423,7 +423,7 @@ class Fetcher {
     if (reply.runs.size() > free_workers) {
       // First what a worker is free for: were this process to die, the broker would take it for begun.
       std::stable_partition(reply.runs.begin(), reply.runs.end(), [](const Run& run) {
-        return run.progress != Progress::perhaps_begun;
+        return run.begun != Begun::perhaps;
       });
     }
     std::vector<RunPtr> runs;

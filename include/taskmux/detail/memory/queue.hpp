@@ -223,9 +223,9 @@ class MemoryQueue {
       task.state = TaskState::active;
       const Time ready_at = now.wall - (now.steady - task.at);
       task.at = now.wall;
-      task.progress = task.crashes > 0    ? Progress::not_begun
-                      : free_workers == 0 ? Progress::perhaps_begun
-                                          : Progress::begun;
+      task.begun = task.crashes > 0    ? Begun::no
+                      : free_workers == 0 ? Begun::perhaps
+                                          : Begun::yes;
       if (free_workers > 0) --free_workers;
       runs.push_back(start(task, now, lease, ++token));
       runs.back().ready_at = ready_at;
@@ -248,7 +248,7 @@ class MemoryQueue {
   ExtendReply extend(const ExtendRequest& request, Time lease_end) noexcept {
     MemoryTask* task = find_run(request.run);
     if (!task) return {.status = LeaseStatus::lost};
-    if (request.begun) task->progress = Progress::begun;
+    if (request.begun) task->begun = Begun::yes;
     task->lease_end = lease_end;
     ExtendReply reply;
     if (task->cancel_requested) reply.cancel = CancelMode{task->cancel_mode};
@@ -355,7 +355,7 @@ class MemoryQueue {
     task.lease_end = old.lease_end;
     task.token = old.token;
     task.crashes = old.crashes;
-    task.progress = old.progress;
+    task.begun = old.begun;
     task.state = old.state;
     task.delayed = old.delayed;
     task.cancel_mode = old.cancel_mode;
@@ -503,7 +503,7 @@ class MemoryQueue {
     return {.message = task.share(),
             .token = token,
             .crashes = task.crashes,
-            .progress = task.progress};
+            .begun = task.begun};
   }
 
   /// Something may be ready at `instant` of the steady clock.

@@ -84,7 +84,7 @@ struct MemoryTask {
   std::uint16_t crashes = 0;
   TaskState state : 7 = TaskState::pending;
   bool delayed : 1 = false;                        ///< Scheduled: after a delay.
-  Progress progress : 3 = Progress::begun;         ///< Active.
+  Begun begun : 3 = Begun::yes;                   ///< Active.
   CancelMode cancel_mode : 4 = CancelMode::retry;  ///< Means something if `cancel_requested`.
   bool cancel_requested : 1 = false;               ///< Active.
 };

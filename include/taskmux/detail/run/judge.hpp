@@ -133,10 +133,10 @@ inline Verdict judge_lost(const Run& run, bool several, const JudgeRules& rules)
       several ? Duration{1} + std::chrono::duration_cast<Duration>(spread_of_lost * rules.random)
               : Duration{0};
   Verdict verdict{.error = "worker lost", .crash = true};
-  if (run.progress != Progress::begun) {
+  if (run.begun != Begun::yes) {
     verdict.action = several ? SettleAction::snooze : SettleAction::requeue;
     verdict.delay = spread;
-    verdict.crash = run.progress == Progress::perhaps_begun;
+    verdict.crash = run.begun == Begun::perhaps;
     verdict.keep_crashes = !verdict.crash;
   } else if (run.crashes + 1 >= rules.max_crashes) {
     verdict.action = SettleAction::archive;
