@@ -438,7 +438,7 @@ TASKMUX_CONTRACT("a run tells since when its task could have been run") {
   t.advance(3s);
   Run run = take_one(t.broker);
   CHECK(run.ready_at == since);
-  settle(t.broker, requeued(run));
+  settle(t.broker, given_back(run));
   since = t.clock.now();
   t.advance(2s);
   run = take_one(t.broker);
@@ -457,7 +457,7 @@ TASKMUX_CONTRACT("a run tells since when its task could have been run") {
   t.advance(30s);
   run = take_one(t.broker);
   CHECK(run.ready_at == since);
-  settle(t.broker, dropped(run));
+  settle(t.broker, removed(run));
   enqueue(t.broker, scheduled(message("t2"), t.clock.now() + 90s));
   since = t.clock.now() + 90s;
   t.advance(100s);
@@ -609,11 +609,11 @@ TASKMUX_CONTRACT("upkeep deletes expired completed tasks, up to its limit at a t
   CHECK_FALSE(reply.more);
 }
 
-TASKMUX_CONTRACT("a dropped task is deleted even with a retention, and counts as processed") {
+TASKMUX_CONTRACT("a removed task is deleted even with a retention, and counts as processed") {
   TestType t;
   TaskMessage kept = message("t1");
   kept.retention = 1h;
-  CHECK(settle(t.broker, dropped(started(t.broker, kept))) == SettleStatus::applied);
+  CHECK(settle(t.broker, removed(started(t.broker, kept))) == SettleStatus::applied);
   CHECK_FALSE(t.view.find("default", "t1"));
   CHECK(t.view.queue_info("default").processed_total == 1);
   CHECK(t.view.queue_info("default").failed_total == 0);
@@ -693,11 +693,11 @@ TASKMUX_CONTRACT("an archived task keeps its error, and counts as failed but not
   CHECK(state_of(t.view, "t1") == TaskState::archived);
 }
 
-TASKMUX_CONTRACT("a requeued task is first in line again, as if it had not been taken") {
+TASKMUX_CONTRACT("a task given back is first in line again, as if it had not been taken") {
   TestType t;
   t.broker.enqueue(many("t", 3));
   const Run run = take_one(t.broker);
-  CHECK(settle(t.broker, requeued(run)) == SettleStatus::applied);
+  CHECK(settle(t.broker, given_back(run)) == SettleStatus::applied);
   CHECK(ids(t.view, TaskState::pending) == Ids{"t1", "t2", "t3"});
   const std::optional<TaskInfo> info = t.view.find("default", "t1");
   REQUIRE(info);
@@ -738,7 +738,7 @@ TASKMUX_CONTRACT("a result stays with a task that is not deleted") {
 TASKMUX_CONTRACT("an exchange settles first and then takes") {
   TestType t;
   const Run run = started(t.broker, message("t1"));
-  const Settlement settlements[] = {requeued(run)};
+  const Settlement settlements[] = {given_back(run)};
   const QueueQuota quotas[] = {{"default", 1}};
   const ExchangeReply reply = t.broker.exchange({.settlements = settlements, .quotas = quotas});
   CHECK(reply.settled == std::vector{SettleStatus::applied});
@@ -755,7 +755,7 @@ TASKMUX_CONTRACT("settlements are answered in their order, each on its own") {
   unknown.message = std::make_shared<const TaskMessage>(message("unknown"));
 
   CHECK(settle(t.broker, {completed(runs[0]), completed(unknown), completed(runs[0]),
-                          archived(other), retried(runs[2], 1h), requeued(runs[1])}) ==
+                          archived(other), retried(runs[2], 1h), given_back(runs[1])}) ==
         std::vector{SettleStatus::applied, SettleStatus::stale, SettleStatus::stale,
                     SettleStatus::applied, SettleStatus::applied, SettleStatus::applied});
   CHECK_FALSE(t.view.find("default", "t1"));
@@ -769,7 +769,7 @@ TASKMUX_CONTRACT("settlements are answered in their order, each on its own") {
 TASKMUX_CONTRACT("a settlement that is repeated comes back as stale and changes nothing") {
   TestType t;
   for (const Settlement& end :
-       {completed({}), dropped({}), retried({}, 1h), archived({}), requeued({}), snoozed({}, 1h)}) {
+       {completed({}), removed({}), retried({}, 1h), archived({}), given_back({}), snoozed({}, 1h)}) {
     const std::string queue = "q" + std::to_string(static_cast<int>(end.action));
     Settlement settlement = end;
     settlement.run = started(t.broker, message("t1", queue));
@@ -789,12 +789,12 @@ TASKMUX_CONTRACT("a settlement that is repeated comes back as stale and changes 
 TASKMUX_CONTRACT("a worker can't end or extend a later run of its task") {
   TestType t;
   const Run mine = started(t.broker, message("t1"));
-  settle(t.broker, requeued(mine));
+  settle(t.broker, given_back(mine));
   const Run theirs = take_one(t.broker);
   CHECK(theirs.token != mine.token);
 
-  for (const Settlement& end : {completed(mine), dropped(mine), retried(mine, 1h), archived(mine),
-                                requeued(mine), snoozed(mine, 1h)}) {
+  for (const Settlement& end : {completed(mine), removed(mine), retried(mine, 1h), archived(mine),
+                                given_back(mine), snoozed(mine, 1h)}) {
     CHECK(settle(t.broker, end) == SettleStatus::stale);
   }
   CHECK(extend(t.broker, mine).status == LeaseStatus::lost);
@@ -929,7 +929,7 @@ TASKMUX_CONTRACT("upkeep never takes over a run that its caller names as its own
   CHECK(settle(t.broker, completed(runs[2])) == SettleStatus::applied);
 
   // The run counts, not the task: t1 was another's meanwhile.
-  settle(t.broker, requeued(runs[0]));
+  settle(t.broker, given_back(runs[0]));
   take_one(t.broker);
   t.advance(1h);
   CHECK(t.broker.upkeep({.queues = queues, .own = own}).lost.size() == 2);
@@ -987,7 +987,7 @@ TASKMUX_CONTRACT("crashes in a row are counted until a run ends otherwise") {
   CHECK(t.view.find("default", "t1")->retried == 3);
   CHECK(t.view.find("default", "t1")->last_error == "worker lost");
 
-  settle(t.broker, requeued(take_one(t.broker)));
+  settle(t.broker, given_back(take_one(t.broker)));
   CHECK(t.view.find("default", "t1")->crashes == 3);
   settle(t.broker, retried(take_one(t.broker), {}));
   CHECK(t.view.find("default", "t1")->crashes == 0);
@@ -1031,7 +1031,7 @@ TASKMUX_CONTRACT("a suspect has not begun until that is recorded") {
   t.advance(1min);
   UpkeepReply reply = upkeep(t.broker);
   CHECK(begun_of(reply.lost, "t1") == Begun::no);
-  CHECK(settle(t.broker, requeued(reply.lost.at(0))) == SettleStatus::applied);
+  CHECK(settle(t.broker, given_back(reply.lost.at(0))) == SettleStatus::applied);
   CHECK(t.view.find("default", "t1")->crashes == 1);
 
   run = take_one(t.broker);
@@ -1070,7 +1070,7 @@ TASKMUX_CONTRACT("what its workers were lost by goes first in line") {
 
 TASKMUX_CONTRACT("a run that goes back unbegun counts nothing but what it is told to") {
   TestType t;
-  Settlement back = requeued(started(t.broker, message("t1")));
+  Settlement back = given_back(started(t.broker, message("t1")));
   back.crash = true;
   CHECK(settle(t.broker, back) == SettleStatus::applied);
   CHECK(t.view.find("default", "t1")->crashes == 1);
@@ -1161,12 +1161,12 @@ TASKMUX_CONTRACT("an empty payload counts as none unless asked otherwise") {
   CHECK(enqueue(t.broker, unique(message("t6", "default", "x"))).error == Errc::duplicate_task);
 }
 
-TASKMUX_CONTRACT("success and drop free the lock") {
+TASKMUX_CONTRACT("success and removal free the lock") {
   TestType t;
   TaskMessage kept = message("kept");
   kept.retention = 1h;
   int i = 0;
-  for (const auto& end : {completed({}), dropped({})}) {
+  for (const auto& end : {completed({}), removed({})}) {
     const std::string id = "t" + std::to_string(++i);
     REQUIRE_FALSE(enqueue(t.broker, unique(message(id))).error);
     Settlement settlement = end;
@@ -1189,7 +1189,7 @@ TASKMUX_CONTRACT("the lock is kept in every other state") {
   const Run run = take_one(t.broker);
   CHECK(locked());
   CHECK_FALSE(run.message->unique_key.empty());
-  settle(t.broker, requeued(run));
+  settle(t.broker, given_back(run));
   CHECK(locked());
   settle(t.broker, snoozed(take_one(t.broker), 1s));
   CHECK(locked());
@@ -1371,7 +1371,7 @@ TASKMUX_CONTRACT("many ids are remembered, and deleting their queue forgets them
 
 TASKMUX_CONTRACT("extend tells that a run is to be cancelled, and how") {
   TestType t;
-  for (const CancelMode mode : {CancelMode::retry, CancelMode::archive, CancelMode::drop}) {
+  for (const CancelMode mode : {CancelMode::retry, CancelMode::archive, CancelMode::remove}) {
     const std::string id = "t" + std::to_string(static_cast<int>(mode));
     const Run run = started(t.broker, message(id));
     CHECK_FALSE(extend(t.broker, run).cancel);
@@ -1393,8 +1393,8 @@ TASKMUX_CONTRACT("the last request to cancel counts") {
   TestType t;
   const Run run = started(t.broker, message("t1"));
   t.view.cancel("default", "t1", CancelMode::retry);
-  t.view.cancel("default", "t1", CancelMode::drop);
-  CHECK(extend(t.broker, run).cancel == CancelMode::drop);
+  t.view.cancel("default", "t1", CancelMode::remove);
+  CHECK(extend(t.broker, run).cancel == CancelMode::remove);
 }
 
 TASKMUX_CONTRACT("a wish to cancel a run that goes back is one to cancel the next run") {
@@ -1403,34 +1403,34 @@ TASKMUX_CONTRACT("a wish to cancel a run that goes back is one to cancel the nex
   const auto take_and_recall = [&] {
     const QueueQuota quotas[] = {{"default", 1}};
     t.broker.exchange({.quotas = quotas, .token_block = block});
-    t.view.cancel("default", "t1", CancelMode::drop);
+    t.view.cancel("default", "t1", CancelMode::remove);
     const LostTake lost[] = {{.token_block = block, .queues = {"default"}}};
     t.broker.exchange({.lost_takes = lost});
   };
   const auto held = [&] {
     const Run run = take_one(t.broker);
-    t.view.cancel("default", "t1", CancelMode::drop);
-    CHECK(settle(t.broker, requeued(run)) == SettleStatus::applied);
+    t.view.cancel("default", "t1", CancelMode::remove);
+    CHECK(settle(t.broker, given_back(run)) == SettleStatus::applied);
   };
   enqueue(t.broker, message("t1"));
-  for (const bool given_back : {false, true}) {
-    given_back ? held() : take_and_recall();
+  for (const bool by_settlement : {false, true}) {
+    by_settlement ? held() : take_and_recall();
     Run run = take_one(t.broker);
-    CHECK(run.cancel == CancelMode::drop);
-    CHECK(extend(t.broker, run).cancel == CancelMode::drop);
+    CHECK(run.cancel == CancelMode::remove);
+    CHECK(extend(t.broker, run).cancel == CancelMode::remove);
     // As often as it goes back.
-    settle(t.broker, requeued(run));
+    settle(t.broker, given_back(run));
     run = take_one(t.broker);
-    CHECK(run.cancel == CancelMode::drop);
+    CHECK(run.cancel == CancelMode::remove);
     // But not once a run was begun and ended.
     settle(t.broker, retried(run, 0s));
     run = take_one(t.broker);
     CHECK_FALSE(run.cancel);
     CHECK_FALSE(extend(t.broker, run).cancel);
-    settle(t.broker, requeued(run));
+    settle(t.broker, given_back(run));
     run = take_one(t.broker);
     CHECK_FALSE(run.cancel);
-    settle(t.broker, requeued(run));
+    settle(t.broker, given_back(run));
   }
   held();
   const std::string id = "t1";
@@ -2026,7 +2026,7 @@ TASKMUX_CONTRACT("arm tells how the queues stand") {
   CHECK(watch->arm().ready);
   const Run run = take_one(t.broker, "other");
   CHECK_FALSE(watch->arm().ready);
-  settle(t.broker, requeued(run));
+  settle(t.broker, given_back(run));
   CHECK(watch->arm().ready);
   t.view.pause("other");
   CHECK_FALSE(watch->arm().ready);
@@ -2052,7 +2052,7 @@ TASKMUX_CONTRACT("an armed watch is told when something may be ready") {
   SECTION("a task is scheduled where nothing was due") {
     enqueue(t.broker, scheduled(message("t1", "other"), 1min));
   }
-  SECTION("a task is put back") { settle(t.broker, requeued(run)); }
+  SECTION("a task is put back") { settle(t.broker, given_back(run)); }
   SECTION("a task is retried at once") { settle(t.broker, retried(run, {})); }
   SECTION("a task is to be retried earlier than was said") { settle(t.broker, retried(run, 1min)); }
   SECTION("a task is snoozed to be due earlier than was said") {
@@ -2110,7 +2110,7 @@ TASKMUX_CONTRACT("a cancellation reaches every watch, armed or not, of any queue
   const auto first = t.broker.watch({"default"}, one.callback());
   const auto second = t.broker.watch({"elsewhere"}, two.callback());
   started(t.broker, message("id with {odd} bytes\n"));
-  t.view.cancel("default", "id with {odd} bytes\n", CancelMode::drop);
+  t.view.cancel("default", "id with {odd} bytes\n", CancelMode::remove);
   CHECK(one.cancelled("id with {odd} bytes\n"));
   CHECK(two.cancelled("id with {odd} bytes\n"));
   CHECK(one.queue_of("id with {odd} bytes\n") == "default");

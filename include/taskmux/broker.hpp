@@ -79,7 +79,7 @@ struct EnqueueReply {
 enum class CancelMode {
   retry,    ///< As a failure: retried, or archived when its retries are spent. What asynq does.
   archive,  ///< To the dead-letter queue at once.
-  drop,     ///< Deleted.
+  remove,   ///< Deleted.
 };
 
 /// Whether the handler of a run has begun, as the broker knows it.
@@ -119,7 +119,9 @@ enum class SettleAction {
   /// Success: completed while `message.retention` lasts, deleted if that is 0. Counts as processed;
   /// frees the lock.
   complete,
-  drop,  ///< Revoked: deleted even with a retention. Counts as processed; frees the lock.
+  /// Deleted, even with a retention: its handler or an operator revoked it. Counts as processed;
+  /// frees the lock.
+  remove,
   /// To retry, due after `delay`, or to pending at once if that is 0 (last in line, or first if
   /// `crash` is set). The lock is kept.
   retry,
@@ -128,7 +130,7 @@ enum class SettleAction {
   archive,
   /// Back to pending, first in line; nothing is counted, the message stays as it was, and so do a
   /// wish to cancel it and, unless `crash` is set, its crashes.
-  requeue,
+  give_back,
   snooze,  ///< Scheduled again after `delay`; nothing is counted.
 };
 

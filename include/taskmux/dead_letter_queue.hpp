@@ -71,7 +71,7 @@ class DeadLetterQueue {
   std::size_t remove_all();
 
   /// Deletes those that were archived at least `age` ago; returns how many.
-  std::size_t purge(Duration age);
+  std::size_t remove_older_than(Duration age);
 
  private:
   QueueView& view_;

@@ -23,13 +23,13 @@ inline namespace v0 {
 /// Something that happened to a task on this server, once the broker has recorded it.
 struct TaskEvent {
   enum class Change {
-    started,    ///< A worker has it now.
-    succeeded,  ///< Deleted, or completed if it has a retention.
-    revoked,    ///< Deleted because its handler or an operator asked for it.
-    retried,    ///< Failed, and will be tried again after `delay`.
-    archived,   ///< Failed for good: in the dead-letter queue.
-    requeued,   ///< Back in its queue, unfinished.
-    snoozed,    ///< Scheduled again after `delay`.
+    started,     ///< A worker has it now.
+    succeeded,   ///< Deleted, or completed if it has a retention.
+    revoked,     ///< Deleted because its handler or an operator asked for it.
+    retried,     ///< Failed, and will be tried again after `delay`.
+    archived,    ///< Failed for good: in the dead-letter queue.
+    given_back,  ///< Unfinished: first in line in its queue again.
+    snoozed,     ///< Scheduled again after `delay`.
   };
   Change change = Change::started;
   /// As it was when this attempt began; never null.
@@ -58,7 +58,7 @@ constexpr std::string_view to_string(TaskEvent::Change change) noexcept {
     case Change::revoked: return "revoked";
     case Change::retried: return "retried";
     case Change::archived: return "archived";
-    case Change::requeued: return "requeued";
+    case Change::given_back: return "given_back";
     case Change::snoozed: return "snoozed";
   }
   return "unknown";
@@ -201,8 +201,8 @@ struct ServerStats {
   std::uint64_t retried = 0;
   /// Tasks that failed for good and went to the dead-letter queue.
   std::uint64_t archived = 0;
-  /// Runs put back into their queue unfinished, at a shutdown for example.
-  std::uint64_t requeued = 0;
+  /// Runs given back to their queue unfinished, at a shutdown for example.
+  std::uint64_t given_back = 0;
   /// Runs whose handler asked for the task to be scheduled again.
   std::uint64_t snoozed = 0;
   /// Outcomes that the broker rejected because this server no longer owned the run.

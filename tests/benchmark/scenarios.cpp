@@ -267,7 +267,7 @@ void add_stats(const Server& server, Report& report) {
     report.add("tasks_per_exchange",
                static_cast<double>(stats.taken) / static_cast<double>(stats.exchanges));
   }
-  report.add("requeued", static_cast<double>(stats.requeued));
+  report.add("given_back", static_cast<double>(stats.given_back));
 }
 
 void enqueue(const Options& options, Report& report) {

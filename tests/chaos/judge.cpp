@@ -223,13 +223,13 @@ class Judge {
     const std::string change = event.detail.substr(0, event.detail.find(' '));
     // One that its server gives back unstarted was no run; that may be recorded after the next has
     // ended.
-    if (life.order && change != "requeued") ++changes_[life.order->queue][change];
+    if (life.order && change != "given_back") ++changes_[life.order->queue][change];
     for (RunRecord& run : life.runs) {
       if (run.process != event.process || run.settled != never || run.end > event.at) continue;
       if (run.succeeded() != (change == "succeeded")) continue;
-      if (change == "requeued" && !run.put_back) continue;
+      if (change == "given_back" && !run.put_back) continue;
       run.settled = event.at;
-      if (life.order && change == "requeued") ++changes_[life.order->queue][change];
+      if (life.order && change == "given_back") ++changes_[life.order->queue][change];
       return;
     }
   }
@@ -424,7 +424,7 @@ class Judge {
       const std::int64_t failed = counter(queue, "failed");
       auto& changes = changes_[queue];
       const std::int64_t least = changes["retried"] + changes["archived"];
-      const std::int64_t most = started - good - changes["snoozed"] - changes["requeued"] +
+      const std::int64_t most = started - good - changes["snoozed"] - changes["given_back"] +
                                 static_cast<std::int64_t>(may_be_unbegun());
       const std::string counts =
           queue + ": processed " + std::to_string(processed) + ", failed " + std::to_string(failed);

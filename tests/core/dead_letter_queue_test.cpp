@@ -147,7 +147,7 @@ TEST_CASE("a filter by age reads only the part of the archive that it asks for",
   HookedView view{t.broker};
   DeadLetterQueue dead{view, "default"};
   CHECK(ids(dead.list({.younger_than = 2min + 30s})) == numbered(999, 1000));
-  CHECK(dead.purge(998min) == 3);
+  CHECK(dead.remove_older_than(998min) == 3);
   CHECK(dead.requeue_matching({.younger_than = 1min + 30s}) == 1);
   CHECK(view.listed < 250);
 }
@@ -248,21 +248,21 @@ TEST_CASE("a task that dies again while all are requeued is requeued once", "[de
   CHECK((filtered ? dead.requeue_matching({}) : dead.requeue_all()) == 120);
 }
 
-TEST_CASE("a purge removes what is older", "[dead_letter_queue]") {
+TEST_CASE("dead letters older than an age are removed", "[dead_letter_queue]") {
   Fixture t;
   t.bury_many(100);  // the last is a minute old
-  CHECK(t.dead.purge(60min) == 41);
+  CHECK(t.dead.remove_older_than(60min) == 41);
   CHECK(ids(t.dead.list({.limit = 1})) == Ids{"t42"});
-  CHECK(t.dead.purge(60min) == 0);
-  CHECK(t.dead.purge(0s) == 59);
-  CHECK(t.dead.purge(0s) == 0);
+  CHECK(t.dead.remove_older_than(60min) == 0);
+  CHECK(t.dead.remove_older_than(0s) == 59);
+  CHECK(t.dead.remove_older_than(0s) == 0);
 }
 
 TEST_CASE("bad ages and unknown queues are refused", "[dead_letter_queue]") {
   Fixture t;
   t.bury("t");
   const Duration age = GENERATE(Duration{-1}, Duration::min(), Duration::max());
-  CHECK(error_of([&] { t.dead.purge(age); }) == Errc::invalid_argument);
+  CHECK(error_of([&] { t.dead.remove_older_than(age); }) == Errc::invalid_argument);
   CHECK(error_of([&] { t.dead.list(DeadLetterFilter{.older_than = age}); }) ==
         Errc::invalid_argument);
   CHECK(error_of([&] { t.dead.requeue_matching({.younger_than = age}); }) ==

@@ -706,7 +706,7 @@ TEST_CASE("a task whose last run was cancelled and given back ends without a han
   f.broker.enqueue(many("t", 2));
   Run run = take_one(f.memory);
   f.memory.cancel("default", "t1", CancelMode::archive);
-  settle(f.memory, requeued(run));
+  settle(f.memory, given_back(run));
   f.settle_down();
   CHECK(f.ready() == 1);
   CHECK(f.pool->ready().pop()->message().id == "t2");
@@ -782,7 +782,7 @@ void enqueue_suspect(Broker& broker, const std::string& id, int crashes, int max
   for (int i = 0; i < crashes; ++i) {
     std::vector<Settlement> back;
     for (const Run& run : broker.exchange({.quotas = all}).runs) {
-      back.push_back(run.message->id == id ? crashed(run) : requeued(run));
+      back.push_back(run.message->id == id ? crashed(run) : given_back(run));
     }
     settle(broker, back);
   }
@@ -922,7 +922,7 @@ TEST_CASE("a suspect that waits to run alone can be cancelled, lost, and given b
                              10s};
 
   SECTION("cancelled") {
-    f.memory.cancel("default", "last", CancelMode::drop);
+    f.memory.cancel("default", "last", CancelMode::remove);
     keeper.cancel("last");
     keeper.run_once();
     f.settle_down();

@@ -235,10 +235,10 @@ TEST_CASE("the inspector pauses and unpauses a queue", "[inspector]") {
 TEST_CASE("the inspector cancels a running task in the mode asked for", "[inspector]") {
   Fixture t;
   const Run run = started(t.broker, message("t"));
-  const CancelMode mode = GENERATE(CancelMode::retry, CancelMode::archive, CancelMode::drop);
+  const CancelMode mode = GENERATE(CancelMode::retry, CancelMode::archive, CancelMode::remove);
   t.inspector.cancel("default", "t", mode);
   CHECK(extend(t.broker, run).cancel == mode);
-  settle(t.broker, requeued(run));
+  settle(t.broker, given_back(run));
   CHECK(error_of([&] { t.inspector.cancel("default", "t"); }) == Errc::wrong_state);
   CHECK(error_of([&] { t.inspector.cancel("default", "no"); }) == Errc::task_not_found);
 }
@@ -247,7 +247,7 @@ TEST_CASE("the inspector deletes a queue, one with tasks only by force", "[inspe
   Fixture t;
   const Run run = started(t.broker, message("t"));
   CHECK(error_of([&] { t.inspector.delete_queue("default", true); }) == Errc::wrong_state);
-  settle(t.broker, requeued(run));
+  settle(t.broker, given_back(run));
   CHECK(error_of([&] { t.inspector.delete_queue("default"); }) == Errc::queue_not_empty);
   t.inspector.delete_queue("default", true);
   CHECK(t.inspector.queues().empty());

@@ -29,7 +29,7 @@ Verdict judged(const Outcome& outcome, int retried = 0, int max_retry = 25,
 
 TEST_CASE("an outcome decides how its run is settled", "[judge]") {
   CHECK(judged(Outcome::success()).action == SettleAction::complete);
-  CHECK(judged(Outcome::revoke()).action == SettleAction::drop);
+  CHECK(judged(Outcome::revoke()).action == SettleAction::remove);
   CHECK(judged(Outcome::skip_retry("no")).action == SettleAction::archive);
   CHECK(judged(Outcome::skip_retry("no")).error == "no");
 
@@ -105,13 +105,13 @@ TEST_CASE("a policy that throws or lies gives way", "[judge]") {
 TEST_CASE("a handler that reports success has succeeded even if it was asked to stop", "[judge]") {
   const StopReason stop = GENERATE(StopReason::timeout, StopReason::cancelled, StopReason::shutdown,
                                    StopReason::lease_lost);
-  CHECK(judged(Outcome::success(), 0, 25, stop, CancelMode::drop).action == SettleAction::complete);
+  CHECK(judged(Outcome::success(), 0, 25, stop, CancelMode::remove).action == SettleAction::complete);
 }
 
 TEST_CASE("a handler that stopped for the shutdown goes back unharmed, unless it failed for good",
           "[judge]") {
   CHECK(judged(Outcome::fail("interrupted"), 3, 3, StopReason::shutdown).action ==
-        SettleAction::requeue);
+        SettleAction::give_back);
   CHECK(judged(Outcome::skip_retry("bad"), 0, 3, StopReason::shutdown).action ==
         SettleAction::archive);
 }
@@ -122,7 +122,7 @@ TEST_CASE("a cancelled run ends as the operator wished", "[judge]") {
   };
   CHECK(cancelled(CancelMode::retry) == SettleAction::retry);
   CHECK(cancelled(CancelMode::archive) == SettleAction::archive);
-  CHECK(cancelled(CancelMode::drop) == SettleAction::drop);
+  CHECK(cancelled(CancelMode::remove) == SettleAction::remove);
 }
 
 TEST_CASE("a cancelled run that snoozes ends as the operator wished", "[judge]") {
@@ -132,7 +132,7 @@ TEST_CASE("a cancelled run that snoozes ends as the operator wished", "[judge]")
   CHECK(cancelled(CancelMode::retry).action == SettleAction::snooze);
   CHECK(cancelled(CancelMode::archive).action == SettleAction::archive);
   CHECK(cancelled(CancelMode::archive).error == "cancelled");
-  CHECK(cancelled(CancelMode::drop).action == SettleAction::drop);
+  CHECK(cancelled(CancelMode::remove).action == SettleAction::remove);
 }
 
 TEST_CASE("error texts are made valid UTF-8 and bounded", "[judge]") {
@@ -177,11 +177,11 @@ TEST_CASE("a lost worker costs those a retry that had begun, and those alone", "
       {lost(begun, 0, 0, 0), true, SettleAction::archive, 0us, true, "worker lost"},
       {lost(begun, 0), true, SettleAction::retry, half, true, "worker lost"},
       {lost(begun, 1), true, SettleAction::retry, 1min + half, true, "worker lost"},
-      {lost(perhaps, 0), false, SettleAction::requeue, 0us, true, "worker lost"},
-      {lost(perhaps, 0, 5, 5), false, SettleAction::requeue, 0us, true, "worker lost"},
+      {lost(perhaps, 0), false, SettleAction::give_back, 0us, true, "worker lost"},
+      {lost(perhaps, 0, 5, 5), false, SettleAction::give_back, 0us, true, "worker lost"},
       {lost(perhaps, 0), true, SettleAction::snooze, half, true, "worker lost"},
-      {lost(unbegun, 1), false, SettleAction::requeue, 0us, false, "worker lost"},
-      {lost(unbegun, 2, 25), false, SettleAction::requeue, 0us, false, "worker lost"},
+      {lost(unbegun, 1), false, SettleAction::give_back, 0us, false, "worker lost"},
+      {lost(unbegun, 2, 25), false, SettleAction::give_back, 0us, false, "worker lost"},
       {lost(unbegun, 2, 25), true, SettleAction::snooze, half, false, "worker lost"},
   }));
   const Verdict verdict = judge_lost(c.run, c.several, {one_minute, everything_counts, 0.5, 3});

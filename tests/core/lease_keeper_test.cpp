@@ -125,7 +125,7 @@ TEST_CASE("a run that is lost before a worker came for it is forgotten", "[lease
 
 TEST_CASE("an operator's cancellation reaches the run in its mode", "[lease]") {
   Keeping k;
-  const CancelMode mode = GENERATE(CancelMode::retry, CancelMode::archive, CancelMode::drop);
+  const CancelMode mode = GENERATE(CancelMode::retry, CancelMode::archive, CancelMode::remove);
   std::vector<std::string> hinted;
   const auto watch = k.broker.watch({"default"}, [&](const Hint& hint) {
     if (hint.kind == Hint::Kind::cancel) hinted.push_back(hint.task_id);
@@ -194,13 +194,13 @@ TEST_CASE("a cancellation during an outage is not forgotten", "[lease]") {
   enqueue(k.broker, message("t1"));
   const auto runs = k.take_runs();
   k.begin(*runs[0]);
-  k.memory.cancel("default", "t1", CancelMode::drop);
+  k.memory.cancel("default", "t1", CancelMode::remove);
   k.broker.fail(Operation::extend, 2);
   k.keeper.cancel("t1");
   k.keeper.run_once();
   CHECK(runs[0]->stop_reason() == StopReason::none);
   k.pass(5s);
-  CHECK(runs[0]->cancel_mode() == CancelMode::drop);
+  CHECK(runs[0]->cancel_mode() == CancelMode::remove);
 }
 
 TEST_CASE("a cancellation in one queue leaves a task of the same id in another alone", "[lease]") {

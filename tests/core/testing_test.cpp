@@ -170,7 +170,7 @@ TEST_CASE("a task whose last run was cancelled and given back ends without its h
   const std::string id = f.client.enqueue({.type = "note", .payload = "a"}).id;
   const Run run = test::take_one(f.broker);
   f.broker.cancel("default", id, CancelMode::archive);
-  test::settle(f.broker, test::requeued(run));
+  test::settle(f.broker, test::given_back(run));
   CHECK(server.run_one());
   CHECK(f.calls.empty());
   CHECK(test::state_of(f.broker, id) == TaskState::archived);

@@ -171,17 +171,17 @@ TEST_CASE("the fence is written by take and extend, and no move out of active le
   CHECK(t.field("t1", "tmx_run") == taken.substr(0, 17) + std::to_string(now + 25) + " " + since);
   CHECK(t.view.find("default", "t1")->started_at == Time{std::chrono::seconds{now}});
 
-  const auto settlements = {requeued(run), retried(run, 1h), snoozed(run, 1h), archived(run)};
+  const auto settlements = {given_back(run), retried(run, 1h), snoozed(run, 1h), archived(run)};
   for (Settlement end : settlements) {
     end.run = run;
-    t.view.cancel("default", "t1", CancelMode::drop);
+    t.view.cancel("default", "t1", CancelMode::remove);
     REQUIRE(settle(t.broker, end) == SettleStatus::applied);
     CAPTURE(static_cast<int>(end.action));
     CHECK(t.field("t1", "tmx_run").empty());
     // A task that was given back is still to be cancelled.
-    CHECK(t.field("t1", "tmx_cancel").empty() == (end.action != SettleAction::requeue));
+    CHECK(t.field("t1", "tmx_cancel").empty() == (end.action != SettleAction::give_back));
     const std::vector<std::string> ids{"t1"};
-    if (end.action != SettleAction::requeue) {
+    if (end.action != SettleAction::give_back) {
       t.view.act("default", TaskAction::run, ids, std::nullopt);
     }
     run = take_one(t.broker);
@@ -643,7 +643,7 @@ TEST_CASE("a batch of settlements takes its own ids out of active and no others"
     settlements.push_back({.run = runs[i]});
   settlements.push_back({.run = runs[2]});
   settlements.back().run.token ^= 1;
-  settlements.push_back({.run = runs[4], .action = SettleAction::requeue});
+  settlements.push_back({.run = runs[4], .action = SettleAction::give_back});
   const ExchangeReply reply = t.broker.exchange({.settlements = settlements});
   for (std::size_t i = 0; i < settlements.size(); ++i) {
     CAPTURE(i);

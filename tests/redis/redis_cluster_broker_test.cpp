@@ -354,7 +354,7 @@ TEST_CASE("while a slot is on its way, nothing of a queue is lost", "[redis][clu
     });
   }
   const std::vector<Settlement> ends{completed(runs[0]), retried(runs[1], 1h), archived(runs[2]),
-                                     snoozed(runs[3], 1h), requeued(runs[4])};
+                                     snoozed(runs[3], 1h), given_back(runs[4])};
   std::vector<SettleStatus> statuses(ends.size(), SettleStatus::unknown);
   attempt([&] { statuses = settle(broker, ends); });
   CHECK(std::count(statuses.begin(), statuses.end(), SettleStatus::stale) == 0);
@@ -374,7 +374,7 @@ TEST_CASE("while a slot is on its way, nothing of a queue is lost", "[redis][clu
   if (broker.queue_info(t.queue).paused) broker.unpause(t.queue);
   act(TaskAction::run, {"dead1", "dead2", "run2", "run3", "run4", "later", "done"});
   for (const Run& run : take(broker, t.queue)) taken.push_back(run);
-  for (const Run& run : taken) CHECK(settle(broker, dropped(run)) == SettleStatus::applied);
+  for (const Run& run : taken) CHECK(settle(broker, removed(run)) == SettleStatus::applied);
   CHECK(taken.size() == all.size() - 1);
   CHECK(t.all_ids().empty());
 }

@@ -380,8 +380,8 @@ class Model {
     check("take all", std::to_string(memory.size()), std::to_string(redis.size()));
     for (std::size_t i = 0; i < std::min(memory.size(), redis.size()); ++i) {
       check("take all", describe_run(memory[i]), describe_run(redis[i]));
-      settle(memory_, requeued(memory[i]));
-      settle(fixture_.redis_broker, requeued(redis[i]));
+      settle(memory_, given_back(memory[i]));
+      settle(fixture_.redis_broker, given_back(redis[i]));
     }
   }
 

@@ -762,7 +762,7 @@ TEST_CASE("a wish to cancel a run ends with it, whoever's it was", "[redis][repa
   RedisFixture t;
   enqueue(t.broker, message("t1"));
   take_one(t.broker);
-  t.view.cancel("default", "t1", CancelMode::drop);
+  t.view.cancel("default", "t1", CancelMode::remove);
   // As a Go worker puts it back: it does not know of the wish.
   t.redis.command({"LREM", key("active"), "0", "t1"});
   t.redis.command({"ZREM", key("lease"), "t1"});
@@ -782,8 +782,8 @@ TEST_CASE("a wish that a peer's take passed over ends with the run that follows"
   kept.retention = 1h;
   enqueue(t.broker, kept);
   const Run held = take_one(t.broker);
-  t.view.cancel("default", "t1", CancelMode::drop);
-  settle(t.broker, requeued(held));
+  t.view.cancel("default", "t1", CancelMode::remove);
+  settle(t.broker, given_back(held));
   REQUIRE(t.redis.command({"HEXISTS", key("t:t1"), "tmx_wish"}).as_integer() == 1);
   // As a Go worker takes a task and puts it back.
   t.redis.command({"HDEL", key("t:t1"), "pending_since"});
@@ -1039,10 +1039,10 @@ TEST_CASE("on a full Redis, runs end in every way, and repair works", "[redis][f
   const Full full{t.redis};
   CHECK(settle(t.broker,
                std::vector{retried(runs[0], 1500ms), archived(runs[1]), snoozed(runs[2], 1500ms),
-                           requeued(runs[3]), dropped(runs[4]), retried(runs[5], 0s)}) ==
+                           given_back(runs[3]), removed(runs[4]), retried(runs[5], 0s)}) ==
         std::vector(6, SettleStatus::applied));
-  t.view.cancel("default", "t7", CancelMode::drop);
-  CHECK(extend(t.broker, runs[6]).cancel == CancelMode::drop);
+  t.view.cancel("default", "t7", CancelMode::remove);
+  CHECK(extend(t.broker, runs[6]).cancel == CancelMode::remove);
   t.advance(20s);
   const UpkeepReply reply = upkeep(t.broker);
   CHECK(ids(reply.lost) == Names{"t7", "t8"});
@@ -1163,8 +1163,8 @@ TEST_CASE("further words of tmx_run are ignored, and kept while the run lasts",
     CHECK(settle(t.broker, crashed(reply.lost[0])) == SettleStatus::applied);
   }
   SECTION("cancelled") {
-    t.view.cancel("default", "t1", CancelMode::drop);
-    CHECK(extend(t.broker, run).cancel == CancelMode::drop);
+    t.view.cancel("default", "t1", CancelMode::remove);
+    CHECK(extend(t.broker, run).cancel == CancelMode::remove);
   }
   SECTION("given back, since the reply was lost") {
     const LostTake lost{.token_block = run.token >> 16, .queues = {"default"}, .age = 1s};

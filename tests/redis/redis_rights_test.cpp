@@ -94,7 +94,7 @@ void use_all_of(RedisBroker& broker, RedisServer& redis) {
   const auto runs = take(broker, "default", 10);
   REQUIRE(runs.size() == 6);
   CHECK(extend(broker, runs[0]).status == LeaseStatus::ok);
-  broker.cancel("default", "t1", CancelMode::drop);
+  broker.cancel("default", "t1", CancelMode::remove);
   CHECK(box.cancelled("t1"));
   Run kept = runs[1];
   CHECK(settle(broker, completed(runs[0])) == SettleStatus::applied);
@@ -103,7 +103,7 @@ void use_all_of(RedisBroker& broker, RedisServer& redis) {
   CHECK(settle(broker, archived(runs[3])) == SettleStatus::applied);
   CHECK(settle(broker, {.run = runs[4], .action = SettleAction::snooze, .delay = 1h + 500ms}) ==
         SettleStatus::applied);
-  CHECK(settle(broker, {.run = runs[5], .action = SettleAction::requeue}) == SettleStatus::applied);
+  CHECK(settle(broker, {.run = runs[5], .action = SettleAction::give_back}) == SettleStatus::applied);
   broker.upkeep({.queues = queues});
   const ServerInfo server{.host = "h", .pid = 1, .id = "s", .status = "active"};
   broker.heartbeat(server, 10s);
@@ -265,7 +265,7 @@ TEST_CASE("who may not publish cancels nothing", "[redis][rights]") {
   RedisBroker broker{t.options()};
   enqueue(broker, message("t1"));
   const Run run = take_one(broker);
-  CHECK(error_of([&] { broker.cancel("default", "t1", CancelMode::drop); }) == Errc::unauthorized);
+  CHECK(error_of([&] { broker.cancel("default", "t1", CancelMode::remove); }) == Errc::unauthorized);
   CHECK_FALSE(extend(broker, run).cancel);
 }
 
@@ -306,7 +306,7 @@ TEST_CASE("a cancellation names queue and database", "[redis][watch]") {
   const Run run = take_one(t.broker);
   take_one(t.broker, "other");
   SECTION("of a run of ours") {
-    t.view.cancel("default", "same", CancelMode::drop);
+    t.view.cancel("default", "same", CancelMode::remove);
     CHECK(here.cancelled("same"));
     CHECK(here.queue_of("same") == "default");
   }

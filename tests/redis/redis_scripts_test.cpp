@@ -154,11 +154,11 @@ TEST_CASE("an operation that fails on a key of the wrong type has changed nothin
          return fails([&] { b.exchange({.quotas = quota}); });
        }},
       {"complete", settles(SettleAction::complete)},
-      {"drop", settles(SettleAction::drop)},
+      {"remove", settles(SettleAction::remove)},
       {"retry", settles(SettleAction::retry, 1500ms)},
       {"retry at once", settles(SettleAction::retry)},
       {"archive", settles(SettleAction::archive)},
-      {"requeue", settles(SettleAction::requeue)},
+      {"give back", settles(SettleAction::give_back)},
       {"snooze", settles(SettleAction::snooze, 1500ms)},
       {"extend", [&](Broker& b, QueueView&) {
          return fails([&] { extend(b, f.run, 20s); });
@@ -189,7 +189,7 @@ TEST_CASE("an operation that fails on a key of the wrong type has changed nothin
        }},
       {"pause", [&](Broker&, QueueView& v) { return fails([&] { v.pause("default"); }); }},
       {"cancel", [&](Broker&, QueueView& v) {
-         return fails([&] { v.cancel("default", "active", CancelMode::drop); });
+         return fails([&] { v.cancel("default", "active", CancelMode::remove); });
        }},
       {"delete", [&](Broker&, QueueView& v) { return fails([&] { v.delete_queue("default", true); }); }},
   };

@@ -222,7 +222,7 @@ TEST_CASE("hints, cancellations and the end of watches may cross", "[stress]") {
       const std::string id = client.enqueue(numbered(i)).id;
       for (Run& run : take(broker, "default", 1)) {
         static_cast<void>(
-            error_of([&] { broker.cancel("default", run.message->id, CancelMode::drop); }));
+            error_of([&] { broker.cancel("default", run.message->id, CancelMode::remove); }));
         settle(broker, completed(std::move(run)));
       }
     }

@@ -98,7 +98,7 @@ inline Settlement completed(Run run, std::string result) {
   return {.run = std::move(run), .result = std::move(result)};
 }
 
-inline Settlement dropped(Run run) { return {.run = std::move(run), .action = SettleAction::drop}; }
+inline Settlement removed(Run run) { return {.run = std::move(run), .action = SettleAction::remove}; }
 
 inline Settlement retried(Run run, Duration delay, std::string error = "boom") {
   return {.run = std::move(run),
@@ -120,8 +120,8 @@ inline Settlement archived(Run run, std::string error = "boom") {
   return {.run = std::move(run), .action = SettleAction::archive, .error = std::move(error)};
 }
 
-inline Settlement requeued(Run run) {
-  return {.run = std::move(run), .action = SettleAction::requeue};
+inline Settlement given_back(Run run) {
+  return {.run = std::move(run), .action = SettleAction::give_back};
 }
 
 inline Settlement snoozed(Run run, Duration delay) {

@@ -65,7 +65,7 @@ bool may_come_late(Duration age, const RedisOptions& options) {
 // The facts of a task once its run is settled; empty if they stay what they are.
 std::string new_facts(const Settlement& settlement) {
   const Run& run = settlement.run;
-  const bool kept = settlement.keep_crashes || settlement.action == SettleAction::requeue;
+  const bool kept = settlement.keep_crashes || settlement.action == SettleAction::give_back;
   if (!settlement.crash && (run.crashes == 0 || kept)) return {};
   return to_text({.enqueued_at = if_set(run.message->enqueued_at),
                   .expires_at = if_set(run.message->expires_at),
@@ -241,7 +241,7 @@ class Exchanger {
           break;
         }
         [[fallthrough]];
-      case SettleAction::drop:
+      case SettleAction::remove:
         add_lock();
         add({"d", id, token});
         break;
@@ -263,7 +263,7 @@ class Exchanger {
       case SettleAction::snooze:
         add({"s", id, token, micros(settlement.delay), new_facts(settlement)});
         break;
-      case SettleAction::requeue: add({"q", id, token, new_facts(settlement)}); break;
+      case SettleAction::give_back: add({"q", id, token, new_facts(settlement)}); break;
     }
     return args;
   }
@@ -619,7 +619,7 @@ ExchangeReply exchange(Session& session, const ExchangeRequest& request) {
 std::string_view to_string(CancelMode mode) noexcept {
   switch (mode) {
     case CancelMode::archive: return "archive";
-    case CancelMode::drop: return "drop";
+    case CancelMode::remove: return "remove";
     case CancelMode::retry: break;
   }
   return "retry";
@@ -628,7 +628,7 @@ std::string_view to_string(CancelMode mode) noexcept {
 CancelMode parse_cancel_mode(std::string_view words) noexcept {
   const std::string_view name = words.substr(0, words.find(' '));
   if (name == "archive") return CancelMode::archive;
-  if (name == "drop") return CancelMode::drop;
+  if (name == "remove") return CancelMode::remove;
   return CancelMode::retry;
 }
 

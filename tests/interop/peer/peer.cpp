@@ -112,7 +112,7 @@ taskmux::TaskState state_of(const std::string& name) {
 
 taskmux::CancelMode mode_of(const std::string& name) {
   if (name == "archive") return taskmux::CancelMode::archive;
-  if (name == "drop") return taskmux::CancelMode::drop;
+  if (name == "remove") return taskmux::CancelMode::remove;
   return taskmux::CancelMode::retry;
 }
 

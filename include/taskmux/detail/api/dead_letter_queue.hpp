@@ -194,7 +194,7 @@ inline std::size_t DeadLetterQueue::remove_all() {
   return detail::act_on_all(view_, queue_, TaskState::archived, detail::remove_operation);
 }
 
-inline std::size_t DeadLetterQueue::purge(Duration age) {
+inline std::size_t DeadLetterQueue::remove_older_than(Duration age) {
   return remove_matching({.older_than = age});
 }
 

@@ -149,7 +149,7 @@ class Settler {
   }
 
   /// A run goes back into its queue, first in line: it was not started, or the server ends.
-  void give_back(RunPtr run) { put(std::move(run), Verdict{.action = SettleAction::requeue}); }
+  void give_back(RunPtr run) { put(std::move(run), Verdict{.action = SettleAction::give_back}); }
 
   /// The same for runs, oldest first, that no worker has begun meanwhile; the oldest ends up first in
   /// line. Returns how many. They reach the broker together. If it throws for lack of memory, their
@@ -161,7 +161,7 @@ class Settler {
       arrivals_.reserve(runs.size());
       for (auto run = runs.rbegin(); run != runs.rend(); ++run) {
         Settlement settlement =
-            settlement_of((*run)->run(), Verdict{.action = SettleAction::requeue});
+            settlement_of((*run)->run(), Verdict{.action = SettleAction::give_back});
         if (!(*run)->withdraw()) continue;
         arrivals_.add(std::move(settlement), {.run = *run, .lease_until = {}});
         unsettled_.fetch_add(1, std::memory_order_relaxed);
@@ -230,7 +230,7 @@ class Settler {
     if (giving_back_.load() != 0 || given_back_.load() != before) return false;
     const std::span<const Settlement> later = waiting_.settlements().subspan(batch);
     return std::none_of(later.begin(), later.end(), [](const Settlement& each) {
-      return each.action == SettleAction::requeue;
+      return each.action == SettleAction::give_back;
     });
   }
   std::uint64_t given_back() const noexcept { return given_back_.load(); }
@@ -362,7 +362,7 @@ class Settler {
       counts_.by_action[static_cast<std::size_t>(settlement.action)].fetch_add(
           1, std::memory_order_relaxed);
       if (!origin.run) counts_.recovered.fetch_add(1, std::memory_order_relaxed);
-    } else if (settlement.action != SettleAction::requeue) {
+    } else if (settlement.action != SettleAction::give_back) {
       counts_.stale.fetch_add(1, std::memory_order_relaxed);
     }
     try {
@@ -376,7 +376,7 @@ class Settler {
 
   /// Logs that the broker rejected an outcome. A run that could not be given back does no harm: debug.
   void tell_stale(const Settlement& settlement, bool repeated) const {
-    const bool given_back = settlement.action == SettleAction::requeue;
+    const bool given_back = settlement.action == SettleAction::give_back;
     const LogLevel level = given_back ? LogLevel::debug : LogLevel::warning;
     if (!logger_.enabled(level)) return;
     std::string text = given_back ? "not given back: " : "outcome rejected: ";
@@ -404,8 +404,8 @@ class Settler {
         text = "will be retried in " + in_words(delay) + ": " + settlement.error;
         break;
       case SettleAction::complete: text = "succeeded"; break;
-      case SettleAction::drop: text = "revoked"; break;
-      case SettleAction::requeue: text = "put back into its queue"; break;
+      case SettleAction::remove: text = "revoked"; break;
+      case SettleAction::give_back: text = "given back to its queue"; break;
       case SettleAction::snooze: text = "runs again in " + in_words(delay); break;
     }
     if (level == LogLevel::debug && run != nullptr && run->ended_at() != SteadyTime::max()) {

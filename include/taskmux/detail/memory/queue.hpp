@@ -165,7 +165,7 @@ class MemoryQueue {
       task = &rewrite(*task, std::move(rewritten), dead);
     }
     if (settlement.result) task->result = std::make_unique<std::string>(*settlement.result);
-    if (settlement.action != SettleAction::requeue) task->cancel_requested = false;
+    if (settlement.action != SettleAction::give_back) task->cancel_requested = false;
     if (settlement.crash) {
       if (task->crashes < std::numeric_limits<std::uint16_t>::max()) ++task->crashes;
     } else if (!keeps_crashes(settlement)) {
@@ -181,8 +181,8 @@ class MemoryQueue {
       case SettleAction::retry:
       case SettleAction::archive: return true;
       case SettleAction::complete: return message.retention.count() > 0;
-      case SettleAction::drop:
-      case SettleAction::requeue:
+      case SettleAction::remove:
+      case SettleAction::give_back:
       case SettleAction::snooze: break;
     }
     return false;
@@ -587,13 +587,13 @@ class MemoryQueue {
       case SettleAction::complete:
         statistics_.count(now.wall, false);
         return task.message.retention.count() > 0 ? complete(task, now) : erase(task, dead);
-      case SettleAction::drop: statistics_.count(now.wall, false); return erase(task, dead);
+      case SettleAction::remove: statistics_.count(now.wall, false); return erase(task, dead);
       case SettleAction::retry: return fail(settlement, task, now);
       case SettleAction::archive:
         statistics_.count(now.wall, true);
         note_failure(settlement, task.message, now.wall);
         return move(task, {TaskState::archived, now.wall}, now);
-      case SettleAction::requeue: return move_to_front(task, now);
+      case SettleAction::give_back: return move_to_front(task, now);
       case SettleAction::snooze:
         return move(task, {TaskState::scheduled, later(now.steady, settlement.delay), true}, now);
     }
@@ -621,7 +621,7 @@ class MemoryQueue {
   }
 
   static bool keeps_crashes(const Settlement& settlement) noexcept {
-    return settlement.keep_crashes || settlement.action == SettleAction::requeue;
+    return settlement.keep_crashes || settlement.action == SettleAction::give_back;
   }
 
   static void note_failure(const Settlement& settlement, TaskMessage& message, Time now) {

@@ -73,7 +73,7 @@ inline Verdict judge(const TaskMessage& message, const Outcome& outcome, StopRea
   using Kind = Outcome::Kind;
   switch (outcome.kind()) {
     case Kind::success: return {.action = SettleAction::complete};
-    case Kind::revoke: return {.action = SettleAction::drop};
+    case Kind::revoke: return {.action = SettleAction::remove};
     case Kind::snooze:
       if (stop == StopReason::cancelled && cancel != CancelMode::retry) break;
       return {.action = SettleAction::snooze, .delay = bounded_delay(outcome.delay())};
@@ -84,11 +84,11 @@ inline Verdict judge(const TaskMessage& message, const Outcome& outcome, StopRea
   if (outcome.kind() == Kind::snooze) verdict.error = "cancelled";
   const bool for_good = outcome.kind() == Kind::skip_retry;
   if (stop == StopReason::shutdown && !for_good) {
-    verdict.action = SettleAction::requeue;
+    verdict.action = SettleAction::give_back;
     return verdict;
   }
-  if (stop == StopReason::cancelled && cancel == CancelMode::drop) {
-    verdict.action = SettleAction::drop;
+  if (stop == StopReason::cancelled && cancel == CancelMode::remove) {
+    verdict.action = SettleAction::remove;
     return verdict;
   }
   if (for_good || message.retried >= message.max_retry ||
@@ -134,7 +134,7 @@ inline Verdict judge_lost(const Run& run, bool several, const JudgeRules& rules)
               : Duration{0};
   Verdict verdict{.error = "worker lost", .crash = true};
   if (run.begun != Begun::yes) {
-    verdict.action = several ? SettleAction::snooze : SettleAction::requeue;
+    verdict.action = several ? SettleAction::snooze : SettleAction::give_back;
     verdict.delay = spread;
     verdict.crash = run.begun == Begun::perhaps;
     verdict.keep_crashes = !verdict.crash;

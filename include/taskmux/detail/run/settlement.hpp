@@ -10,7 +10,7 @@ namespace detail {
 
 /// Whether the task stays in the store when `settlement` is applied, and its result with it.
 inline bool keeps_task(const Settlement& settlement) noexcept {
-  if (settlement.action == SettleAction::drop) return false;
+  if (settlement.action == SettleAction::remove) return false;
   if (settlement.action != SettleAction::complete) return true;
   return settlement.run.message && settlement.run.message->retention.count() > 0;
 }
@@ -23,7 +23,7 @@ inline std::size_t bytes_of(const Settlement& settlement) noexcept {
   std::size_t bytes = rest + settlement.error.size();
   if (settlement.result) bytes += settlement.result->size();
   const bool rewritten =
-      settlement.action != SettleAction::requeue && settlement.action != SettleAction::snooze;
+      settlement.action != SettleAction::give_back && settlement.action != SettleAction::snooze;
   if (!rewritten || !settlement.run.message) return bytes;
   const TaskMessage& message = *settlement.run.message;
   bytes += message.task.payload.size() + message.task.type.size() + message.last_error.size();

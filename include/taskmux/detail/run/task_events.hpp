@@ -18,13 +18,13 @@ namespace detail {
 constexpr TaskEvent::Change change_of(SettleAction action) noexcept {
   switch (action) {
     case SettleAction::complete: return TaskEvent::Change::succeeded;
-    case SettleAction::drop: return TaskEvent::Change::revoked;
+    case SettleAction::remove: return TaskEvent::Change::revoked;
     case SettleAction::retry: return TaskEvent::Change::retried;
     case SettleAction::archive: return TaskEvent::Change::archived;
-    case SettleAction::requeue: return TaskEvent::Change::requeued;
+    case SettleAction::give_back: return TaskEvent::Change::given_back;
     case SettleAction::snooze: return TaskEvent::Change::snoozed;
   }
-  return TaskEvent::Change::requeued;
+  return TaskEvent::Change::given_back;
 }
 
 /// What happened to `run`; `now` ends a run whose handler has not. `state` is null for a lost run
