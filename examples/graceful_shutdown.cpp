@@ -52,6 +52,6 @@ int main() {
   std::cout << "told to end" << std::endl;
   server.shutdown();
 
-  const taskmux::QueueInfo queue = taskmux::Inspector{broker}.queue("default");
+  const taskmux::QueueInfo queue = taskmux::Inspector{broker}.queue_info("default");
   std::cout << queue.pending << " task back in the queue, " << queue.failed_total << " failed\n";
 }

@@ -277,7 +277,7 @@ bool wait_until_done(Broker& broker, const std::string& queue, const SignalWaite
   Clock::time_point next_line = Clock::now() + interval;
   for (;;) {
     // A scan is one of the unfinished until it has enqueued its files: so 0 means all is done.
-    const QueueInfo info = inspector.queue(queue);
+    const QueueInfo info = inspector.queue_info(queue);
     const std::size_t unfinished = info.pending + info.active + info.scheduled + info.retry;
     if (Clock::now() >= next_line || unfinished == 0) {
       display.show(describe(info));
@@ -352,7 +352,7 @@ int run(Options options) {
     return snapshot.contains(task.task.payload) && !serial.changed.contains(task.task.payload);
   };
   const Report report = collect(*broker, queue, counts);
-  print(Inspector{*broker}.queue(queue), server.stats(), times, took);
+  print(Inspector{*broker}.queue_info(queue), server.stats(), times, took);
   print(report);
   const auto dead_letters = static_cast<std::size_t>(
       std::count_if(report.dead_letters.begin(), report.dead_letters.end(), counts));

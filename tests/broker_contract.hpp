@@ -2138,7 +2138,7 @@ TASKMUX_CONTRACT("no hint comes once the watch is gone") {
 TASKMUX_CONTRACT("an inspector shows a queue that a live server works on before its first task") {
   TestType t;
   Inspector inspector{t.broker};
-  CHECK(error_of([&] { inspector.queue("fresh"); }) == Errc::queue_not_found);
+  CHECK(error_of([&] { inspector.queue_info("fresh"); }) == Errc::queue_not_found);
   const ServerInfo server{.host = "web-1",
                           .pid = 1,
                           .id = "7d444840-9dc0-11d1-b245-5ffdce74fad2",
@@ -2146,12 +2146,12 @@ TASKMUX_CONTRACT("an inspector shows a queue that a live server works on before 
                           .status = "active",
                           .started_at = t.clock.now()};
   t.broker.heartbeat(server, 10s);
-  CHECK(inspector.queue("fresh").queue == "fresh");
-  CHECK(inspector.queue("fresh").size() == 0);
+  CHECK(inspector.queue_info("fresh").queue == "fresh");
+  CHECK(inspector.queue_info("fresh").size() == 0);
   CHECK(inspector.list("fresh", TaskState::pending).empty());
-  CHECK(error_of([&] { inspector.queue("frehs"); }) == Errc::queue_not_found);
+  CHECK(error_of([&] { inspector.queue_info("frehs"); }) == Errc::queue_not_found);
   t.broker.retire(server);
-  CHECK(error_of([&] { inspector.queue("fresh"); }) == Errc::queue_not_found);
+  CHECK(error_of([&] { inspector.queue_info("fresh"); }) == Errc::queue_not_found);
 }
 
 TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts") {

@@ -55,7 +55,7 @@ class DeadLetterQueue {
   std::vector<TaskInfo> list(const DeadLetterFilter& filter, Page page = {}) const;
 
   /// One dead letter; nullopt if there is none of this id (the task may be in another state).
-  std::optional<TaskInfo> get(std::string_view id) const;
+  std::optional<TaskInfo> find(std::string_view id) const;
 
   /// Makes one pending again, last in line, with the retries that it has left. Throws
   /// Error{task_not_found}, or {wrong_state} if the task is not archived.

@@ -41,7 +41,7 @@ class Inspector {
 
   /// How a queue stands: tasks in each state, latency, processed and failed today and in all. A
   /// queue that a live server works on exists, and is empty, before anything is enqueued to it.
-  QueueInfo queue(std::string_view queue);
+  QueueInfo queue_info(std::string_view queue);
 
   /// Processed and failed on each of the last `days` days, today first. Throws
   /// Error{invalid_argument} unless `days` is from 1 to 90.
@@ -53,7 +53,7 @@ class Inspector {
 
   /// One task, with its result if it is completed and its handler set one; nullopt if there is no
   /// such task.
-  std::optional<TaskInfo> get(std::string_view queue, std::string_view id);
+  std::optional<TaskInfo> find(std::string_view queue, std::string_view id);
 
   /// Makes a scheduled, retry, archived or completed task pending now, last in line. Throws
   /// Error{task_not_found} or {wrong_state}, as archive() and remove() do.

@@ -65,7 +65,7 @@ TEST_CASE("a dead letter shows its task, its error and its time", "[dead_letter_
   t.bury("t", "no luck", "image:resize");
   CHECK(t.dead.queue() == "default");
   CHECK(t.dead.count() == 1);
-  const auto letter = t.dead.get("t");
+  const auto letter = t.dead.find("t");
   REQUIRE(letter);
   CHECK(letter->task.type == "image:resize");
   CHECK(letter->task.payload == "payload");
@@ -73,8 +73,8 @@ TEST_CASE("a dead letter shows its task, its error and its time", "[dead_letter_
   CHECK(letter->archived_at == t.clock->now());
 
   enqueue(t.broker, message("alive"));
-  CHECK_FALSE(t.dead.get("alive"));
-  CHECK_FALSE(t.dead.get("nobody"));
+  CHECK_FALSE(t.dead.find("alive"));
+  CHECK_FALSE(t.dead.find("nobody"));
 }
 
 TEST_CASE("dead letters are listed oldest first, page by page", "[dead_letter_queue]") {
@@ -120,7 +120,7 @@ TEST_CASE("dead letters are filtered by type, error text and age", "[dead_letter
   }
   for (const Case& c : cases) {
     CHECK(t.dead.remove_matching(c.filter) == c.ids.size());
-    for (const std::string& id : c.ids) CHECK_FALSE(t.dead.get(id));
+    for (const std::string& id : c.ids) CHECK_FALSE(t.dead.find(id));
     if (!c.ids.empty()) break;
   }
 }
@@ -272,7 +272,7 @@ TEST_CASE("bad ages and unknown queues are refused", "[dead_letter_queue]") {
   DeadLetterQueue nowhere{t.broker, "nowhere"};
   CHECK(error_of([&] { nowhere.count(); }) == Errc::queue_not_found);
   CHECK(error_of([&] { nowhere.list(); }) == Errc::queue_not_found);
-  CHECK(error_of([&] { nowhere.get("t"); }) == Errc::queue_not_found);
+  CHECK(error_of([&] { nowhere.find("t"); }) == Errc::queue_not_found);
   CHECK(error_of([&] { nowhere.requeue_all(); }) == Errc::queue_not_found);
   CHECK(error_of([&] { nowhere.remove_matching({}); }) == Errc::queue_not_found);
 }

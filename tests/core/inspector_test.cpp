@@ -78,7 +78,7 @@ TEST_CASE("the inspector shows queues, counts, latency and statistics", "[inspec
   t.clock->advance(3s);
 
   CHECK(t.inspector.queues() == std::vector<std::string>{"default", "other"});
-  const QueueInfo info = t.inspector.queue("default");
+  const QueueInfo info = t.inspector.queue_info("default");
   CHECK(info.pending == 1);
   CHECK(info.active == 1);
   CHECK(info.scheduled == 1);
@@ -112,11 +112,11 @@ TEST_CASE("the inspector lists a state page by page", "[inspector]") {
 TEST_CASE("the inspector gets a task with its result, or none", "[inspector]") {
   Fixture t;
   settle(t.broker, completed(started(t.broker, kept_message("t")), "42"));
-  const auto task = t.inspector.get("default", "t");
+  const auto task = t.inspector.find("default", "t");
   REQUIRE(task);
   CHECK(task->state == TaskState::completed);
   CHECK(task->result == "42");
-  CHECK_FALSE(t.inspector.get("default", "another"));
+  CHECK_FALSE(t.inspector.find("default", "another"));
 }
 
 TEST_CASE("the inspector runs, archives and removes one task", "[inspector]") {
@@ -143,9 +143,9 @@ TEST_CASE("what can't be done to a task is told with operation, subject and caus
   const Error queue = error_from([&] { t.inspector.pause("nowhere"); });
   CHECK(queue.errc() == Errc::queue_not_found);
   CHECK(std::string{queue.what()}.starts_with("pause: queue \"nowhere\": "));
-  CHECK(error_of([&] { t.inspector.queue("nowhere"); }) == Errc::queue_not_found);
+  CHECK(error_of([&] { t.inspector.queue_info("nowhere"); }) == Errc::queue_not_found);
   CHECK(error_of([&] { t.inspector.list("nowhere", TaskState::retry); }) == Errc::queue_not_found);
-  CHECK(error_of([&] { t.inspector.get("nowhere", "t"); }) == Errc::queue_not_found);
+  CHECK(error_of([&] { t.inspector.find("nowhere", "t"); }) == Errc::queue_not_found);
   CHECK(error_of([&] { t.inspector.remove("nowhere", "t"); }) == Errc::queue_not_found);
   CHECK(error_of([&] { t.inspector.history("default", 0); }) == Errc::invalid_argument);
 }
@@ -154,12 +154,12 @@ TEST_CASE("the inspector acts on all tasks of a state, in chunks", "[inspector]"
   Fixture t;
   t.broker.enqueue(many("t", 2500));
   CHECK(t.inspector.archive_all("default", TaskState::pending) == 2500);
-  CHECK(t.inspector.queue("default").archived == 2500);
+  CHECK(t.inspector.queue_info("default").archived == 2500);
   CHECK(t.inspector.run_all("default", TaskState::archived) == 2500);
   CHECK(ids(t.broker, TaskState::pending).front() == "t1");
   CHECK(t.inspector.remove_all("default", TaskState::pending) == 2500);
   CHECK(t.inspector.remove_all("default", TaskState::pending) == 0);
-  CHECK(t.inspector.queue("default").size() == 0);
+  CHECK(t.inspector.queue_info("default").size() == 0);
 }
 
 TEST_CASE("an action that no task of a state allows is refused, even if there is none",
@@ -183,7 +183,7 @@ TEST_CASE("an action on all ends though tasks keep coming", "[inspector]") {
     t.broker.enqueue(many("new" + std::to_string(++round) + '.', 1000));
   };
   CHECK(Inspector{view}.remove_all("default", TaskState::pending) == 1500);
-  CHECK(t.inspector.queue("default").pending == 2000);
+  CHECK(t.inspector.queue_info("default").pending == 2000);
 }
 
 TEST_CASE("an action on all that fails midway tells how many were done", "[inspector]") {
@@ -206,7 +206,7 @@ TEST_CASE("the inspector updates a payload of a task that does not run yet", "[i
   Fixture t;
   enqueue(t.broker, message("t"));
   t.inspector.update_payload("default", "t", "new");
-  CHECK(t.inspector.get("default", "t")->task.payload == "new");
+  CHECK(t.inspector.find("default", "t")->task.payload == "new");
   const Run run = take_one(t.broker);
   CHECK(run.message->task.payload == "new");
   CHECK(error_of([&] { t.inspector.update_payload("default", "t", "newer"); }) ==
@@ -224,7 +224,7 @@ TEST_CASE("the inspector pauses and unpauses a queue", "[inspector]") {
   Fixture t;
   enqueue(t.broker, message("t"));
   t.inspector.pause("default");
-  CHECK(t.inspector.queue("default").paused);
+  CHECK(t.inspector.queue_info("default").paused);
   CHECK(take(t.broker).empty());
   CHECK(error_of([&] { t.inspector.pause("default"); }) == Errc::wrong_state);
   t.inspector.unpause("default");

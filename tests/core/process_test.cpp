@@ -133,7 +133,7 @@ TEST_CASE("a child of a busy process is refused all calls, and ends at once", "[
     REQUIRE(child >= 0);
     if (child == 0) {
       const bool refused = error_of([&] { client->enqueue({.type = "t"}); }) == Errc::forked &&
-                           error_of([&] { inspector.queue("default"); }) == Errc::forked &&
+                           error_of([&] { inspector.queue_info("default"); }) == Errc::forked &&
                            error_of([&] { broker->exchange({}); }) == Errc::forked &&
                            error_of([&] { static_cast<void>(server->stats()); }) == Errc::forked &&
                            error_of([&] { server->shutdown(); }) == Errc::forked &&

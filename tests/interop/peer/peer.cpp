@@ -205,7 +205,7 @@ class Peer {
     const std::string queue = command.value("queue", "default");
     const std::string id = command.value("id", "");
     if (op == "get") {
-      const auto info = inspector_.get(queue, id);
+      const auto info = inspector_.find(queue, id);
       return info ? shown(*info) : Json{};
     }
     if (op == "list") {
@@ -228,7 +228,7 @@ class Peer {
   }
 
   Json queue_info(const std::string& queue) {
-    const taskmux::QueueInfo info = inspector_.queue(queue);
+    const taskmux::QueueInfo info = inspector_.queue_info(queue);
     return {{"paused", info.paused},
             {"pending", info.pending},
             {"active", info.active},

@@ -163,9 +163,9 @@ inline std::vector<TaskInfo> DeadLetterQueue::list(const DeadLetterFilter& filte
                         [&] { return detail::list_matching(view_, queue_, filter, page); });
 }
 
-inline std::optional<TaskInfo> DeadLetterQueue::get(std::string_view id) const {
+inline std::optional<TaskInfo> DeadLetterQueue::find(std::string_view id) const {
   std::optional<TaskInfo> task =
-      detail::during("get dead letter", [&] { return view_.find(queue_, id); });
+      detail::during("find dead letter", [&] { return view_.find(queue_, id); });
   if (task && task->state != TaskState::archived) task.reset();
   return task;
 }

@@ -124,7 +124,7 @@ inline std::vector<std::string> Inspector::queues() {
   return detail::during("queues", [&] { return view_.queues(); });
 }
 
-inline QueueInfo Inspector::queue(std::string_view queue) {
+inline QueueInfo Inspector::queue_info(std::string_view queue) {
   return detail::during("queue info", [&] {
     try {
       return view_.queue_info(queue);
@@ -150,8 +150,8 @@ inline std::vector<TaskInfo> Inspector::list(std::string_view queue, TaskState s
   });
 }
 
-inline std::optional<TaskInfo> Inspector::get(std::string_view queue, std::string_view id) {
-  return detail::during("get", [&] { return view_.find(queue, id); });
+inline std::optional<TaskInfo> Inspector::find(std::string_view queue, std::string_view id) {
+  return detail::during("find", [&] { return view_.find(queue, id); });
 }
 
 inline void Inspector::run(std::string_view queue, std::string_view id) {
