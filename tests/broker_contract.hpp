@@ -654,7 +654,7 @@ TASKMUX_CONTRACT(
 TASKMUX_CONTRACT("a retry that is no failure uses no retry and counts nothing") {
   TestType t;
   Settlement again = retried(started(t.broker, message("t1")), 1min, "not yet");
-  again.failure = false;
+  again.attempt = Attempt::excused;
   CHECK(settle(t.broker, again) == SettleStatus::applied);
   const std::optional<TaskInfo> info = t.view.find("default", "t1");
   REQUIRE(info);
@@ -1071,27 +1071,26 @@ TASKMUX_CONTRACT("what its workers were lost by goes first in line") {
 TASKMUX_CONTRACT("a run that goes back unbegun counts nothing but what it is told to") {
   TestType t;
   Settlement back = given_back(started(t.broker, message("t1")));
-  back.crash = true;
+  back.attempt = Attempt::crashed;
   CHECK(settle(t.broker, back) == SettleStatus::applied);
   CHECK(t.view.find("default", "t1")->crashes == 1);
 
   Settlement later = snoozed(take_one(t.broker), 1s);
-  later.keep_crashes = true;
+  later.attempt = Attempt::not_begun;
   CHECK(settle(t.broker, later) == SettleStatus::applied);
   CHECK(t.view.find("default", "t1")->crashes == 1);
   t.advance(2s);
   later.run = take_one(t.broker);
-  later.keep_crashes = false;
-  later.crash = true;
+  later.attempt = Attempt::crashed;
   CHECK(settle(t.broker, later) == SettleStatus::applied);
   CHECK(t.view.find("default", "t1")->crashes == 2);
   t.advance(2s);
-  Settlement failed = retried(take_one(t.broker), {});
-  failed.keep_crashes = true;
-  CHECK(settle(t.broker, failed) == SettleStatus::applied);
+  Settlement again = retried(take_one(t.broker), {});
+  again.attempt = Attempt::not_begun;
+  CHECK(settle(t.broker, again) == SettleStatus::applied);
   CHECK(t.view.find("default", "t1")->crashes == 2);
-  CHECK(t.view.find("default", "t1")->retried == 1);
-  CHECK(t.view.queue_info("default").failed_total == 1);
+  CHECK(t.view.find("default", "t1")->retried == 0);
+  CHECK(t.view.queue_info("default").processed_total == 0);
 }
 
 TASKMUX_CONTRACT("a snooze ends a row of crashes, and a crash may be archived") {
@@ -1102,7 +1101,7 @@ TASKMUX_CONTRACT("a snooze ends a row of crashes, and a crash may be archived") 
 
   t.advance(1s);
   Settlement given_up = archived(take_one(t.broker), "worker lost");
-  given_up.crash = true;
+  given_up.attempt = Attempt::crashed;
   settle(t.broker, given_up);
   CHECK(t.view.find("default", "t1")->crashes == 1);
   CHECK(state_of(t.view, "t1") == TaskState::archived);

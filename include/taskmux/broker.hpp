@@ -122,16 +122,25 @@ enum class SettleAction {
   /// Deleted, even with a retention: its handler or an operator revoked it. Counts as processed;
   /// frees the lock.
   remove,
-  /// To retry, due after `delay`, or to pending at once if that is 0 (last in line, or first if
-  /// `crash` is set). The lock is kept.
+  /// To retry, due after `delay`, or to pending at once if that is 0: last in line, or first if its
+  /// worker was lost (see Attempt). The lock is kept.
   retry,
   /// To the dead-letter queue. Counts as processed and failed; the lock is kept until its time is
   /// over.
   archive,
   /// Back to pending, first in line; nothing is counted, the message stays as it was, and so do a
-  /// wish to cancel it and, unless `crash` is set, its crashes.
+  /// wish to cancel it and, unless its worker was lost, its crashes.
   give_back,
   snooze,  ///< Scheduled again after `delay`; nothing is counted.
+};
+
+/// What one attempt counts for, in addition to what its SettleAction says. A retry that counts uses
+/// one of the task's retries, and adds to the attempts that were processed and failed.
+enum class Attempt {
+  counts,     ///< A retry counts. The task's crashes go back to 0.
+  excused,    ///< A retry does not count. The task's crashes go back to 0.
+  crashed,    ///< The worker was lost: a retry counts, and the task has one more crash in a row.
+  not_begun,  ///< The handler was never called: a retry does not count, and the crashes stay.
 };
 
 /// The end of one run.
@@ -142,12 +151,7 @@ struct Settlement {
   std::string error{};
   /// Retry, snooze; never negative.
   Duration delay{};
-  /// Retry: adds one to `retried` and counts as processed and failed.
-  bool failure = true;
-  /// The run's worker was lost: adds one to the task's crashes, which otherwise go back to 0.
-  bool crash = false;
-  /// The task's crashes stay as they are. Means nothing if `crash` is set.
-  bool keep_crashes = false;
+  Attempt attempt = Attempt::counts;
   /// To be kept with the task; lost when the task is deleted.
   std::optional<std::string> result{};
 };

@@ -37,7 +37,7 @@ TEST_CASE("an outcome decides how its run is settled", "[judge]") {
   CHECK(failed.action == SettleAction::retry);
   CHECK(failed.error == "boom");
   CHECK(failed.delay == 1min);
-  CHECK(failed.failure);
+  CHECK(failed.attempt == Attempt::counts);
 
   const Verdict later = judged(Outcome::retry_after(3s, "busy"));
   CHECK(later.action == SettleAction::retry);
@@ -73,7 +73,7 @@ TEST_CASE("a failure that does not count is retried without using a retry, until
   const Verdict verdict =
       judge(message(1, 3), Outcome::fail("throttled"), StopReason::none, CancelMode::retry, rules);
   CHECK(verdict.action == SettleAction::retry);
-  CHECK_FALSE(verdict.failure);
+  CHECK(verdict.attempt == Attempt::excused);
   CHECK(judge(message(3, 3), Outcome::fail("throttled"), StopReason::none, CancelMode::retry, rules)
             .action == SettleAction::archive);
 }
@@ -98,7 +98,7 @@ TEST_CASE("a policy that throws or lies gives way", "[judge]") {
   };
   const Verdict counted = judge(message(0, 3), Outcome::fail("boom"), StopReason::none,
                                 CancelMode::retry, {one_minute, bad});
-  CHECK(counted.failure);
+  CHECK(counted.attempt == Attempt::counts);
   CHECK_FALSE(counted.complaint.empty());
 }
 
@@ -161,34 +161,35 @@ TEST_CASE("a lost worker costs those a retry that had begun, and those alone", "
     bool several;
     SettleAction action;
     Duration delay;
-    bool crash;
+    Attempt attempt;
     const char* error;
   };
   static constexpr auto begun = Begun::yes;
   static constexpr auto perhaps = Begun::perhaps;
   static constexpr auto unbegun = Begun::no;
+  static constexpr auto crashed = Attempt::crashed;
+  static constexpr auto not_begun = Attempt::not_begun;
   static constexpr Duration half = spread_of_lost / 2 + 1us;
   const Case c = GENERATE(values<Case>({
-      {lost(begun, 0), false, SettleAction::retry, 0us, true, "worker lost"},
-      {lost(begun, 1), false, SettleAction::retry, 1min, true, "worker lost"},
-      {lost(begun, 2), false, SettleAction::archive, 0us, true, "worker lost 3 times in a row"},
-      {lost(begun, 7), false, SettleAction::archive, 0us, true, "worker lost 8 times in a row"},
-      {lost(begun, 0, 5, 5), false, SettleAction::archive, 0us, true, "worker lost"},
-      {lost(begun, 0, 0, 0), true, SettleAction::archive, 0us, true, "worker lost"},
-      {lost(begun, 0), true, SettleAction::retry, half, true, "worker lost"},
-      {lost(begun, 1), true, SettleAction::retry, 1min + half, true, "worker lost"},
-      {lost(perhaps, 0), false, SettleAction::give_back, 0us, true, "worker lost"},
-      {lost(perhaps, 0, 5, 5), false, SettleAction::give_back, 0us, true, "worker lost"},
-      {lost(perhaps, 0), true, SettleAction::snooze, half, true, "worker lost"},
-      {lost(unbegun, 1), false, SettleAction::give_back, 0us, false, "worker lost"},
-      {lost(unbegun, 2, 25), false, SettleAction::give_back, 0us, false, "worker lost"},
-      {lost(unbegun, 2, 25), true, SettleAction::snooze, half, false, "worker lost"},
+      {lost(begun, 0), false, SettleAction::retry, 0us, crashed, "worker lost"},
+      {lost(begun, 1), false, SettleAction::retry, 1min, crashed, "worker lost"},
+      {lost(begun, 2), false, SettleAction::archive, 0us, crashed, "worker lost 3 times in a row"},
+      {lost(begun, 7), false, SettleAction::archive, 0us, crashed, "worker lost 8 times in a row"},
+      {lost(begun, 0, 5, 5), false, SettleAction::archive, 0us, crashed, "worker lost"},
+      {lost(begun, 0, 0, 0), true, SettleAction::archive, 0us, crashed, "worker lost"},
+      {lost(begun, 0), true, SettleAction::retry, half, crashed, "worker lost"},
+      {lost(begun, 1), true, SettleAction::retry, 1min + half, crashed, "worker lost"},
+      {lost(perhaps, 0), false, SettleAction::give_back, 0us, crashed, "worker lost"},
+      {lost(perhaps, 0, 5, 5), false, SettleAction::give_back, 0us, crashed, "worker lost"},
+      {lost(perhaps, 0), true, SettleAction::snooze, half, crashed, "worker lost"},
+      {lost(unbegun, 1), false, SettleAction::give_back, 0us, not_begun, "worker lost"},
+      {lost(unbegun, 2, 25), false, SettleAction::give_back, 0us, not_begun, "worker lost"},
+      {lost(unbegun, 2, 25), true, SettleAction::snooze, half, not_begun, "worker lost"},
   }));
   const Verdict verdict = judge_lost(c.run, c.several, {one_minute, everything_counts, 0.5, 3});
   CHECK(verdict.action == c.action);
   CHECK(verdict.delay == c.delay);
-  CHECK(verdict.crash == c.crash);
-  CHECK(verdict.keep_crashes == !c.crash);
+  CHECK(verdict.attempt == c.attempt);
   CHECK(verdict.error == c.error);
 }
 

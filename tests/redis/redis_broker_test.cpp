@@ -143,7 +143,7 @@ TEST_CASE("facts that no message holds are kept next to it", "[redis]") {
   REQUIRE(runs.size() == 3);
   for (const Run& run : runs) {
     Settlement crash = retried(run, 0s);
-    crash.crash = true;
+    crash.attempt = Attempt::crashed;
     REQUIRE(settle(t.broker, crash) == SettleStatus::applied);
   }
   CHECK(t.field("plain", "tmx_facts") == now + " 0 1");

@@ -219,9 +219,7 @@ class Model {
       end.error = "error" + std::to_string(below(9));
       end.delay = any_delay();
       if (end.action == SettleAction::snooze && end.delay == 0s) end.delay = Duration{++delayed_};
-      end.failure = chance(80);
-      end.crash = chance(20);
-      end.keep_crashes = chance(20);
+      if (chance(50)) end.attempt = static_cast<Attempt>(below(4));
       if (chance(30)) end.result = "result" + std::to_string(below(9));
       end.run = runs_[at].memory;
       memory_ends.push_back(end);

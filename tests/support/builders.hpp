@@ -113,7 +113,7 @@ inline Settlement crashed(Run run, Duration delay = {}) {
           .action = SettleAction::retry,
           .error = "worker lost",
           .delay = delay,
-          .crash = true};
+          .attempt = Attempt::crashed};
 }
 
 inline Settlement archived(Run run, std::string error = "boom") {

@@ -65,11 +65,13 @@ bool may_come_late(Duration age, const RedisOptions& options) {
 // The facts of a task once its run is settled; empty if they stay what they are.
 std::string new_facts(const Settlement& settlement) {
   const Run& run = settlement.run;
-  const bool kept = settlement.keep_crashes || settlement.action == SettleAction::give_back;
-  if (!settlement.crash && (run.crashes == 0 || kept)) return {};
+  const bool crashed = settlement.attempt == Attempt::crashed;
+  const bool kept =
+      settlement.attempt == Attempt::not_begun || settlement.action == SettleAction::give_back;
+  if (!crashed && (run.crashes == 0 || kept)) return {};
   return to_text({.enqueued_at = if_set(run.message->enqueued_at),
                   .expires_at = if_set(run.message->expires_at),
-                  .crashes = settlement.crash ? run.crashes + 1 : 0});
+                  .crashes = crashed ? run.crashes + 1 : 0});
 }
 
 class Exchanger {
@@ -246,11 +248,13 @@ class Exchanger {
         add({"d", id, token});
         break;
       case SettleAction::retry: {
-        const bool first = settlement.crash && settlement.delay <= Duration{0};
+        const bool counts = detail::uses_retry(settlement.attempt);
+        const bool first =
+            settlement.attempt == Attempt::crashed && settlement.delay <= Duration{0};
         add({"r", id, token});
         add_message(stamp_failure(written, unknown(), error_text(settlement.error),
-                                  message.retried + (settlement.failure ? 1 : 0)));
-        add({first ? "-1" : micros(settlement.delay), flag(settlement.failure),
+                                  message.retried + (counts ? 1 : 0)));
+        add({first ? "-1" : micros(settlement.delay), flag(counts),
              new_facts(settlement)});
         break;
       }

@@ -145,7 +145,7 @@ class Settler {
   void put_off(RunPtr run, Duration delay) {
     put(std::move(run), Verdict{.action = SettleAction::snooze,
                                 .delay = bounded_delay(delay),
-                                .keep_crashes = true});
+                                .attempt = Attempt::not_begun});
   }
 
   /// A run goes back into its queue, first in line: it was not started, or the server ends.
@@ -388,9 +388,10 @@ class Settler {
   /// Logs how a run ended. What has gone wrong is a warning; what the application does not count as
   /// a failure is not.
   static LogLevel level_of(const Settlement& settlement) noexcept {
-    if (settlement.action == SettleAction::archive || settlement.crash) return LogLevel::warning;
+    if (settlement.action == SettleAction::archive || settlement.attempt == Attempt::crashed)
+      return LogLevel::warning;
     if (settlement.action != SettleAction::retry) return LogLevel::debug;
-    return settlement.failure ? LogLevel::warning : LogLevel::info;
+    return settlement.attempt == Attempt::counts ? LogLevel::warning : LogLevel::info;
   }
 
   void tell(const Settlement& settlement, const RunState* run) const {

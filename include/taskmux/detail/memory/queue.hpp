@@ -17,6 +17,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/detail/memory/ids.hpp"
 #include "taskmux/detail/memory/task.hpp"
+#include "taskmux/detail/run/settlement.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/queue_view.hpp"
 #include "taskmux/task.hpp"
@@ -166,7 +167,7 @@ class MemoryQueue {
     }
     if (settlement.result) task->result = std::make_unique<std::string>(*settlement.result);
     if (settlement.action != SettleAction::give_back) task->cancel_requested = false;
-    if (settlement.crash) {
+    if (settlement.attempt == Attempt::crashed) {
       if (task->crashes < std::numeric_limits<std::uint16_t>::max()) ++task->crashes;
     } else if (!keeps_crashes(settlement)) {
       task->crashes = 0;
@@ -607,13 +608,13 @@ class MemoryQueue {
 
   void fail(const Settlement& settlement, MemoryTask& task, MemoryNow now) {
     note_failure(settlement, task.message, now.wall);
-    if (settlement.failure) {
+    if (uses_retry(settlement.attempt)) {
       ++task.message.retried;
       statistics_.count(now.wall, true);
     }
     if (settlement.delay > Duration{0}) {
       move(task, {TaskState::retry, later(now.steady, settlement.delay)}, now);
-    } else if (settlement.crash) {
+    } else if (settlement.attempt == Attempt::crashed) {
       move_to_front(task, now);
     } else {
       move(task, pending(now), now);
@@ -621,7 +622,7 @@ class MemoryQueue {
   }
 
   static bool keeps_crashes(const Settlement& settlement) noexcept {
-    return settlement.keep_crashes || settlement.action == SettleAction::give_back;
+    return settlement.attempt == Attempt::not_begun || settlement.action == SettleAction::give_back;
   }
 
   static void note_failure(const Settlement& settlement, TaskMessage& message, Time now) {

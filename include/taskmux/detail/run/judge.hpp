@@ -29,9 +29,7 @@ struct Verdict {
   SettleAction action = SettleAction::complete;
   std::string error{};
   Duration delay{};
-  bool failure = true;
-  bool crash = false;
-  bool keep_crashes = false;
+  Attempt attempt = Attempt::counts;
   std::string complaint{};
 };
 
@@ -98,7 +96,7 @@ inline Verdict judge(const TaskMessage& message, const Outcome& outcome, StopRea
   }
   const FailedAttempt attempt{message.task, verdict.error, message.retried, rules.random};
   verdict.action = SettleAction::retry;
-  verdict.failure = counts_as_failure(attempt, rules, verdict.complaint);
+  if (!counts_as_failure(attempt, rules, verdict.complaint)) verdict.attempt = Attempt::excused;
   verdict.delay = outcome.kind() == Kind::retry_after
                       ? bounded_delay(outcome.delay())
                       : policy_delay(attempt, rules, verdict.complaint);
@@ -132,12 +130,11 @@ inline Verdict judge_lost(const Run& run, bool several, const JudgeRules& rules)
   const Duration spread =
       several ? Duration{1} + std::chrono::duration_cast<Duration>(spread_of_lost * rules.random)
               : Duration{0};
-  Verdict verdict{.error = "worker lost", .crash = true};
+  Verdict verdict{.error = "worker lost", .attempt = Attempt::crashed};
   if (run.begun != Begun::yes) {
     verdict.action = several ? SettleAction::snooze : SettleAction::give_back;
     verdict.delay = spread;
-    verdict.crash = run.begun == Begun::perhaps;
-    verdict.keep_crashes = !verdict.crash;
+    if (run.begun == Begun::no) verdict.attempt = Attempt::not_begun;
   } else if (run.crashes + 1 >= rules.max_crashes) {
     verdict.action = SettleAction::archive;
     verdict.error = run.crashes == 0
@@ -161,9 +158,7 @@ inline Settlement settlement_of(const Run& run, Verdict&& verdict,
           .action = verdict.action,
           .error = std::move(verdict.error),
           .delay = verdict.delay,
-          .failure = verdict.failure,
-          .crash = verdict.crash,
-          .keep_crashes = verdict.keep_crashes,
+          .attempt = verdict.attempt,
           .result = std::move(result)};
 }
 

@@ -8,6 +8,11 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
+/// Whether a retry uses one of the task's retries, and counts as processed and failed.
+constexpr bool uses_retry(Attempt attempt) noexcept {
+  return attempt == Attempt::counts || attempt == Attempt::crashed;
+}
+
 /// Whether the task stays in the store when `settlement` is applied, and its result with it.
 inline bool keeps_task(const Settlement& settlement) noexcept {
   if (settlement.action == SettleAction::remove) return false;
