@@ -2142,7 +2142,7 @@ TASKMUX_CONTRACT("an inspector shows a queue that a live server works on before 
                           .pid = 1,
                           .id = "7d444840-9dc0-11d1-b245-5ffdce74fad2",
                           .queues = {{"fresh", 1}},
-                          .status = "active",
+                          .status = ServerStatus::active,
                           .started_at = t.clock.now()};
   t.broker.heartbeat(server, 10s);
   CHECK(inspector.queue_info("fresh").queue == "fresh");
@@ -2163,7 +2163,7 @@ TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts"
   server.concurrency = 10;
   server.queues = {{"critical", 6}, {"default", 3}};
   server.strict_priority = true;
-  server.status = "active";
+  server.status = ServerStatus::active;
   server.started_at = t.clock.now() - 1h;
   WorkerInfo worker;
   worker.task_id = "t1";
@@ -2181,7 +2181,7 @@ TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts"
   other.host = "web-2";
   other.pid = 1;
   other.id = "other";
-  other.status = "stopped";
+  other.status = ServerStatus::stopped;
   t.broker.heartbeat(other, 1min);
 
   std::map<std::string, ServerInfo> shown;
@@ -2193,7 +2193,7 @@ TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts"
   CHECK(got.concurrency == 10);
   CHECK(got.queues == server.queues);
   CHECK(got.strict_priority);
-  CHECK(got.status == "active");
+  CHECK(got.status == ServerStatus::active);
   CHECK(got.started_at == server.started_at);
   REQUIRE(got.workers.size() == 2);
   std::ranges::sort(got.workers, {}, &WorkerInfo::task_id);
@@ -2210,13 +2210,13 @@ TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts"
 
   t.advance(8s);
   server.workers.clear();
-  server.status = "closed";
+  server.status = ServerStatus::closed;
   t.broker.heartbeat(server, 10s);
   t.advance(8s);
   shown.clear();
   for (const ServerInfo& info : t.view.servers()) shown[info.id] = info;
   REQUIRE(shown.size() == 2);
-  CHECK(shown[server.id].status == "closed");
+  CHECK(shown[server.id].status == ServerStatus::closed);
   CHECK(shown[server.id].workers.empty());
 
   t.advance(4s);

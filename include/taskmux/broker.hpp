@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "taskmux/error.hpp"
@@ -340,6 +341,25 @@ struct WorkerInfo {
   Time deadline{};
 };
 
+/// What a server does at the moment.
+enum class ServerStatus {
+  active,   ///< It takes tasks.
+  stopped,  ///< It takes no more, and goes on with those that it has.
+  closed,   ///< It is shutting down.
+  unknown,  ///< Written by a program that knows further ones.
+};
+
+/// The status as asynq spells it, such as "active".
+constexpr std::string_view to_string(ServerStatus status) noexcept {
+  switch (status) {
+    case ServerStatus::active: return "active";
+    case ServerStatus::stopped: return "stopped";
+    case ServerStatus::closed: return "closed";
+    case ServerStatus::unknown: break;
+  }
+  return "unknown";
+}
+
 /// A running server, as an Inspector shows it and a heartbeat writes it.
 struct ServerInfo {
   std::string host{};
@@ -350,8 +370,7 @@ struct ServerInfo {
   /// Priority by name.
   std::map<std::string, int> queues{};
   bool strict_priority = false;
-  /// "active", "stopped" (takes no more) or "closed" (shutting down).
-  std::string status{};
+  ServerStatus status = ServerStatus::active;
   Time started_at{};
   /// What it runs at the moment.
   std::vector<WorkerInfo> workers{};

@@ -257,7 +257,7 @@ TEST_CASE("the inspector deletes a queue, one with tasks only by force", "[inspe
 TEST_CASE("the inspector shows the servers that live and what they run", "[inspector]") {
   Fixture t;
   CHECK(t.inspector.servers().empty());
-  ServerInfo server{.host = "here", .pid = 1, .id = "s", .concurrency = 4, .status = "active"};
+  ServerInfo server{.host = "here", .pid = 1, .id = "s", .concurrency = 4};
   server.workers.push_back({.task_id = "t", .queue = "default"});
   t.broker.heartbeat(server, 10s);
   const std::vector<ServerInfo> servers = t.inspector.servers();

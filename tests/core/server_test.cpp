@@ -959,7 +959,7 @@ TEST_CASE("a running server is listed with what it runs", "[server]") {
   CHECK(info.pid == ::getpid());
   CHECK(info.concurrency == 3);
   CHECK(info.queues == std::map<std::string, int>{{"default", 2}, {"low", 1}});
-  CHECK(info.status == "active");
+  CHECK(info.status == ServerStatus::active);
   CHECK(info.workers[0].task_id == id);
   CHECK(info.workers[0].task.payload.size() >= 4096);
   CHECK(info.workers[0].task.payload.size() <= 8192);
@@ -983,17 +983,17 @@ TEST_CASE("a server is listed as stopped, then as closed, until what it runs has
   server.start();
   f.client.enqueue({.type = "t"}, {.timeout = 24h * 365});
   entered.wait();
-  const auto comes_to_be = [&](const std::string& status) {
+  const auto comes_to_be = [&](ServerStatus status) {
     return f.pass_time_until([&] {
       const std::vector<ServerInfo> servers = f.memory.servers();
       return servers.size() == 1 && servers[0].status == status && servers[0].workers.size() == 1;
     });
   };
-  CHECK(comes_to_be("active"));
+  CHECK(comes_to_be(ServerStatus::active));
   server.stop();
-  CHECK(comes_to_be("stopped"));
+  CHECK(comes_to_be(ServerStatus::stopped));
   std::thread ends{[&] { server.shutdown(); }};
-  CHECK(comes_to_be("closed"));
+  CHECK(comes_to_be(ServerStatus::closed));
   go.count_down();
   ends.join();
   CHECK(f.memory.servers().empty());

@@ -20,7 +20,7 @@ struct Keeping : Engine {
   detail::Upkeep upkeep{
       {broker, settler, registry, health, clock,
        [] {
-         return ServerInfo{.host = "h", .pid = 1, .id = "s1", .concurrency = 2, .status = "active"};
+         return ServerInfo{.host = "h", .pid = 1, .id = "s1", .concurrency = 2};
        }},
       {"default"},
       {2s, 5s, 10s}};

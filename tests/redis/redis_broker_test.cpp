@@ -286,7 +286,7 @@ TEST_CASE("servers and workers are written where asynq's tools look", "[redis]")
   RedisFixture t;
   ServerInfo server{.host = "web-1", .pid = 4242, .id = "s1", .concurrency = 10};
   server.queues = {{"default", 3}};
-  server.status = "active";
+  server.status = ServerStatus::active;
   server.started_at = t.clock.now();
   server.workers.push_back({.task_id = "t1", .queue = "default", .task = {.type = "x"}});
   t.broker.heartbeat(server, 9500ms);

@@ -292,7 +292,7 @@ TEST_CASE("what an idle server sends does not grow with its queues", "[redis][wa
   CAPTURE(count);
   std::vector<std::string> queues;
   for (std::size_t i = 0; i < count; ++i) queues.push_back("q" + std::to_string(i));
-  const ServerInfo server{.host = "h", .pid = 1, .id = "s", .status = "active"};
+  const ServerInfo server{.host = "h", .pid = 1, .id = "s"};
   const auto watch = t.broker.watch(queues, [](const Hint&) {});
   const auto idle = [&] {
     t.broker.heartbeat(server, 10s);

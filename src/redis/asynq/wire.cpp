@@ -505,9 +505,22 @@ std::string error_text(std::string_view text) {
   return detail::bounded_utf8(text, Limits::error_text_bytes);
 }
 
+namespace {
+
+ServerStatus parse_server_status(std::string_view name) noexcept {
+  for (const ServerStatus status :
+       {ServerStatus::active, ServerStatus::stopped, ServerStatus::closed}) {
+    if (name == to_string(status)) return status;
+  }
+  return ServerStatus::unknown;
+}
+
+}  // namespace
+
 Decoded<WireServer> decode_server(std::string_view bytes) {
   WireServer decoded;
   auto& [server, active_workers] = decoded;
+  std::string status;
   Timestamp started_at;
   FieldReader reader{bytes, nullptr};
   while (reader.next()) {
@@ -518,13 +531,14 @@ Decoded<WireServer> decode_server(std::string_view bytes) {
       case 4: reader.int32_value(server.concurrency); break;
       case 5: read_priority(reader, server.queues); break;
       case 6: reader.bool_value(server.strict_priority); break;
-      case 7: reader.text_value(server.status); break;
+      case 7: reader.text_value(status); break;
       case 8: read_timestamp(reader, started_at); break;
       case 9: reader.int32_value(active_workers); break;
       default: reader.skip_unknown();
     }
   }
   if (reader.error()) return *reader.error();
+  server.status = parse_server_status(status);
   server.started_at = time_from(started_at);
   return decoded;
 }
@@ -540,7 +554,7 @@ std::string encode_server(const ServerInfo& server) {
     if (priority > 0) fields.priority(5, detail::repaired_utf8(queue), priority);
   }
   fields.flag(6, server.strict_priority);
-  fields.repaired(7, server.status);
+  fields.bytes(7, to_string(server.status));
   fields.timestamp(8, server.started_at);
   fields.number(9, static_cast<std::int64_t>(server.workers.size()));
   return bytes;

@@ -252,7 +252,7 @@ class Peer {
                      {"id", server.id},
                      {"concurrency", server.concurrency},
                      {"queues", server.queues},
-                     {"status", server.status},
+                     {"status", to_string(server.status)},
                      {"workers", workers}});
     }
     return all;

@@ -556,10 +556,10 @@ class ServerEngine {
                                   : look_next;
   }
 
-  std::string status() const TASKMUX_EXCLUDES(mutex_) {
+  ServerStatus status() const TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
-    if (phase_ == Phase::ending) return "closed";
-    return stopped_ ? "stopped" : "active";
+    if (phase_ == Phase::ending) return ServerStatus::closed;
+    return stopped_ ? ServerStatus::stopped : ServerStatus::active;
   }
 
   ServerInfo describe() const {
