@@ -1,6 +1,7 @@
 # Every header of the core: installed, and each compiled on its own by the target all_verify_interface_header_sets.
 set(taskmux_headers
     include/taskmux/broker.hpp
+    include/taskmux/broker_wrapper.hpp
     include/taskmux/client.hpp
     include/taskmux/clock.hpp
     include/taskmux/dead_letter_queue.hpp

@@ -18,7 +18,8 @@
 ///   broker.hpp, queue_view.hpp     the ports, for authors of brokers
 ///
 /// Optional headers: json.hpp (taskmux::json), redis/redis_broker.hpp (taskmux::redis),
-/// signals.hpp (ends a server on SIGTERM), testing.hpp (for your own tests).
+/// signals.hpp (ends a server on SIGTERM), testing.hpp (for your own tests), broker_wrapper.hpp (a
+/// broker round another).
 
 #include "taskmux/broker.hpp"
 #include "taskmux/client.hpp"

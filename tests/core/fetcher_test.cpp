@@ -3,8 +3,8 @@
 #include <thread>
 
 #include "support/engine.hpp"
-#include "support/pass_on.hpp"
 #include "support/test.hpp"
+#include "taskmux/broker_wrapper.hpp"
 #include "taskmux/detail/run/task_events.hpp"
 
 using namespace taskmux;
@@ -264,11 +264,11 @@ TEST_CASE("consecutive spurious hints are answered with growing pauses", "[fetch
 }
 
 TEST_CASE("a lone task costs no look at the queues that no hint named", "[fetcher]") {
-  struct Asked final : test::PassOn {
-    using PassOn::PassOn;
+  struct Asked final : BrokerWrapper {
+    using BrokerWrapper::BrokerWrapper;
     ExchangeReply exchange(const ExchangeRequest& request) override {
       for (const QueueQuota& quota : request.quotas) queues.push_back(quota.queue);
-      return PassOn::exchange(request);
+      return BrokerWrapper::exchange(request);
     }
     std::vector<std::string> queues;
   };
@@ -437,8 +437,8 @@ TEST_CASE("the pause after a spurious wake does not hold up an outcome", "[fetch
 }
 
 TEST_CASE("outcomes whose fate is unknown are repeated later, and hold up no others", "[fetcher]") {
-  struct Forgetful final : test::PassOn {
-    using PassOn::PassOn;
+  struct Forgetful final : BrokerWrapper {
+    using BrokerWrapper::BrokerWrapper;
     ExchangeReply exchange(const ExchangeRequest& request) override {
       ++exchanges;
       ExchangeReply reply;
@@ -448,7 +448,7 @@ TEST_CASE("outcomes whose fate is unknown are repeated later, and hold up no oth
       }
       ExchangeRequest rest = request;
       rest.settlements = known;
-      ExchangeReply inner = PassOn::exchange(rest);
+      ExchangeReply inner = BrokerWrapper::exchange(rest);
       std::size_t next = 0;
       std::vector<SettleStatus> statuses;
       for (const Settlement& s : request.settlements) {
@@ -615,8 +615,8 @@ TEST_CASE("a call that is carried out late is given back too", "[fetcher]") {
 
 TEST_CASE("a queue that does not answer for a lost call costs the others nothing", "[fetcher]") {
   // Of queue "a" nothing is known as long as it is away.
-  struct HalfAway final : test::PassOn {
-    using PassOn::PassOn;
+  struct HalfAway final : BrokerWrapper {
+    using BrokerWrapper::BrokerWrapper;
     ExchangeReply exchange(const ExchangeRequest& request) override {
       ++exchanges;
       std::vector<QueueQuota> there;
@@ -632,7 +632,7 @@ TEST_CASE("a queue that does not answer for a lost call costs the others nothing
       ExchangeRequest rest = request;
       rest.quotas = there;
       if (away) rest.lost_takes = {};
-      reply = PassOn::exchange(rest);
+      reply = BrokerWrapper::exchange(rest);
       if (!silent.queues.empty()) reply.lost_takes.push_back(silent);
       if (away)
         reply.lost_takes.insert(reply.lost_takes.end(), request.lost_takes.begin(),

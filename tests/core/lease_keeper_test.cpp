@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "support/engine.hpp"
-#include "support/pass_on.hpp"
 #include "support/test.hpp"
+#include "taskmux/broker_wrapper.hpp"
 
 using namespace taskmux;
 using namespace taskmux::test;
@@ -34,15 +34,15 @@ struct Keeping : Engine {
 };
 
 /// Does not answer for the leases of some tasks.
-struct Silent : PassOn {
-  using PassOn::PassOn;
+struct Silent : BrokerWrapper {
+  using BrokerWrapper::BrokerWrapper;
   std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) override {
     std::vector<ExtendReply> replies;
     for (const ExtendRequest& request : runs) {
       const std::string& id = request.run.message->id;
       asked.push_back(id);
       replies.push_back(about.contains(id) ? ExtendReply{.status = LeaseStatus::unknown}
-                                           : PassOn::extend(std::span{&request, 1}, lease).at(0));
+                                           : BrokerWrapper::extend(std::span{&request, 1}, lease).at(0));
     }
     return replies;
   }

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "support/engine.hpp"
-#include "support/pass_on.hpp"
 #include "support/test.hpp"
+#include "taskmux/broker_wrapper.hpp"
 
 using namespace taskmux;
 using namespace taskmux::test;
@@ -177,10 +177,10 @@ TEST_CASE("after a pause of all servers the owners of runs come first", "[upkeep
 
 TEST_CASE("a pause within a turn breaks contact as well", "[upkeep][clock]") {
   // The process is stopped while the heartbeat is on its way.
-  struct Pausing : PassOn {
-    using PassOn::PassOn;
+  struct Pausing : BrokerWrapper {
+    using BrokerWrapper::BrokerWrapper;
     void heartbeat(const ServerInfo& server, Duration lifetime) override {
-      PassOn::heartbeat(server, lifetime);
+      BrokerWrapper::heartbeat(server, lifetime);
       clock->advance(std::exchange(pause, Duration{0}));
     }
     std::shared_ptr<ManualClock> clock{};

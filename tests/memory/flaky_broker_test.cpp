@@ -28,7 +28,7 @@ TEST_CASE("a flaky broker passes calls through unless told otherwise", "[flaky]"
   CHECK(t.view.servers().size() == 1);
   t.flaky.retire({.id = "s"});
   CHECK(t.view.servers().empty());
-  CHECK(&t.flaky.queue_view() == &t.view);
+  CHECK(t.flaky.queue_view().queues() == t.view.queues());
   CHECK(t.flaky.calls(Operation::exchange) == 2);
   CHECK(t.flaky.calls(Operation::ping) == 1);
 }

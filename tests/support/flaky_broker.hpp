@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "taskmux/broker.hpp"
+#include "taskmux/broker_wrapper.hpp"
 #include "taskmux/error.hpp"
 
 namespace taskmux::test {
@@ -22,14 +23,14 @@ namespace taskmux::test {
 /// has acted, and calls that hang. Each is asked for per operation and for so many of its next
 /// calls; a call takes what was asked for in this order: held, failed, reply lost. What was not
 /// asked for passes through. Thread-safe.
-class FlakyBroker final : public Broker {
+class FlakyBroker final : public BrokerWrapper {
  public:
   enum class Operation { enqueue, exchange, extend, watch, arm, upkeep, heartbeat, retire, ping };
 
   /// Until switched off.
   static constexpr std::size_t always = static_cast<std::size_t>(-1);
 
-  explicit FlakyBroker(Broker& broker) : broker_{broker} {}
+  using BrokerWrapper::BrokerWrapper;
 
   /// The next `calls` fail with Errc::unavailable and don't reach the broker.
   void fail(Operation operation, std::size_t calls = always) {
@@ -55,11 +56,11 @@ class FlakyBroker final : public Broker {
       const std::lock_guard lock{mutex_};
       late.swap(late_);
     }
-    broker_.exchange({.settlements = late.value().settlements,
-                      .quotas = late->quotas,
-                      .free_workers = late->free_workers,
-                      .lease = late->lease,
-                      .token_block = late->token_block});
+    target().exchange({.settlements = late.value().settlements,
+                       .quotas = late->quotas,
+                       .free_workers = late->free_workers,
+                       .lease = late->lease,
+                       .token_block = late->token_block});
   }
 
   /// The next `calls` hang before they reach the broker, until release().
@@ -108,7 +109,7 @@ class FlakyBroker final : public Broker {
     const std::size_t size = batch.size();
     const Fate fate = begin(Operation::enqueue);
     if (fate == Fate::fails) return unknown(size);
-    std::vector<EnqueueReply> replies = broker_.enqueue(std::move(batch));
+    std::vector<EnqueueReply> replies = target().enqueue(std::move(batch));
     return fate == Fate::loses_reply ? unknown(size) : replies;
   }
 
@@ -117,7 +118,7 @@ class FlakyBroker final : public Broker {
       begin(Operation::exchange);
       throw Error{Errc::unavailable, "flaky broker: no answer in time"};
     }
-    ExchangeReply reply = pass(Operation::exchange, [&] { return broker_.exchange(request); });
+    ExchangeReply reply = pass(Operation::exchange, [&] { return target().exchange(request); });
     const std::lock_guard lock{mutex_};
     for (const LostTake& lost : request.lost_takes) {
       if (!late_ || late_->token_block != lost.token_block) continue;
@@ -128,47 +129,37 @@ class FlakyBroker final : public Broker {
   }
 
   std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) override {
-    return pass(Operation::extend, [&] { return broker_.extend(runs, lease); });
+    return pass(Operation::extend, [&] { return target().extend(runs, lease); });
   }
 
   std::unique_ptr<Watch> watch(std::vector<std::string> queues,
                                std::function<void(const Hint&)> callback) override {
     auto inner = pass(Operation::watch,
-                      [&] { return broker_.watch(std::move(queues), std::move(callback)); });
+                      [&] { return target().watch(std::move(queues), std::move(callback)); });
     return std::make_unique<FlakyWatch>(*this, std::move(inner));
   }
 
   UpkeepReply upkeep(const UpkeepRequest& request) override {
-    return pass(Operation::upkeep, [&] { return broker_.upkeep(request); });
+    return pass(Operation::upkeep, [&] { return target().upkeep(request); });
   }
 
   void heartbeat(const ServerInfo& server, Duration lifetime) override {
-    pass(Operation::heartbeat, [&] { broker_.heartbeat(server, lifetime); });
+    pass(Operation::heartbeat, [&] { target().heartbeat(server, lifetime); });
   }
 
   void retire(const ServerInfo& server) override {
-    pass(Operation::retire, [&] { broker_.retire(server); });
+    pass(Operation::retire, [&] { target().retire(server); });
   }
 
   void ping() override {
-    pass(Operation::ping, [&] { broker_.ping(); });
+    pass(Operation::ping, [&] { target().ping(); });
   }
 
   OpenReply open(std::span<const std::string> queues) override {
     OpenReply reply;
-    pass(Operation::ping, [&] { reply = broker_.open(queues); });
+    pass(Operation::ping, [&] { reply = target().open(queues); });
     return reply;
   }
-
-  void limit_calls_of_this_thread(const CallLimit* limit) noexcept override {
-    broker_.limit_calls_of_this_thread(limit);
-  }
-
-  Duration shortest_lease() const override { return broker_.shortest_lease(); }
-  std::string why_shortest_lease() const override { return broker_.why_shortest_lease(); }
-  std::string describe() const override { return broker_.describe(); }
-  Logger logger() const override { return broker_.logger(); }
-  QueueView& queue_view() override { return broker_.queue_view(); }
 
  private:
   enum class Fate { passes, fails, loses_reply };
@@ -253,7 +244,6 @@ class FlakyBroker final : public Broker {
         size, EnqueueReply{.error = Errc::unavailable, .detail = "flaky broker"});
   }
 
-  Broker& broker_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::array<Plan, 9> plans_{};

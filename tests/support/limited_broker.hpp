@@ -4,16 +4,16 @@
 #include <chrono>
 #include <thread>
 
-#include "support/pass_on.hpp"
+#include "taskmux/broker_wrapper.hpp"
 #include "taskmux/error.hpp"
 
 namespace taskmux::test {
 
 /// Has a limit for the calls of each thread, as a broker across a network has. Extensions and upkeep can
 /// be made to hang until their limit is over.
-class LimitedBroker final : public PassOn {
+class LimitedBroker final : public BrokerWrapper {
  public:
-  using PassOn::PassOn;
+  using BrokerWrapper::BrokerWrapper;
 
   /// Of the calls of this thread; null: none.
   static inline thread_local const CallLimit* limit = nullptr;
@@ -27,7 +27,7 @@ class LimitedBroker final : public PassOn {
 
   UpkeepReply upkeep(const UpkeepRequest& request) override {
     wait_for_limit();
-    return PassOn::upkeep(request);
+    return BrokerWrapper::upkeep(request);
   }
 
  private:

@@ -1,0 +1,113 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "taskmux/broker.hpp"
+#include "taskmux/queue_view.hpp"
+
+namespace taskmux {
+inline namespace v0 {
+
+/// Forwards every operation of Broker and QueueView to another broker. Derive from it to change
+/// some of them: to count calls, to let them fail in a test, to check what is enqueued. What is
+/// added to the ports later is forwarded too, so a class that derives from this loses nothing.
+///
+/// The other broker must outlive it. Thread-safe if what derives from it is.
+class TASKMUX_API BrokerWrapper : public Broker, public QueueView {
+ public:
+  explicit BrokerWrapper(Broker& target) : target_{target} {}
+
+  /// The broker that calls are forwarded to.
+  Broker& target() const noexcept { return target_; }
+
+  // Broker
+
+  std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override {
+    return target_.enqueue(std::move(batch));
+  }
+  ExchangeReply exchange(const ExchangeRequest& request) override {
+    return target_.exchange(request);
+  }
+  std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) override {
+    return target_.extend(runs, lease);
+  }
+  std::unique_ptr<Watch> watch(std::vector<std::string> queues,
+                               std::function<void(const Hint&)> callback) override {
+    return target_.watch(std::move(queues), std::move(callback));
+  }
+  UpkeepReply upkeep(const UpkeepRequest& request) override { return target_.upkeep(request); }
+  void heartbeat(const ServerInfo& server, Duration lifetime) override {
+    target_.heartbeat(server, lifetime);
+  }
+  void retire(const ServerInfo& server) override { target_.retire(server); }
+  void ping() override { target_.ping(); }
+  OpenReply open(std::span<const std::string> queues) override { return target_.open(queues); }
+  void limit_calls_of_this_thread(const CallLimit* limit) noexcept override {
+    target_.limit_calls_of_this_thread(limit);
+  }
+  Duration shortest_lease() const override { return target_.shortest_lease(); }
+  std::string why_shortest_lease() const override { return target_.why_shortest_lease(); }
+  std::string describe() const override { return target_.describe(); }
+  Logger logger() const override { return target_.logger(); }
+  /// This object. Throws as the other broker's does.
+  QueueView& queue_view() override {
+    static_cast<void>(target_.queue_view());
+    return *this;
+  }
+
+  // QueueView; each throws Error{unsupported} if the other broker has none.
+
+  Time now() override { return view().now(); }
+  std::vector<std::string> queues() override { return view().queues(); }
+  QueueInfo queue_info(std::string_view queue) override { return view().queue_info(queue); }
+  std::vector<DailyStats> history(std::string_view queue, int days) override {
+    return view().history(queue, days);
+  }
+  std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) override {
+    return view().list(queue, state, page);
+  }
+  std::optional<TaskInfo> find(std::string_view queue, std::string_view id) override {
+    return view().find(queue, id);
+  }
+  std::vector<std::optional<Errc>> act(std::string_view queue, TaskAction action,
+                                       std::span<const std::string> ids,
+                                       std::optional<TaskState> only) override {
+    return view().act(queue, action, ids, only);
+  }
+  std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
+                      std::size_t limit) override {
+    return view().act_all(queue, action, state, limit);
+  }
+  std::vector<TrimReply> trim_archives(std::span<const std::string> queues,
+                                       const TrimRequest& request) override {
+    return view().trim_archives(queues, request);
+  }
+  void update_payload(std::string_view queue, std::string_view id, std::string payload) override {
+    view().update_payload(queue, id, std::move(payload));
+  }
+  void pause(std::string_view queue) override { view().pause(queue); }
+  void unpause(std::string_view queue) override { view().unpause(queue); }
+  void cancel(std::string_view queue, std::string_view id, CancelMode mode) override {
+    view().cancel(queue, id, mode);
+  }
+  void delete_queue(std::string_view queue, bool force) override {
+    view().delete_queue(queue, force);
+  }
+  std::vector<ServerInfo> servers() override { return view().servers(); }
+
+ private:
+  QueueView& view() const { return target_.queue_view(); }
+
+  Broker& target_;
+};
+
+}  // namespace v0
+}  // namespace taskmux
