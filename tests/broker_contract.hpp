@@ -741,7 +741,7 @@ TASKMUX_CONTRACT("an exchange settles first and then takes") {
   const Settlement settlements[] = {given_back(run)};
   const QueueQuota quotas[] = {{"default", 1}};
   const ExchangeReply reply = t.broker.exchange({.settlements = settlements, .quotas = quotas});
-  CHECK(reply.settled == std::vector{SettleStatus::applied});
+  CHECK(statuses(reply.settled) == std::vector{SettleStatus::applied});
   CHECK(ids(reply.runs) == Ids{"t1"});
 }
 
@@ -2269,7 +2269,7 @@ TASKMUX_CONTRACT("many producers and many takers: each task is run exactly once"
       std::vector<Settlement> ends;
       while (settled < producers * each) {
         const ExchangeReply reply = t.broker.exchange({.settlements = ends, .quotas = quotas});
-        for (const SettleStatus status : reply.settled) {
+        for (const SettleStatus status : statuses(reply.settled)) {
           if (status == SettleStatus::applied) ++settled;
         }
         ends.clear();

@@ -157,7 +157,7 @@ struct Settlement {
   std::optional<std::string> result{};
 };
 
-/// What became of one Settlement.
+/// How a Settlement fared.
 enum class SettleStatus {
   applied,
   /// The run was no longer its worker's, or the task is gone; nothing was changed. Drop it.
@@ -169,6 +169,18 @@ enum class SettleStatus {
   /// It does not get through to the broker, however often it is tried, because of the size of its
   /// result: settle the run without that. It may have been applied, as for `unknown`.
   too_large,
+  /// The broker can't carry it out, however often it is tried; nothing was changed. Drop it: the
+  /// run's lease ends, and the task is then treated as one whose worker was lost.
+  rejected,
+};
+
+/// What became of one Settlement.
+struct SettleReply {
+  SettleStatus status = SettleStatus::unknown;
+  /// Rejected: why.
+  std::optional<Errc> error{};
+  /// The cause in words, for an error.
+  std::string detail{};
 };
 
 /// How many tasks to take of a queue.
@@ -220,7 +232,7 @@ struct ExchangeRequest {
 
 struct ExchangeReply {
   /// One for each settlement, in their order. Not all of them are `later`.
-  std::vector<SettleStatus> settled{};
+  std::vector<SettleReply> settled{};
   /// By queue in the order of the quotas; oldest first within a queue.
   std::vector<Run> runs{};
   /// The broker's clock at this exchange.

@@ -205,8 +205,10 @@ struct ServerStats {
   std::uint64_t given_back = 0;
   /// Runs whose handler asked for the task to be scheduled again.
   std::uint64_t snoozed = 0;
-  /// Outcomes that the broker rejected because this server no longer owned the run.
+  /// Outcomes that were not recorded because this server no longer owned the run.
   std::uint64_t stale = 0;
+  /// Outcomes that the broker could not record however often they were tried; each is logged.
+  std::uint64_t rejected = 0;
   /// Lost runs of any server that this one took over and settled.
   std::uint64_t recovered = 0;
   /// Calls of Broker::exchange() that were answered; each settles and takes a batch.

@@ -450,12 +450,11 @@ TEST_CASE("outcomes whose fate is unknown are repeated later, and hold up no oth
       rest.settlements = known;
       ExchangeReply inner = BrokerWrapper::exchange(rest);
       std::size_t next = 0;
-      std::vector<SettleStatus> statuses;
+      std::vector<SettleReply> replies;
       for (const Settlement& s : request.settlements) {
-        statuses.push_back(s.run.message->id == forgets ? SettleStatus::unknown
-                                                        : inner.settled.at(next++));
+        replies.push_back(s.run.message->id == forgets ? SettleReply{} : inner.settled.at(next++));
       }
-      inner.settled = statuses;
+      inner.settled = replies;
       return inner;
     }
     std::string forgets = "bad";

@@ -61,7 +61,7 @@ TEST_CASE("what the broker does not know of is kept, and sent again when it is t
   for (const auto& run : e.take_runs()) e.settler.finish(run, Outcome::success(), 0.0);
   e.settler.collect();
   REQUIRE(e.settler.batch(2).size() == 2);
-  const SettleStatus unknown[] = {SettleStatus::unknown, SettleStatus::unknown};
+  const SettleReply unknown[2];
   CHECK(e.settler.report(unknown, e.clock->steady_now()));
   CHECK(e.settler.unsettled() == 3);
   CHECK(e.registry.size() == 3);
@@ -143,7 +143,7 @@ TEST_CASE("an outcome that was recorded though its reply was lost counts as reco
     e.settler.collect();
     e.settler.sent(2);
     e.memory.exchange({.settlements = e.settler.batch(2)});
-    e.settler.report(std::vector(2, SettleStatus::unknown), e.clock->steady_now());
+    e.settler.report(std::vector<SettleReply>(2), e.clock->steady_now());
   } else {
     e.broker.lose_reply(Engine::Operation::exchange, 1);
     CHECK_THROWS(e.carry_out());
@@ -213,13 +213,36 @@ TEST_CASE("what an exchange did not carry is first in the next one", "[settler]"
   for (const auto& run : e.take_runs()) e.settler.finish(run, Outcome::success(), 0.0);
   e.settler.collect();
   REQUIRE(e.settler.batch(3).size() == 3);
-  const SettleStatus statuses[] = {SettleStatus::applied, SettleStatus::later, SettleStatus::later};
-  CHECK_FALSE(e.settler.report(statuses, e.clock->steady_now()));
+  const auto replies =
+      settle_replies({SettleStatus::applied, SettleStatus::later, SettleStatus::later});
+  CHECK_FALSE(e.settler.report(replies, e.clock->steady_now()));
   CHECK(e.settler.unsettled() == 3);
   CHECK(e.registry.size() == 3);
   std::vector<std::string> left;
   for (const Settlement& each : e.settler.batch(10)) left.push_back(each.run.message->id);
   CHECK(left == std::vector<std::string>{"t2", "t3", "t4"});
+}
+
+TEST_CASE("an outcome that the broker rejects is told with the reason, and not repeated",
+          "[settler]") {
+  Engine e;
+  e.broker.enqueue(many("t", 2));
+  for (const auto& run : e.take_runs()) e.settler.finish(run, Outcome::success(), 0.0);
+  e.settler.collect();
+  REQUIRE(e.settler.batch(10).size() == 2);
+  const SettleReply replies[] = {
+      {.status = SettleStatus::rejected, .error = Errc::malformed, .detail = "the header has a NUL"},
+      {.status = SettleStatus::applied}};
+  CHECK_FALSE(e.settler.report(replies, e.clock->steady_now()));
+  CHECK(e.settler.unsettled() == 0);
+  CHECK(e.settler.counts().rejected == 1);
+  CHECK(e.settler.counts().stale == 0);
+  CHECK(e.settled == std::vector{std::pair{std::string{"t2"}, SettleAction::complete}});
+  // The lease of the rejected one is not extended: another server takes it over.
+  CHECK(e.registry.size() == 0);
+  REQUIRE(e.log.size() == 1);
+  CHECK(e.log[0] == "task t1 (\"email:welcome\", queue \"default\"): outcome dropped: the broker can't "
+                    "record it: the header has a NUL");
 }
 
 TEST_CASE("a batch is bounded in bytes, and holds one outcome at least", "[settler]") {
@@ -251,7 +274,7 @@ TEST_CASE("a run whose result does not get through is settled without it", "[set
   e.settler.finish(runs.at(1), Outcome::fail("boom"), 0.0);
   e.settler.collect();
   REQUIRE(e.settler.batch(10).size() == 2);
-  const SettleStatus too_large[] = {SettleStatus::too_large, SettleStatus::too_large};
+  const auto too_large = settle_replies({SettleStatus::too_large, SettleStatus::too_large});
   CHECK_FALSE(e.settler.report(too_large, e.clock->steady_now()));
   CHECK(e.settler.unsettled() == 2);
 

@@ -262,7 +262,7 @@ class Model {
 
   static std::string describe(const ExchangeReply& reply) {
     std::string text;
-    for (const SettleStatus status : reply.settled) {
+    for (const SettleStatus status : test::statuses(reply.settled)) {
       text += std::to_string(static_cast<int>(status)) + ' ';
     }
     for (const Run& run : reply.runs) text += test::describe(run) + "; ";

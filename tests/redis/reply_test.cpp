@@ -95,6 +95,7 @@ TEST_CASE("an error reply is told by its code, also inside an old server's scrip
       {"NOSCRIPT No matching script.", Errc::protocol},
       {"ERR unknown command", Errc::protocol},
       {"no code at all", Errc::protocol},
+      {"ERR Protocol error: invalid bulk length", Errc::payload_too_large},
       {"OOMPH is not OOM", Errc::protocol},
       {"ERR Error running script (call to f_0): @user_script:1: @user_script: 1: -OOM command "
        "not allowed",

@@ -129,11 +129,24 @@ inline Settlement snoozed(Run run, Duration delay) {
 }
 
 inline SettleStatus settle(Broker& broker, const Settlement& settlement) {
-  return broker.exchange({.settlements = std::span{&settlement, 1}}).settled.at(0);
+  return broker.exchange({.settlements = std::span{&settlement, 1}}).settled.at(0).status;
+}
+
+inline std::vector<SettleStatus> statuses(const std::vector<SettleReply>& replies) {
+  std::vector<SettleStatus> statuses;
+  for (const SettleReply& reply : replies) statuses.push_back(reply.status);
+  return statuses;
+}
+
+/// As a broker answers that has no more to say.
+inline std::vector<SettleReply> settle_replies(const std::vector<SettleStatus>& statuses) {
+  std::vector<SettleReply> replies;
+  for (const SettleStatus status : statuses) replies.push_back({.status = status});
+  return replies;
 }
 
 inline std::vector<SettleStatus> settle(Broker& broker, const std::vector<Settlement>& batch) {
-  return broker.exchange({.settlements = batch}).settled;
+  return statuses(broker.exchange({.settlements = batch}).settled);
 }
 
 /// Extends one run.

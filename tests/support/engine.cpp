@@ -48,9 +48,9 @@ std::vector<SettleStatus> Engine::carry_out() {
   settler.collect();
   const std::span<const Settlement> batch = settler.batch(1000);
   settler.sent(batch.size());
-  std::vector<SettleStatus> statuses = broker.exchange({.settlements = batch}).settled;
-  settler.report(statuses, clock->steady_now());
-  return statuses;
+  const std::vector<SettleReply> replies = broker.exchange({.settlements = batch}).settled;
+  settler.report(replies, clock->steady_now());
+  return statuses(replies);
 }
 
 std::optional<TaskState> Engine::state(const std::string& id) { return state_of(memory, id); }

@@ -170,7 +170,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
   EnqueueReply admit(Arrival& arrival, detail::MemoryNow now, QueueFinder& finder,
                      std::size_t& room) TASKMUX_REQUIRES(mutex_);
   static Copies copy_rewritten(std::span<const Settlement> settlements);
-  std::vector<SettleStatus> settle(std::span<const Settlement> settlements, Copies& copies,
+  std::vector<SettleReply> settle(std::span<const Settlement> settlements, Copies& copies,
                                    detail::MemoryNow now, detail::MemoryGraveyard& dead)
       TASKMUX_REQUIRES(mutex_);
   void take(const ExchangeRequest& request, detail::MemoryNow now, ExchangeReply& reply)

@@ -65,6 +65,8 @@ std::string_view code_of(std::string_view text) noexcept {
 Errc errc_of_plain_error(std::string_view text) noexcept {
   constexpr auto npos = std::string_view::npos;
   if (text.find("max number of clients") != npos) return Errc::unavailable;
+  // An argument is longer than the server's proto-max-bulk-len.
+  if (text.find("invalid bulk length") != npos) return Errc::payload_too_large;
   if (text.find(moved_key_text) != npos) return Errc::unavailable;
   // What a script is told before Redis 7.2: "The user executing the script can't run this command".
   if (text.find("user executing the script can't") != npos) return Errc::unauthorized;

@@ -189,8 +189,21 @@ class Enqueuer {
         read(chunk.items[i], reply[i].as_integer(), replicated);
       }
     } catch (const Error& error) {
+      if (error.errc() == Errc::payload_too_large) return refuse_largest(chunk, error);
       refuse_all(chunk, error);
     }
+  }
+
+  // Redis refused the call for the length of one argument, and so did not execute it.
+  void refuse_largest(const Chunk& chunk, const Error& error) {
+    const auto size = [&](std::size_t item) { return batch_[item].message.task.payload.size(); };
+    const std::size_t largest = *std::max_element(
+        chunk.items.begin(), chunk.items.end(),
+        [&](std::size_t one, std::size_t other) { return size(one) < size(other); });
+    for (const std::size_t item : chunk.items) {
+      refuse(item, Errc::unavailable, "not sent: another task of the batch is too large for Redis");
+    }
+    refuse(largest, error.errc(), error.what());
   }
 
   void refuse_all(const Chunk& chunk, const Error& error) {

@@ -82,7 +82,7 @@ class Exchanger {
         block_{request.token_block != 0 ? request.token_block : session.token_block()} {}
 
   ExchangeReply run() {
-    reply_.settled.assign(request_.settlements.size(), SettleStatus::unknown);
+    reply_.settled.resize(request_.settlements.size());
     choose();
     if (lone_) {
       run_lone();
@@ -133,14 +133,23 @@ class Exchanger {
     for (std::size_t i = 0; i < request_.settlements.size(); ++i) {
       const std::size_t bytes = detail::bytes_of(request_.settlements[i]);
       if (lone_ || (any && bytes > left)) {
-        reply_.settled[i] = SettleStatus::later;
+        reply_.settled[i].status = SettleStatus::later;
         continue;
       }
       if (bytes > left) lone_ = i;
       left -= std::min(left, bytes);
       any = true;
-      add(i);
+      try {
+        add(i);
+      } catch (const Error& error) {
+        reject(i, error);  // It can't be written. The others of the batch can.
+      }
     }
+  }
+
+  void reject(std::size_t item, const Error& error) {
+    reply_.settled[item] = {
+        .status = SettleStatus::rejected, .error = error.errc(), .detail = error.what()};
   }
 
   std::vector<Reply> run_noting_loss(std::span<const Call> calls) {
@@ -179,7 +188,7 @@ class Exchanger {
       if (!late.was_moving()) throw;
       session_.queue_health().failed(QueueOperation::settle, chunk.queue, late);
       // What has no result to lose is repeated apart from the others, which don't wait for it.
-      if (request_.settlements[*lone_].result) reply_.settled[*lone_] = SettleStatus::too_large;
+      if (request_.settlements[*lone_].result) reply_.settled[*lone_].status = SettleStatus::too_large;
       return;
     }
     finish();
@@ -188,7 +197,7 @@ class Exchanger {
   void add(std::size_t item) {
     const Settlement& settlement = request_.settlements[item];
     if (!settlement.run.message) {
-      reply_.settled[item] = SettleStatus::stale;
+      reply_.settled[item].status = SettleStatus::stale;
       return;
     }
     const TaskMessage& message = *settlement.run.message;
@@ -441,7 +450,7 @@ class Exchanger {
       reply.expect_array(3);
       reply[0].expect_array(chunk.items.size());
       for (std::size_t i = 0; i < chunk.items.size(); ++i) {
-        reply_.settled[chunk.items[i]] =
+        reply_.settled[chunk.items[i]].status =
             reply[0][i].as_integer() == 1 ? SettleStatus::applied : SettleStatus::stale;
       }
       note_counted(chunk.queue, reply[1].as_string());
@@ -450,6 +459,24 @@ class Exchanger {
       session_.queue_health().worked(QueueOperation::settle, chunk.queue);
     } catch (const Error& error) {
       note(QueueOperation::settle, chunk.queue, error);
+      if (error.errc() == Errc::payload_too_large) blame_largest(chunk, error);
+    }
+  }
+
+  // Redis refused the call for the length of one argument, and so did not execute it. All others are
+  // to be tried again.
+  void blame_largest(const Chunk& chunk, const Error& error) {
+    const auto bytes = [&](std::size_t item) {
+      return detail::bytes_of(request_.settlements[item]);
+    };
+    const std::size_t largest = *std::max_element(
+        chunk.items.begin(), chunk.items.end(),
+        [&](std::size_t one, std::size_t other) { return bytes(one) < bytes(other); });
+    any_answer_ = true;
+    if (request_.settlements[largest].result) {
+      reply_.settled[largest].status = SettleStatus::too_large;
+    } else {
+      reject(largest, error);
     }
   }
 
@@ -593,7 +620,7 @@ class Exchanger {
     for (Share& share : shares_) {
       std::move(share.runs.begin(), share.runs.end(), std::back_inserter(reply_.runs));
     }
-    if (!any_answer_) reply_.now = session_.now();
+    if (reply_.now == Time{}) reply_.now = session_.now();
   }
 
   Session& session_;

@@ -206,6 +206,7 @@ class ServerEngine {
             .given_back = counts.of(SettleAction::give_back),
             .snoozed = counts.of(SettleAction::snooze),
             .stale = counts.stale.load(std::memory_order_relaxed),
+            .rejected = counts.rejected.load(std::memory_order_relaxed),
             .recovered = counts.recovered.load(std::memory_order_relaxed),
             .exchanges = fetcher_.exchanges(),
             .unknown_types = pool_.unknown_types(),

@@ -34,6 +34,7 @@ namespace detail {
 struct SettlerCounts {
   std::array<std::atomic<std::uint64_t>, 6> by_action{};  ///< Applied, by SettleAction.
   std::atomic<std::uint64_t> stale{0};
+  std::atomic<std::uint64_t> rejected{0};
   std::atomic<std::uint64_t> recovered{0};
 
   std::uint64_t of(SettleAction action) const noexcept {
@@ -260,27 +261,28 @@ class Settler {
     in_flight_ = std::max(in_flight_, count);
   }
 
-  /// What became of the batch, in its order, as a reply said that came at `arrived_at`. Keeps what is
-  /// unknown, to be repeated; returns whether there was such. What the broker did not try is first in
-  /// the next batch, and so is what was too large for it, without its result.
-  bool report(std::span<const SettleStatus> statuses, SteadyTime arrived_at) {
-    const std::size_t count = std::min(statuses.size(), waiting_.size());
-    statuses = statuses.first(count);
-    std::vector<SettleStatus> lessened;
-    if (contains(statuses, SettleStatus::too_large)) statuses = lessened = lessen(statuses);
+  /// Takes note of what became of the batch, in its order, as a reply said that came at `arrived_at`.
+  /// Keeps what is unknown, to be repeated; returns whether there was any. What the broker did not try
+  /// is first in the next batch, and so is what was too large for it, without its result. What the
+  /// broker rejected is logged and dropped.
+  bool report(std::span<const SettleReply> replies, SteadyTime arrived_at) {
+    const std::size_t count = std::min(replies.size(), waiting_.size());
+    replies = replies.first(count);
+    std::vector<SettleReply> lessened;
+    if (contains(replies, SettleStatus::too_large)) replies = lessened = lessen(replies);
     EndedRuns kept;
-    if (contains(statuses, SettleStatus::later)) kept.reserve(waiting_.size());
+    if (contains(replies, SettleStatus::later)) kept.reserve(waiting_.size());
     ended_.reserve(count);
     unknown_.reserve(count);  // Nothing below fails: each is counted once, and leaves the registry.
     for (std::size_t i = 0; i < count; ++i) {
       EndedRuns::Origin& origin = waiting_.origin(i);
-      if (statuses[i] == SettleStatus::unknown) {
+      if (replies[i].status == SettleStatus::unknown) {
         origin.repeated = true;
         waiting_.move_to(unknown_, i);
-      } else if (statuses[i] == SettleStatus::later) {
+      } else if (replies[i].status == SettleStatus::later) {
         waiting_.move_to(kept, i);
       } else {
-        note(waiting_.settlements()[i], origin, statuses[i], arrived_at);
+        note(waiting_.settlements()[i], origin, replies[i], arrived_at);
         ended_.push_back(std::move(origin.run));
       }
     }
@@ -300,22 +302,23 @@ class Settler {
   }
 
  private:
-  static bool contains(std::span<const SettleStatus> statuses, SettleStatus wanted) noexcept {
-    return std::find(statuses.begin(), statuses.end(), wanted) != statuses.end();
+  static bool contains(std::span<const SettleReply> replies, SettleStatus wanted) noexcept {
+    return std::any_of(replies.begin(), replies.end(),
+                       [&](const SettleReply& reply) { return reply.status == wanted; });
   }
 
   /// Takes the results of those that are too large for the broker from them, so that they can be tried
   /// again; what has none is unknown.
-  std::vector<SettleStatus> lessen(std::span<const SettleStatus> statuses) {
-    std::vector<SettleStatus> lessened{statuses.begin(), statuses.end()};
+  std::vector<SettleReply> lessen(std::span<const SettleReply> replies) {
+    std::vector<SettleReply> lessened{replies.begin(), replies.end()};
     for (std::size_t i = 0; i < lessened.size(); ++i) {
-      if (lessened[i] != SettleStatus::too_large) continue;
-      lessened[i] = SettleStatus::unknown;
+      if (lessened[i].status != SettleStatus::too_large) continue;
+      lessened[i].status = SettleStatus::unknown;
       Settlement& settlement = waiting_.settlement(i);
       if (!settlement.result) continue;
       settlement = without_result(std::move(settlement));
       logger_(about(*settlement.run.message, LogLevel::error, settlement.error));
-      lessened[i] = SettleStatus::later;
+      lessened[i].status = SettleStatus::later;
       waiting_.origin(i).repeated = true;
     }
     return lessened;
@@ -352,20 +355,25 @@ class Settler {
 
   /// Counts and logs what became of a run, and passes it on. If memory runs out, the log line or
   /// event is dropped.
-  void note(const Settlement& settlement, const EndedRuns::Origin& origin, SettleStatus status,
+  void note(const Settlement& settlement, const EndedRuns::Origin& origin, const SettleReply& reply,
             SteadyTime arrived_at) noexcept {
-    const bool stale = status == SettleStatus::stale;
+    const bool rejected = reply.status == SettleStatus::rejected;
     // While the lease of the run held, nobody else could have it: only an earlier try of this
     // settlement, whose reply was lost, can have ended it.
-    const bool applied = !stale || (origin.repeated && origin.held_at(arrived_at));
+    const bool applied =
+        reply.status == SettleStatus::applied ||
+        (reply.status == SettleStatus::stale && origin.repeated && origin.held_at(arrived_at));
     if (applied) {
       counts_.by_action[static_cast<std::size_t>(settlement.action)].fetch_add(
           1, std::memory_order_relaxed);
       if (!origin.run) counts_.recovered.fetch_add(1, std::memory_order_relaxed);
+    } else if (rejected) {
+      counts_.rejected.fetch_add(1, std::memory_order_relaxed);
     } else if (settlement.action != SettleAction::give_back) {
       counts_.stale.fetch_add(1, std::memory_order_relaxed);
     }
     try {
+      if (rejected) return tell_rejected(settlement, reply);
       if (!applied) return tell_stale(settlement, origin.repeated);
       tell(settlement, origin.run.get());
       if (settled_) settled_(settlement, origin.run.get());
@@ -374,12 +382,20 @@ class Settler {
     }
   }
 
-  /// Logs that the broker rejected an outcome. A run that could not be given back does no harm: debug.
+  /// Logs that the broker can't record an outcome.
+  void tell_rejected(const Settlement& settlement, const SettleReply& reply) const {
+    std::string text = "outcome dropped: the broker can't record it: ";
+    text += reply.detail.empty() ? to_string(reply.error.value_or(Errc::protocol)) : reply.detail;
+    logger_(about(*settlement.run.message, LogLevel::error, text));
+  }
+
+  /// Logs that a run was no longer this server's. One that could not be given back does no harm:
+  /// debug.
   void tell_stale(const Settlement& settlement, bool repeated) const {
     const bool given_back = settlement.action == SettleAction::give_back;
     const LogLevel level = given_back ? LogLevel::debug : LogLevel::warning;
     if (!logger_.enabled(level)) return;
-    std::string text = given_back ? "not given back: " : "outcome rejected: ";
+    std::string text = given_back ? "not given back: " : "outcome dropped: ";
     text += "this server no longer owns the run";
     if (repeated) text += "; an earlier attempt, whose reply was lost, may have recorded it";
     logger_(about(*settlement.run.message, level, text));

@@ -169,11 +169,10 @@ inline MemoryBroker::Copies MemoryBroker::copy_rewritten(std::span<const Settlem
   return copies;
 }
 
-inline std::vector<SettleStatus> MemoryBroker::settle(std::span<const Settlement> settlements,
-                                                      Copies& copies, detail::MemoryNow now,
-                                                      detail::MemoryGraveyard& dead) {
-  std::vector<SettleStatus> statuses;
-  statuses.reserve(settlements.size());
+inline std::vector<SettleReply> MemoryBroker::settle(std::span<const Settlement> settlements,
+                                                     Copies& copies, detail::MemoryNow now,
+                                                     detail::MemoryGraveyard& dead) {
+  std::vector<SettleReply> replies(settlements.size());
   QueueFinder finder{queues_, changed_};
   constexpr std::size_t ahead = 4;
   for (std::size_t i = 0; i < settlements.size(); ++i) {
@@ -184,9 +183,9 @@ inline std::vector<SettleStatus> MemoryBroker::settle(std::span<const Settlement
     detail::MemoryQueue* queue = message ? finder.find(message->queue) : nullptr;
     auto copy = copies.empty() ? nullptr : std::move(copies[i]);
     const bool applied = queue && queue->settle(settlements[i], std::move(copy), now, dead);
-    statuses.push_back(applied ? SettleStatus::applied : SettleStatus::stale);
+    replies[i].status = applied ? SettleStatus::applied : SettleStatus::stale;
   }
-  return statuses;
+  return replies;
 }
 
 inline void MemoryBroker::give_back(std::span<const LostTake> lost, detail::MemoryNow now) {
