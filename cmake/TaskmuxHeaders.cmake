@@ -7,9 +7,11 @@ set(taskmux_headers
     include/taskmux/dead_letter_queue.hpp
     include/taskmux/detail/api/client.hpp
     include/taskmux/detail/api/dead_letter_queue.hpp
+    include/taskmux/detail/api/handler.hpp
     include/taskmux/detail/api/inspector.hpp
     include/taskmux/detail/api/logger.hpp
     include/taskmux/detail/api/serve_mux.hpp
+    include/taskmux/detail/api/server.hpp
     include/taskmux/detail/base/config.hpp
     include/taskmux/detail/base/error_text.hpp
     include/taskmux/detail/base/mutex.hpp
@@ -40,6 +42,8 @@ set(taskmux_headers
     include/taskmux/detail/memory/unique_key.hpp
     include/taskmux/detail/memory/watches.hpp
     include/taskmux/detail/run/judge.hpp
+    include/taskmux/detail/run/log_records.hpp
+    include/taskmux/detail/run/outcome_of.hpp
     include/taskmux/detail/run/run_registry.hpp
     include/taskmux/detail/run/run_state.hpp
     include/taskmux/detail/run/settlement.hpp

@@ -114,4 +114,6 @@ class Client {
 }  // namespace v0
 }  // namespace taskmux
 
+#ifndef TASKMUX_COMPILED
 #include "taskmux/detail/api/client.hpp"
+#endif

@@ -81,4 +81,6 @@ class DeadLetterQueue {
 }  // namespace v0
 }  // namespace taskmux
 
+#ifndef TASKMUX_COMPILED
 #include "taskmux/detail/api/dead_letter_queue.hpp"
+#endif

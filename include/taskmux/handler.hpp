@@ -275,4 +275,6 @@ Outcome call_function(const F& function, Context& context, const Argument& argum
 }  // namespace v0
 }  // namespace taskmux
 
+#ifndef TASKMUX_COMPILED
 #include "taskmux/detail/run/run_state.hpp"
+#endif

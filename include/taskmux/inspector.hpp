@@ -111,4 +111,6 @@ class Inspector {
 }  // namespace v0
 }  // namespace taskmux
 
+#ifndef TASKMUX_COMPILED
 #include "taskmux/detail/api/inspector.hpp"
+#endif

@@ -54,7 +54,7 @@ class Logger {
 
   Logger() = default;
   /// An empty function is the same as none(), and so are `nullptr` and `{}`.
-  inline Logger(LogLevel least, Sink sink);
+  Logger(LogLevel least, Sink sink);
   Logger(LogLevel least, std::nullptr_t) : Logger{least, RecordSink{}} {}
   Logger(LogLevel least, RecordSink sink)
       : least_{least},
@@ -79,7 +79,7 @@ class Logger {
   }
 
   /// How many lines of this process standard error did not take, in whole or in part.
-  static inline std::uint64_t dropped_lines() noexcept;
+  static std::uint64_t dropped_lines() noexcept;
 
   /// Whether somebody chose it: false for `Logger{}` alone.
   bool is_chosen() const noexcept { return chosen_; }
@@ -90,7 +90,7 @@ class Logger {
   void operator()(LogLevel level, std::string_view text) const noexcept {
     (*this)({.level = level, .text = text});
   }
-  inline void operator()(const LogRecord& record) const noexcept;
+  void operator()(const LogRecord& record) const noexcept;
 
  private:
   enum class Kind : unsigned char { standard_error, function, none };
@@ -104,4 +104,6 @@ class Logger {
 }  // namespace v0
 }  // namespace taskmux
 
+#ifndef TASKMUX_COMPILED
 #include "taskmux/detail/api/logger.hpp"
+#endif

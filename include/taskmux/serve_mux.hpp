@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "taskmux/detail/base/config.hpp"
 #include "taskmux/handler.hpp"
 #include "taskmux/retry.hpp"
 #include "taskmux/task.hpp"
@@ -63,9 +64,10 @@ using Middleware = std::function<Outcome(Context&, const Task&, const Next&)>;
 /// calls a mux hides the options in it.
 class TASKMUX_API ServeMux final : public TaskHandler {
  public:
-  ServeMux() = default;
-  ServeMux(ServeMux&&) = default;
-  ServeMux& operator=(ServeMux&&) = default;
+  ServeMux();
+  ServeMux(ServeMux&&) noexcept;
+  ServeMux& operator=(ServeMux&&) noexcept;
+  TASKMUX_INLINE ~ServeMux() override;
 
   /// Throws std::invalid_argument for a blank pattern, a null handler, a pattern that is registered
   /// already, or a timeout that is not positive.
@@ -108,7 +110,7 @@ class TASKMUX_API ServeMux final : public TaskHandler {
   }
 
   /// Routes and runs; never throws.
-  inline Outcome handle(Context& context, const Task& task) noexcept override;
+  TASKMUX_INLINE Outcome handle(Context& context, const Task& task) noexcept override;
 
   /// The same where the type was routed before: `route` is this mux's for the task's type. Routes
   /// again only where muxes nest.
@@ -145,7 +147,7 @@ class TASKMUX_API ServeMux final : public TaskHandler {
   };
 
   struct DefaultNotFound final : TaskHandler {
-    inline Outcome handle(Context& context, const Task& task) override;
+    TASKMUX_INLINE Outcome handle(Context& context, const Task& task) override;
   };
 
   /// False for an empty std::function or a null function pointer.
@@ -159,15 +161,17 @@ class TASKMUX_API ServeMux final : public TaskHandler {
   }
 
   const Registrations::value_type* find(std::string_view type) const noexcept;
-  inline void refine(std::string_view type, TaskRoute& route) const noexcept override;
+  TASKMUX_INLINE void refine(std::string_view type, TaskRoute& route) const noexcept override;
 
   Registrations routes_;
   std::vector<Middleware> middleware_;
   std::unique_ptr<TaskHandler> not_found_;
-  std::unique_ptr<DefaultNotFound> default_not_found_ = std::make_unique<DefaultNotFound>();
+  std::unique_ptr<DefaultNotFound> default_not_found_;
 };
 
 }  // namespace v0
 }  // namespace taskmux
 
+#ifndef TASKMUX_COMPILED
 #include "taskmux/detail/api/serve_mux.hpp"
+#endif

@@ -83,4 +83,6 @@ class Server {
 }  // namespace v0
 }  // namespace taskmux
 
-#include "taskmux/detail/engine/server_engine.hpp"
+#ifndef TASKMUX_COMPILED
+#include "taskmux/detail/api/server.hpp"
+#endif

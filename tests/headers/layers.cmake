@@ -48,8 +48,9 @@ layer(${include} FILES task.hpp error.hpp version.hpp MAY_INCLUDE ${values} ${ba
 layer(${include} FILES broker.hpp broker_wrapper.hpp queue_view.hpp clock.hpp retry.hpp logger.hpp
       MAY_INCLUDE ${values} ${ports} ${port_bodies} ${base})
 layer(${include}/detail/base MAY_INCLUDE ${values})
-layer(${include}/detail/run MAY_INCLUDE ${values} ${ports} ${handlers} ${base})
-layer(${include}/detail/engine MAY_INCLUDE ${values} ${ports} ${port_bodies} ${handlers} "taskmux/server\\.hpp" ${base} ${run})
+layer(${include}/detail/run MAY_INCLUDE ${values} ${ports} ${handlers} ${base}
+      "taskmux/detail/api/handler\\.hpp")
+layer(${include}/detail/engine MAY_INCLUDE ${values} ${ports} ${port_bodies} ${handlers} ${base} ${run})
 
 set(api "taskmux/(handler|serve_mux|client|server|server_config|inspector|dead_letter_queue|signals|json|testing)\\.hpp")
 set(bodies "taskmux/detail/api/[a-z0-9_]+\\.hpp")
@@ -57,7 +58,8 @@ layer(${include} MAY_INCLUDE ${values} ${ports} ${api} ${bodies} ${base}
       "taskmux/detail/run/run_state\\.hpp" "taskmux/detail/engine/server_engine\\.hpp"
       FILES handler.hpp serve_mux.hpp client.hpp server.hpp server_config.hpp inspector.hpp
             dead_letter_queue.hpp signals.hpp json.hpp testing.hpp)
-layer(${include}/detail/api MAY_INCLUDE ${values} ${ports} ${api} ${base} ${run})
+layer(${include}/detail/api MAY_INCLUDE ${values} ${ports} ${api} ${base} ${run}
+      "taskmux/detail/engine/server_engine\\.hpp")
 
 # An adapter knows the values, the ports, and what a settlement does to a task.
 set(settlement "taskmux/detail/run/settlement\\.hpp")
@@ -74,6 +76,7 @@ layer(src/redis/session MAY_INCLUDE ${redis_base} "redis/(asynq|scripts|net|rout
 layer(src/redis/watch MAY_INCLUDE ${redis_base} "redis/(asynq|scripts|net|route|session)/[a-z0-9_]+\\.hpp"
       "redis/ops/operations\\.hpp")
 layer(src/redis/ops MAY_INCLUDE ${redis_base} "redis/(asynq|scripts|net|route|session)/[a-z0-9_]+\\.hpp")
+layer(src MAY_INCLUDE "taskmux/taskmux\\.hpp" ${bodies} "taskmux/detail/memory/broker\\.hpp")
 layer(src/redis MAY_INCLUDE ${redis_base} "taskmux/redis/redis_broker\\.hpp"
       "redis/(asynq|scripts|net|route|session|ops|watch)/[a-z0-9_]+\\.hpp")
 

@@ -54,49 +54,46 @@ struct MemoryBrokerOptions {
 // function, and every file that includes this header would then compile the whole broker.
 class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
  public:
-  explicit MemoryBroker(MemoryBrokerOptions options = {})
-      : clock_{options.clock ? std::move(options.clock) : std::make_shared<SystemClock>()},
-        max_tasks_{options.max_tasks},
-        logger_{std::move(options.logger)} {}
+  explicit MemoryBroker(MemoryBrokerOptions options = {});
 
   /// In a child process it frees nothing: another thread may have been at work when fork() was
   /// called.
-  inline ~MemoryBroker() override;
+  TASKMUX_INLINE ~MemoryBroker() override;
 
-  inline std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override;
-  inline ExchangeReply exchange(const ExchangeRequest& request) override;
-  inline std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) override;
-  inline std::unique_ptr<Watch> watch(std::vector<std::string> queues,
+  TASKMUX_INLINE std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override;
+  TASKMUX_INLINE ExchangeReply exchange(const ExchangeRequest& request) override;
+  TASKMUX_INLINE std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) override;
+  TASKMUX_INLINE std::unique_ptr<Watch> watch(std::vector<std::string> queues,
                                       std::function<void(const Hint&)> callback) override;
-  inline UpkeepReply upkeep(const UpkeepRequest& request) override;
-  inline void heartbeat(const ServerInfo& server, Duration lifetime) override;
-  inline void retire(const ServerInfo& server) override;
+  TASKMUX_INLINE UpkeepReply upkeep(const UpkeepRequest& request) override;
+  TASKMUX_INLINE void heartbeat(const ServerInfo& server, Duration lifetime) override;
+  TASKMUX_INLINE void retire(const ServerInfo& server) override;
   void ping() override { check_process(); }
-  inline OpenReply open(std::span<const std::string> queues) override;
+  TASKMUX_INLINE OpenReply open(std::span<const std::string> queues) override;
   std::string describe() const override { return "in memory"; }
   Logger logger() const override { return logger_; }
   QueueView& queue_view() override { return *this; }
 
   Time now() override { return clock_->now(); }
-  inline std::vector<std::string> queues() override;
-  inline QueueInfo queue_info(std::string_view queue) override;
-  inline std::vector<DailyStats> history(std::string_view queue, int days) override;
-  inline std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) override;
-  inline std::optional<TaskInfo> find(std::string_view queue, std::string_view id) override;
-  inline std::vector<std::optional<Errc>> act(std::string_view queue, TaskAction action,
+  TASKMUX_INLINE std::vector<std::string> queues() override;
+  TASKMUX_INLINE QueueInfo queue_info(std::string_view queue) override;
+  TASKMUX_INLINE std::vector<DailyStats> history(std::string_view queue, int days) override;
+  TASKMUX_INLINE std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) override;
+  TASKMUX_INLINE std::optional<TaskInfo> find(std::string_view queue, std::string_view id) override;
+  TASKMUX_INLINE std::vector<std::optional<Errc>> act(std::string_view queue, TaskAction action,
                                               std::span<const std::string> ids,
                                               std::optional<TaskState> only) override;
-  inline std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
+  TASKMUX_INLINE std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
                              std::size_t limit) override;
-  inline std::vector<TrimReply> trim_archives(std::span<const std::string> queues,
+  TASKMUX_INLINE std::vector<TrimReply> trim_archives(std::span<const std::string> queues,
                                               const TrimRequest& request) override;
-  inline void update_payload(std::string_view queue, std::string_view id,
+  TASKMUX_INLINE void update_payload(std::string_view queue, std::string_view id,
                              std::string payload) override;
-  inline void pause(std::string_view queue) override;
-  inline void unpause(std::string_view queue) override;
-  inline void cancel(std::string_view queue, std::string_view id, CancelMode mode) override;
-  inline void delete_queue(std::string_view queue, bool force) override;
-  inline std::vector<ServerInfo> servers() override;
+  TASKMUX_INLINE void pause(std::string_view queue) override;
+  TASKMUX_INLINE void unpause(std::string_view queue) override;
+  TASKMUX_INLINE void cancel(std::string_view queue, std::string_view id, CancelMode mode) override;
+  TASKMUX_INLINE void delete_queue(std::string_view queue, bool force) override;
+  TASKMUX_INLINE std::vector<ServerInfo> servers() override;
 
  private:
   using Queues = std::map<std::string, detail::MemoryQueue, std::less<>>;
@@ -209,4 +206,6 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
 }  // namespace v0
 }  // namespace taskmux
 
+#ifndef TASKMUX_COMPILED
 #include "taskmux/detail/memory/broker.hpp"
+#endif

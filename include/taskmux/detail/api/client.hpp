@@ -12,14 +12,14 @@
 #include <vector>
 
 #include "taskmux/client.hpp"
-#include "taskmux/detail/api/logger.hpp"
+#include "taskmux/detail/run/log_records.hpp"
 #include "taskmux/detail/base/error_text.hpp"
 #include "taskmux/detail/run/task_rules.hpp"
 
 namespace taskmux {
 inline namespace v0 {
 
-inline Client::Client(Broker& broker, ClientConfig config)
+TASKMUX_INLINE Client::Client(Broker& broker, ClientConfig config)
     : broker_{broker},
       config_{std::move(config)},
       clock_{detail::clock_or_system(config_.clock)},
@@ -37,12 +37,12 @@ inline Client::Client(Broker& broker, ClientConfig config)
   }
 }
 
-inline void Client::check_usable() const {
+TASKMUX_INLINE void Client::check_usable() const {
   if (::getpid() != pid_) throw Error{Errc::forked, "enqueue: this client was made before fork()"};
   if (closed_) throw Error{Errc::wrong_state, "enqueue: the client is closed"};
 }
 
-inline void Client::prepare(NewTask&& item, EnqueueRequest& request) const {
+TASKMUX_INLINE void Client::prepare(NewTask&& item, EnqueueRequest& request) const {
   const EnqueueOptions& options = item.options;
   const auto found = config_.defaults.find(item.task.type);
   const TypeDefaults none;
@@ -130,7 +130,7 @@ inline void Client::prepare(NewTask&& item, EnqueueRequest& request) const {
     detail::refuse("expires_at", "is not after process_at");
 }
 
-inline bool Client::prepare(NewTask&& item, EnqueueRequest& request, EnqueueResult& result) {
+TASKMUX_INLINE bool Client::prepare(NewTask&& item, EnqueueRequest& request, EnqueueResult& result) {
   result.id = item.options.task_id ? *item.options.task_id : ids_.next();
   request.message.id = result.id;
   try {
@@ -143,7 +143,7 @@ inline bool Client::prepare(NewTask&& item, EnqueueRequest& request, EnqueueResu
   return true;
 }
 
-inline void Client::note(const EnqueueReply& reply, EnqueueResult& result) {
+TASKMUX_INLINE void Client::note(const EnqueueReply& reply, EnqueueResult& result) {
   if (reply.error) {
     std::string text = "enqueue: " + detail::task_in_words(result.id, {}, result.queue) + ": ";
     text += reply.detail.empty() ? std::string{to_string(*reply.error)} : reply.detail;
@@ -156,7 +156,7 @@ inline void Client::note(const EnqueueReply& reply, EnqueueResult& result) {
   }
 }
 
-inline EnqueueResult Client::enqueue(Task task, EnqueueOptions options) {
+TASKMUX_INLINE EnqueueResult Client::enqueue(Task task, EnqueueOptions options) {
   check_usable();
   EnqueueResult result;
   std::vector<EnqueueRequest> requests(1);
@@ -166,7 +166,7 @@ inline EnqueueResult Client::enqueue(Task task, EnqueueOptions options) {
   return result;
 }
 
-inline std::vector<EnqueueResult> Client::enqueue_all(std::vector<NewTask> batch) {
+TASKMUX_INLINE std::vector<EnqueueResult> Client::enqueue_all(std::vector<NewTask> batch) {
   check_usable();
   std::vector<EnqueueResult> results(batch.size());
   std::vector<EnqueueRequest> requests;

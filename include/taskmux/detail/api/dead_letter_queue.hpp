@@ -145,56 +145,56 @@ inline std::size_t act_on_matching(QueueView& view, const std::string& queue,
 
 }  // namespace detail
 
-inline DeadLetterQueue::DeadLetterQueue(Broker& broker, std::string queue)
+TASKMUX_INLINE DeadLetterQueue::DeadLetterQueue(Broker& broker, std::string queue)
     : view_{broker.queue_view()}, queue_{std::move(queue)} {}
 
-inline std::size_t DeadLetterQueue::count() const {
+TASKMUX_INLINE std::size_t DeadLetterQueue::count() const {
   return detail::during("count dead letters", [&] { return view_.queue_info(queue_).archived; });
 }
 
-inline std::vector<TaskInfo> DeadLetterQueue::list(Page page) const {
+TASKMUX_INLINE std::vector<TaskInfo> DeadLetterQueue::list(Page page) const {
   return detail::during("list dead letters",
                         [&] { return view_.list(queue_, TaskState::archived, page); });
 }
 
-inline std::vector<TaskInfo> DeadLetterQueue::list(const DeadLetterFilter& filter,
+TASKMUX_INLINE std::vector<TaskInfo> DeadLetterQueue::list(const DeadLetterFilter& filter,
                                                    Page page) const {
   return detail::during("list dead letters of queue " + detail::in_quotes(queue_),
                         [&] { return detail::list_matching(view_, queue_, filter, page); });
 }
 
-inline std::optional<TaskInfo> DeadLetterQueue::find(std::string_view id) const {
+TASKMUX_INLINE std::optional<TaskInfo> DeadLetterQueue::find(std::string_view id) const {
   std::optional<TaskInfo> task =
       detail::during("find dead letter", [&] { return view_.find(queue_, id); });
   if (task && task->state != TaskState::archived) task.reset();
   return task;
 }
 
-inline void DeadLetterQueue::requeue(std::string_view id) {
+TASKMUX_INLINE void DeadLetterQueue::requeue(std::string_view id) {
   detail::act_on(view_, queue_, id, detail::requeue_operation, TaskState::archived);
 }
 
-inline std::size_t DeadLetterQueue::requeue_matching(const DeadLetterFilter& filter) {
+TASKMUX_INLINE std::size_t DeadLetterQueue::requeue_matching(const DeadLetterFilter& filter) {
   return detail::act_on_matching(view_, queue_, filter, detail::requeue_operation);
 }
 
-inline std::size_t DeadLetterQueue::requeue_all() {
+TASKMUX_INLINE std::size_t DeadLetterQueue::requeue_all() {
   return detail::act_on_all(view_, queue_, TaskState::archived, detail::requeue_operation);
 }
 
-inline void DeadLetterQueue::remove(std::string_view id) {
+TASKMUX_INLINE void DeadLetterQueue::remove(std::string_view id) {
   detail::act_on(view_, queue_, id, detail::remove_operation, TaskState::archived);
 }
 
-inline std::size_t DeadLetterQueue::remove_matching(const DeadLetterFilter& filter) {
+TASKMUX_INLINE std::size_t DeadLetterQueue::remove_matching(const DeadLetterFilter& filter) {
   return detail::act_on_matching(view_, queue_, filter, detail::remove_operation);
 }
 
-inline std::size_t DeadLetterQueue::remove_all() {
+TASKMUX_INLINE std::size_t DeadLetterQueue::remove_all() {
   return detail::act_on_all(view_, queue_, TaskState::archived, detail::remove_operation);
 }
 
-inline std::size_t DeadLetterQueue::remove_older_than(Duration age) {
+TASKMUX_INLINE std::size_t DeadLetterQueue::remove_older_than(Duration age) {
   return remove_matching({.older_than = age});
 }
 

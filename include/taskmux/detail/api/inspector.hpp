@@ -115,16 +115,16 @@ inline constexpr Duration last_look_interval = std::chrono::milliseconds{250};
 
 }  // namespace detail
 
-inline Inspector::Inspector(Broker& broker, InspectorConfig config)
+TASKMUX_INLINE Inspector::Inspector(Broker& broker, InspectorConfig config)
     : view_{broker.queue_view()},
       config_{std::move(config)},
       clock_{config_.clock ? config_.clock : std::make_shared<SystemClock>()} {}
 
-inline std::vector<std::string> Inspector::queues() {
+TASKMUX_INLINE std::vector<std::string> Inspector::queues() {
   return detail::during("queues", [&] { return view_.queues(); });
 }
 
-inline QueueInfo Inspector::queue_info(std::string_view queue) {
+TASKMUX_INLINE QueueInfo Inspector::queue_info(std::string_view queue) {
   return detail::during("queue info", [&] {
     try {
       return view_.queue_info(queue);
@@ -135,11 +135,11 @@ inline QueueInfo Inspector::queue_info(std::string_view queue) {
   });
 }
 
-inline std::vector<DailyStats> Inspector::history(std::string_view queue, int days) {
+TASKMUX_INLINE std::vector<DailyStats> Inspector::history(std::string_view queue, int days) {
   return detail::during("history", [&] { return view_.history(queue, days); });
 }
 
-inline std::vector<TaskInfo> Inspector::list(std::string_view queue, TaskState state, Page page) {
+TASKMUX_INLINE std::vector<TaskInfo> Inspector::list(std::string_view queue, TaskState state, Page page) {
   return detail::during("list", [&] {
     try {
       return view_.list(queue, state, page);
@@ -150,35 +150,35 @@ inline std::vector<TaskInfo> Inspector::list(std::string_view queue, TaskState s
   });
 }
 
-inline std::optional<TaskInfo> Inspector::find(std::string_view queue, std::string_view id) {
+TASKMUX_INLINE std::optional<TaskInfo> Inspector::find(std::string_view queue, std::string_view id) {
   return detail::during("find", [&] { return view_.find(queue, id); });
 }
 
-inline void Inspector::run(std::string_view queue, std::string_view id) {
+TASKMUX_INLINE void Inspector::run(std::string_view queue, std::string_view id) {
   detail::act_on(view_, queue, id, detail::run_operation, std::nullopt);
 }
 
-inline void Inspector::archive(std::string_view queue, std::string_view id) {
+TASKMUX_INLINE void Inspector::archive(std::string_view queue, std::string_view id) {
   detail::act_on(view_, queue, id, detail::archive_operation, std::nullopt);
 }
 
-inline void Inspector::remove(std::string_view queue, std::string_view id) {
+TASKMUX_INLINE void Inspector::remove(std::string_view queue, std::string_view id) {
   detail::act_on(view_, queue, id, detail::remove_operation, std::nullopt);
 }
 
-inline std::size_t Inspector::run_all(std::string_view queue, TaskState state) {
+TASKMUX_INLINE std::size_t Inspector::run_all(std::string_view queue, TaskState state) {
   return detail::act_on_all(view_, queue, state, detail::run_operation);
 }
 
-inline std::size_t Inspector::archive_all(std::string_view queue, TaskState state) {
+TASKMUX_INLINE std::size_t Inspector::archive_all(std::string_view queue, TaskState state) {
   return detail::act_on_all(view_, queue, state, detail::archive_operation);
 }
 
-inline std::size_t Inspector::remove_all(std::string_view queue, TaskState state) {
+TASKMUX_INLINE std::size_t Inspector::remove_all(std::string_view queue, TaskState state) {
   return detail::act_on_all(view_, queue, state, detail::remove_operation);
 }
 
-inline void Inspector::update_payload(std::string_view queue, std::string_view id,
+TASKMUX_INLINE void Inspector::update_payload(std::string_view queue, std::string_view id,
                                       std::string payload) {
   if (payload.size() > config_.max_payload_bytes) {
     throw Error{Errc::payload_too_large,
@@ -190,27 +190,27 @@ inline void Inspector::update_payload(std::string_view queue, std::string_view i
   detail::during("update payload", [&] { view_.update_payload(queue, id, std::move(payload)); });
 }
 
-inline void Inspector::pause(std::string_view queue) {
+TASKMUX_INLINE void Inspector::pause(std::string_view queue) {
   detail::during("pause", [&] { view_.pause(queue); });
 }
 
-inline void Inspector::unpause(std::string_view queue) {
+TASKMUX_INLINE void Inspector::unpause(std::string_view queue) {
   detail::during("unpause", [&] { view_.unpause(queue); });
 }
 
-inline void Inspector::cancel(std::string_view queue, std::string_view id, CancelMode mode) {
+TASKMUX_INLINE void Inspector::cancel(std::string_view queue, std::string_view id, CancelMode mode) {
   detail::during("cancel", [&] { view_.cancel(queue, id, mode); });
 }
 
-inline void Inspector::delete_queue(std::string_view queue, bool force) {
+TASKMUX_INLINE void Inspector::delete_queue(std::string_view queue, bool force) {
   detail::during("delete queue", [&] { view_.delete_queue(queue, force); });
 }
 
-inline std::vector<ServerInfo> Inspector::servers() {
+TASKMUX_INLINE std::vector<ServerInfo> Inspector::servers() {
   return detail::during("servers", [&] { return view_.servers(); });
 }
 
-inline TaskInfo Inspector::wait_for_result(std::string_view queue, std::string_view id,
+TASKMUX_INLINE TaskInfo Inspector::wait_for_result(std::string_view queue, std::string_view id,
                                            Duration timeout) {
   const auto fail = [&](Errc errc, const std::string& cause) {
     throw Error{errc, "wait for result: " + detail::task_subject(queue, id) + ": " + cause,

@@ -120,46 +120,9 @@ inline void write_to_stderr(LogLevel level, std::string_view line) {
   dropped_lines.untold.fetch_add(untold + 1);
 }
 
-inline std::string in_words(const TaskMessage& message) {
-  return task_in_words(message.id, message.task.type, message.queue);
-}
-
-/// An entry about a task.
-inline LogRecord about(const TaskMessage& message, LogLevel level, std::string_view text) noexcept {
-  return {.level = level,
-          .text = text,
-          .task_id = message.id,
-          .task_type = message.task.type,
-          .queue = message.queue};
-}
-
-/// An entry about a queue.
-inline LogRecord about_queue(std::string_view queue, LogLevel level,
-                             std::string_view text) noexcept {
-  return {.level = level, .text = text, .queue = queue};
-}
-
-/// Logs the exception that is being handled as `what` and its text; `what` alone if memory is short.
-inline void log_exception(const Logger& logger, std::string_view what) noexcept {
-  try {
-    std::string text{what};
-    text += ": ";
-    try {
-      throw;
-    } catch (const std::exception& e) {
-      text += text_of_exception(e);
-    } catch (...) {
-      text += text_of_exception();
-    }
-    logger(LogLevel::error, text);
-  } catch (...) {
-    logger(LogLevel::error, what);
-  }
-}
-
 }  // namespace detail
 
-inline std::string to_line(const LogRecord& record) {
+TASKMUX_INLINE std::string to_line(const LogRecord& record) {
   std::string line;
   if (!record.server.empty()) line.append("server ").append(record.server).append(": ");
   if (!record.task_id.empty()) {
@@ -171,15 +134,15 @@ inline std::string to_line(const LogRecord& record) {
   return detail::in_one_line(line);
 }
 
-inline Logger::Logger(LogLevel least, Sink sink)
+TASKMUX_INLINE Logger::Logger(LogLevel least, Sink sink)
     : Logger{least, sink ? RecordSink{[lines = std::move(sink)](const LogRecord& record) {
                lines(record.level, to_line(record));
              }}
                          : RecordSink{}} {}
 
-inline std::uint64_t Logger::dropped_lines() noexcept { return detail::dropped_lines.all.load(); }
+TASKMUX_INLINE std::uint64_t Logger::dropped_lines() noexcept { return detail::dropped_lines.all.load(); }
 
-inline void Logger::operator()(const LogRecord& record) const noexcept {
+TASKMUX_INLINE void Logger::operator()(const LogRecord& record) const noexcept {
   if (!enabled(record.level)) return;
   try {
     if (kind_ == Kind::function) {

@@ -99,6 +99,11 @@ inline std::string bounded_utf8(std::string_view text, std::size_t limit) {
   return repaired;
 }
 
+/// Blank as asynq means it, for ASCII: empty, or only white space.
+constexpr bool is_blank(std::string_view text) noexcept {
+  return text.find_first_not_of(" \t\n\v\f\r") == std::string_view::npos;
+}
+
 }  // namespace detail
 }  // namespace v0
 }  // namespace taskmux

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "taskmux/clock.hpp"
-#include "taskmux/detail/api/logger.hpp"
+#include "taskmux/detail/run/log_records.hpp"
 #include "taskmux/detail/base/thread.hpp"
 #include "taskmux/logger.hpp"
 

@@ -19,9 +19,9 @@
 #include <utility>
 #include <vector>
 
-#include "taskmux/detail/api/logger.hpp"
 #include "taskmux/detail/base/error_text.hpp"
 #include "taskmux/detail/base/mutex.hpp"
+#include "taskmux/detail/base/utf8.hpp"
 #include "taskmux/detail/base/uuid.hpp"
 #include "taskmux/detail/engine/archive_trimmer.hpp"
 #include "taskmux/detail/engine/fetcher.hpp"
@@ -35,10 +35,10 @@
 #include "taskmux/detail/engine/upkeep.hpp"
 #include "taskmux/detail/engine/watchdog.hpp"
 #include "taskmux/detail/engine/worker_pool.hpp"
+#include "taskmux/detail/run/log_records.hpp"
 #include "taskmux/detail/run/run_registry.hpp"
 #include "taskmux/detail/run/task_events.hpp"
 #include "taskmux/detail/run/task_rules.hpp"
-#include "taskmux/server.hpp"
 
 namespace taskmux {
 inline namespace v0 {
@@ -661,23 +661,6 @@ class ServerEngine {
 };
 
 }  // namespace detail
-
-inline Server::Server(Broker& broker, ServeMux mux, ServerConfig config)
-    : engine_{new detail::ServerEngine{broker, std::move(mux), std::move(config)}} {}
-inline Server::~Server() {
-  if (engine_->can_end()) {
-    delete engine_;
-  } else {
-    engine_->abandon();  // And left as it is: its threads, where there are any, use it.
-  }
-}
-inline void Server::start() { engine_->start(); }
-inline void Server::stop() noexcept { engine_->stop(); }
-inline void Server::shutdown() { engine_->shutdown(); }
-inline void Server::run(std::stop_token stop) { engine_->run(std::move(stop)); }
-inline ServerStats Server::stats() const { return engine_->stats(); }
-inline Health Server::health() const { return engine_->health(); }
-inline const std::string& Server::id() const noexcept { return engine_->id(); }
 
 }  // namespace v0
 }  // namespace taskmux

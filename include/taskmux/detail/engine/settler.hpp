@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "taskmux/broker.hpp"
-#include "taskmux/detail/api/logger.hpp"
+#include "taskmux/detail/run/log_records.hpp"
 #include "taskmux/detail/base/error_text.hpp"
 #include "taskmux/detail/base/mutex.hpp"
 #include "taskmux/detail/run/judge.hpp"

@@ -13,7 +13,7 @@
 
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
-#include "taskmux/detail/api/logger.hpp"
+#include "taskmux/detail/run/log_records.hpp"
 #include "taskmux/detail/base/error_text.hpp"
 #include "taskmux/logger.hpp"
 #include "taskmux/queue_view.hpp"

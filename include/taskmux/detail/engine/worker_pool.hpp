@@ -20,6 +20,7 @@
 #include "taskmux/detail/base/thread.hpp"
 #include "taskmux/detail/base/uuid.hpp"
 #include "taskmux/detail/engine/ready_queue.hpp"
+#include "taskmux/detail/run/outcome_of.hpp"
 #include "taskmux/detail/run/run_state.hpp"
 #include "taskmux/detail/run/task_rules.hpp"
 #include "taskmux/serve_mux.hpp"

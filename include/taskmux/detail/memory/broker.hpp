@@ -46,7 +46,12 @@ void forsake(Table& table) noexcept {
 
 }  // namespace detail
 
-inline MemoryBroker::~MemoryBroker() {
+TASKMUX_INLINE MemoryBroker::MemoryBroker(MemoryBrokerOptions options)
+    : clock_{options.clock ? std::move(options.clock) : std::make_shared<SystemClock>()},
+      max_tasks_{options.max_tasks},
+      logger_{std::move(options.logger)} {}
+
+TASKMUX_INLINE MemoryBroker::~MemoryBroker() {
   if (::getpid() == pid_) return;
   // The locks of the pool may be held for ever, and the tables half changed.
   detail::forsake(queues_);
@@ -55,7 +60,7 @@ inline MemoryBroker::~MemoryBroker() {
   static_cast<void>(pool_.release());
 }
 
-inline std::vector<EnqueueReply> MemoryBroker::enqueue(std::vector<EnqueueRequest> batch) {
+TASKMUX_INLINE std::vector<EnqueueReply> MemoryBroker::enqueue(std::vector<EnqueueRequest> batch) {
   check_process();
   const detail::MemoryNow now = read_clock();
   std::vector<Arrival> arrivals = receive(batch, now);
@@ -75,7 +80,7 @@ inline std::vector<EnqueueReply> MemoryBroker::enqueue(std::vector<EnqueueReques
 }
 
 /// Makes the tasks of a batch, as far as that needs no lock.
-inline std::vector<MemoryBroker::Arrival> MemoryBroker::receive(std::vector<EnqueueRequest>& batch,
+TASKMUX_INLINE std::vector<MemoryBroker::Arrival> MemoryBroker::receive(std::vector<EnqueueRequest>& batch,
                                                                 detail::MemoryNow now) const {
   std::vector<Arrival> arrivals;
   arrivals.reserve(batch.size());
@@ -103,7 +108,7 @@ inline std::vector<MemoryBroker::Arrival> MemoryBroker::receive(std::vector<Enqu
   return arrivals;
 }
 
-inline EnqueueReply MemoryBroker::admit(Arrival& arrival, detail::MemoryNow now,
+TASKMUX_INLINE EnqueueReply MemoryBroker::admit(Arrival& arrival, detail::MemoryNow now,
                                         QueueFinder& finder, std::size_t& room) {
   const TaskMessage& message = arrival.task->message;
   if (arrival.remembrance) {
@@ -139,7 +144,7 @@ inline EnqueueReply MemoryBroker::admit(Arrival& arrival, detail::MemoryNow now,
   return {.state = TaskState::scheduled, .process_at = arrival.due.wall(now)};
 }
 
-inline ExchangeReply MemoryBroker::exchange(const ExchangeRequest& request) {
+TASKMUX_INLINE ExchangeReply MemoryBroker::exchange(const ExchangeRequest& request) {
   check_process();
   const detail::MemoryNow now = read_clock();
   ExchangeReply reply{.now = now.wall};
@@ -158,7 +163,7 @@ inline ExchangeReply MemoryBroker::exchange(const ExchangeRequest& request) {
 }
 
 /// Copies, before the lock is taken, the tasks whose messages the settlements will change.
-inline MemoryBroker::Copies MemoryBroker::copy_rewritten(std::span<const Settlement> settlements) {
+TASKMUX_INLINE MemoryBroker::Copies MemoryBroker::copy_rewritten(std::span<const Settlement> settlements) {
   Copies copies;
   for (std::size_t i = 0; i < settlements.size(); ++i) {
     const TaskMessage* message = settlements[i].run.message.get();
@@ -169,7 +174,7 @@ inline MemoryBroker::Copies MemoryBroker::copy_rewritten(std::span<const Settlem
   return copies;
 }
 
-inline std::vector<SettleReply> MemoryBroker::settle(std::span<const Settlement> settlements,
+TASKMUX_INLINE std::vector<SettleReply> MemoryBroker::settle(std::span<const Settlement> settlements,
                                                      Copies& copies, detail::MemoryNow now,
                                                      detail::MemoryGraveyard& dead) {
   std::vector<SettleReply> replies(settlements.size());
@@ -188,7 +193,7 @@ inline std::vector<SettleReply> MemoryBroker::settle(std::span<const Settlement>
   return replies;
 }
 
-inline void MemoryBroker::give_back(std::span<const LostTake> lost, detail::MemoryNow now) {
+TASKMUX_INLINE void MemoryBroker::give_back(std::span<const LostTake> lost, detail::MemoryNow now) {
   for (const LostTake& call : lost) {
     for (const std::string& name : call.queues) {
       const auto found = queues_.find(name);
@@ -197,7 +202,7 @@ inline void MemoryBroker::give_back(std::span<const LostTake> lost, detail::Memo
   }
 }
 
-inline void MemoryBroker::take(const ExchangeRequest& request, detail::MemoryNow now,
+TASKMUX_INLINE void MemoryBroker::take(const ExchangeRequest& request, detail::MemoryNow now,
                                ExchangeReply& reply) {
   constexpr std::size_t forward_at_least = 1000;
   constexpr std::size_t most_of_block = 65'536;
@@ -240,13 +245,13 @@ inline void MemoryBroker::take(const ExchangeRequest& request, detail::MemoryNow
   }
 }
 
-inline std::optional<Time> MemoryBroker::earlier(std::optional<Time> one,
+TASKMUX_INLINE std::optional<Time> MemoryBroker::earlier(std::optional<Time> one,
                                                  std::optional<Time> other) {
   if (!one || (other && *other < *one)) return other;
   return one;
 }
 
-inline std::vector<ExtendReply> MemoryBroker::extend(std::span<const ExtendRequest> runs, Duration lease) {
+TASKMUX_INLINE std::vector<ExtendReply> MemoryBroker::extend(std::span<const ExtendRequest> runs, Duration lease) {
   check_process();
   const Time lease_end = detail::later(read_clock().steady, lease);
   std::vector<ExtendReply> replies;
@@ -262,7 +267,7 @@ inline std::vector<ExtendReply> MemoryBroker::extend(std::span<const ExtendReque
   return replies;
 }
 
-inline std::unique_ptr<Watch> MemoryBroker::watch(std::vector<std::string> queues,
+TASKMUX_INLINE std::unique_ptr<Watch> MemoryBroker::watch(std::vector<std::string> queues,
                                                   std::function<void(const Hint&)> callback) {
   check_process();
   auto watcher = std::make_shared<detail::MemoryWatcher>(std::move(queues), std::move(callback));
@@ -272,7 +277,7 @@ inline std::unique_ptr<Watch> MemoryBroker::watch(std::vector<std::string> queue
   return handle;
 }
 
-inline Watch::State MemoryBroker::arm(detail::MemoryWatcher& watcher) {
+TASKMUX_INLINE Watch::State MemoryBroker::arm(detail::MemoryWatcher& watcher) {
   check_process();
   const detail::MemoryNow now = read_clock();
   Watch::State state{.now = now.wall};
@@ -290,7 +295,7 @@ inline Watch::State MemoryBroker::arm(detail::MemoryWatcher& watcher) {
   return state;
 }
 
-inline void MemoryBroker::end(detail::MemoryWatcher& watcher) {
+TASKMUX_INLINE void MemoryBroker::end(detail::MemoryWatcher& watcher) {
   if (::getpid() != pid_) return;  // after fork(), the lock may be held for ever
   {
     detail::MutexLock lock{mutex_};
@@ -301,7 +306,7 @@ inline void MemoryBroker::end(detail::MemoryWatcher& watcher) {
 
 /// Collects hints for the watches that await what has just changed. Looks at the queues that have
 /// changed alone: there may be many others.
-inline void MemoryBroker::tell_watches(detail::MemoryHints& hints) {
+TASKMUX_INLINE void MemoryBroker::tell_watches(detail::MemoryHints& hints) {
   const bool any_armed = changed_ && watches_.any_armed();
   while (changed_) {
     detail::MemoryQueue& queue = *changed_;
@@ -311,7 +316,7 @@ inline void MemoryBroker::tell_watches(detail::MemoryHints& hints) {
   }
 }
 
-inline UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
+TASKMUX_INLINE UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
   check_process();
   const detail::MemoryNow now = read_clock();
   UpkeepReply reply{.now = now.wall};
@@ -340,7 +345,7 @@ inline UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
   return reply;
 }
 
-inline void MemoryBroker::heartbeat(const ServerInfo& server, Duration lifetime) {
+TASKMUX_INLINE void MemoryBroker::heartbeat(const ServerInfo& server, Duration lifetime) {
   check_process();
   const Time now = read_clock().steady;
   LiveServer live{server, detail::later(now, std::chrono::ceil<std::chrono::seconds>(lifetime))};
@@ -349,13 +354,13 @@ inline void MemoryBroker::heartbeat(const ServerInfo& server, Duration lifetime)
   servers_.insert_or_assign(server.id, std::move(live));
 }
 
-inline void MemoryBroker::retire(const ServerInfo& server) {
+TASKMUX_INLINE void MemoryBroker::retire(const ServerInfo& server) {
   check_process();
   detail::MutexLock lock{mutex_};
   servers_.erase(server.id);
 }
 
-inline std::vector<ServerInfo> MemoryBroker::servers() {
+TASKMUX_INLINE std::vector<ServerInfo> MemoryBroker::servers() {
   check_process();
   const Time now = read_clock().steady;
   std::vector<ServerInfo> alive;
@@ -366,7 +371,7 @@ inline std::vector<ServerInfo> MemoryBroker::servers() {
   return alive;
 }
 
-inline detail::MemoryQueue& MemoryBroker::known(std::string_view queue) {
+TASKMUX_INLINE detail::MemoryQueue& MemoryBroker::known(std::string_view queue) {
   const auto found = queues_.find(queue);
   if (found == queues_.end()) {
     throw Error{Errc::queue_not_found, text("queue", queue, "nothing was ever enqueued to it")};
@@ -374,7 +379,7 @@ inline detail::MemoryQueue& MemoryBroker::known(std::string_view queue) {
   return found->second;
 }
 
-inline detail::MemoryTask& MemoryBroker::known(std::string_view queue, std::string_view id) {
+TASKMUX_INLINE detail::MemoryTask& MemoryBroker::known(std::string_view queue, std::string_view id) {
   detail::MemoryTask* task = known(queue).find(id);
   if (!task) {
     throw Error{Errc::task_not_found, text_of_task(id, "not in the queue"), std::string{id}};
@@ -382,24 +387,24 @@ inline detail::MemoryTask& MemoryBroker::known(std::string_view queue, std::stri
   return *task;
 }
 
-inline std::size_t MemoryBroker::stored() const {
+TASKMUX_INLINE std::size_t MemoryBroker::stored() const {
   std::size_t sum = 0;
   for (const auto& [name, queue] : queues_) sum += queue.size();
   return sum;
 }
 
-inline std::string MemoryBroker::text(std::string_view kind, std::string_view name,
+TASKMUX_INLINE std::string MemoryBroker::text(std::string_view kind, std::string_view name,
                                       std::string_view cause) {
   std::string text{kind};
   text.append(" \"").append(name).append("\": ").append(cause);
   return text;
 }
 
-inline std::string MemoryBroker::text_of_task(std::string_view id, std::string_view cause) {
+TASKMUX_INLINE std::string MemoryBroker::text_of_task(std::string_view id, std::string_view cause) {
   return detail::task_in_words(id, {}, {}).append(": ").append(cause);
 }
 
-inline OpenReply MemoryBroker::open(std::span<const std::string> queues) {
+TASKMUX_INLINE OpenReply MemoryBroker::open(std::span<const std::string> queues) {
   check_process();
   OpenReply reply;
   detail::MutexLock lock{mutex_};
@@ -409,7 +414,7 @@ inline OpenReply MemoryBroker::open(std::span<const std::string> queues) {
   return reply;
 }
 
-inline std::vector<std::string> MemoryBroker::queues() {
+TASKMUX_INLINE std::vector<std::string> MemoryBroker::queues() {
   check_process();
   std::vector<std::string> names;
   detail::MutexLock lock{mutex_};
@@ -417,7 +422,7 @@ inline std::vector<std::string> MemoryBroker::queues() {
   return names;
 }
 
-inline QueueInfo MemoryBroker::queue_info(std::string_view queue) {
+TASKMUX_INLINE QueueInfo MemoryBroker::queue_info(std::string_view queue) {
   check_process();
   const detail::MemoryNow now = read_clock();
   detail::MutexLock lock{mutex_};
@@ -426,7 +431,7 @@ inline QueueInfo MemoryBroker::queue_info(std::string_view queue) {
   return info;
 }
 
-inline std::vector<DailyStats> MemoryBroker::history(std::string_view queue, int days) {
+TASKMUX_INLINE std::vector<DailyStats> MemoryBroker::history(std::string_view queue, int days) {
   check_process();
   if (days < 1 || days > 90) {
     throw Error{Errc::invalid_argument, text("history of queue", queue, "1 to 90 days are kept")};
@@ -441,7 +446,7 @@ inline std::vector<DailyStats> MemoryBroker::history(std::string_view queue, int
   return stats;
 }
 
-inline std::vector<TaskInfo> MemoryBroker::list(std::string_view queue, TaskState state,
+TASKMUX_INLINE std::vector<TaskInfo> MemoryBroker::list(std::string_view queue, TaskState state,
                                                 Page page) {
   check_process();
   const detail::MemoryNow now = read_clock();
@@ -458,7 +463,7 @@ inline std::vector<TaskInfo> MemoryBroker::list(std::string_view queue, TaskStat
   return infos;
 }
 
-inline std::optional<TaskInfo> MemoryBroker::find(std::string_view queue, std::string_view id) {
+TASKMUX_INLINE std::optional<TaskInfo> MemoryBroker::find(std::string_view queue, std::string_view id) {
   check_process();
   const detail::MemoryNow now = read_clock();
   TaskInfo info;
@@ -475,7 +480,7 @@ inline std::optional<TaskInfo> MemoryBroker::find(std::string_view queue, std::s
 }
 
 /// The snapshot of a task.
-inline TaskInfo MemoryBroker::describe(const detail::MemoryTask& task, detail::MemoryNow now) {
+TASKMUX_INLINE TaskInfo MemoryBroker::describe(const detail::MemoryTask& task, detail::MemoryNow now) {
   TaskInfo info;
   info.state = task.state;
   info.crashes = task.crashes;
@@ -497,7 +502,7 @@ inline TaskInfo MemoryBroker::describe(const detail::MemoryTask& task, detail::M
   return info;
 }
 
-inline void MemoryBroker::add_message(TaskInfo& info, const TaskMessage& message) {
+TASKMUX_INLINE void MemoryBroker::add_message(TaskInfo& info, const TaskMessage& message) {
   const auto if_set = [](Time time) { return time == Time{} ? std::nullopt : std::optional{time}; };
   info.id = message.id;
   info.queue = message.queue;
@@ -513,7 +518,7 @@ inline void MemoryBroker::add_message(TaskInfo& info, const TaskMessage& message
   info.last_error = message.last_error;
 }
 
-inline std::vector<std::optional<Errc>> MemoryBroker::act(std::string_view queue, TaskAction action,
+TASKMUX_INLINE std::vector<std::optional<Errc>> MemoryBroker::act(std::string_view queue, TaskAction action,
                                                           std::span<const std::string> ids,
                                                           std::optional<TaskState> only) {
   check_process();
@@ -543,7 +548,7 @@ inline std::vector<std::optional<Errc>> MemoryBroker::act(std::string_view queue
   return refusals;
 }
 
-inline std::size_t MemoryBroker::act_all(std::string_view queue, TaskAction action, TaskState state,
+TASKMUX_INLINE std::size_t MemoryBroker::act_all(std::string_view queue, TaskAction action, TaskState state,
                                          std::size_t limit) {
   check_process();
   if (!detail::MemoryQueue::allows(action, state)) {
@@ -563,7 +568,7 @@ inline std::size_t MemoryBroker::act_all(std::string_view queue, TaskAction acti
   return done;
 }
 
-inline std::vector<TrimReply> MemoryBroker::trim_archives(std::span<const std::string> queues,
+TASKMUX_INLINE std::vector<TrimReply> MemoryBroker::trim_archives(std::span<const std::string> queues,
                                                           const TrimRequest& request) {
   check_process();
   const detail::MemoryNow now = read_clock();
@@ -577,7 +582,7 @@ inline std::vector<TrimReply> MemoryBroker::trim_archives(std::span<const std::s
   return replies;
 }
 
-inline void MemoryBroker::update_payload(std::string_view queue, std::string_view id,
+TASKMUX_INLINE void MemoryBroker::update_payload(std::string_view queue, std::string_view id,
                                          std::string payload) {
   check_process();
   detail::MemoryGraveyard dead;
@@ -592,7 +597,7 @@ inline void MemoryBroker::update_payload(std::string_view queue, std::string_vie
   known(queue).rewrite(task, std::move(rewritten), dead);
 }
 
-inline void MemoryBroker::pause(std::string_view queue) {
+TASKMUX_INLINE void MemoryBroker::pause(std::string_view queue) {
   check_process();
   detail::MutexLock lock{mutex_};
   detail::MemoryQueue& found = known(queue);
@@ -600,7 +605,7 @@ inline void MemoryBroker::pause(std::string_view queue) {
   found.pause();
 }
 
-inline void MemoryBroker::unpause(std::string_view queue) {
+TASKMUX_INLINE void MemoryBroker::unpause(std::string_view queue) {
   check_process();
   detail::MemoryHints hints;
   {
@@ -613,7 +618,7 @@ inline void MemoryBroker::unpause(std::string_view queue) {
   hints.give();
 }
 
-inline void MemoryBroker::cancel(std::string_view queue, std::string_view id, CancelMode mode) {
+TASKMUX_INLINE void MemoryBroker::cancel(std::string_view queue, std::string_view id, CancelMode mode) {
   check_process();
   detail::MemoryHints hints;
   {
@@ -630,7 +635,7 @@ inline void MemoryBroker::cancel(std::string_view queue, std::string_view id, Ca
   hints.give();
 }
 
-inline void MemoryBroker::delete_queue(std::string_view queue, bool force) {
+TASKMUX_INLINE void MemoryBroker::delete_queue(std::string_view queue, bool force) {
   check_process();
   Queues::node_type dead;  // freed once the lock is free
   detail::MemoryHints hints;

@@ -15,6 +15,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
 #include "taskmux/detail/base/mutex.hpp"
+#include "taskmux/detail/run/log_records.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/handler.hpp"
 #include "taskmux/logger.hpp"
@@ -289,27 +290,10 @@ class RunState {
 
 }  // namespace detail
 
-inline std::string_view Context::task_id() const noexcept { return state_.message().id; }
-inline std::string_view Context::queue() const noexcept { return state_.message().queue; }
-inline std::string_view Context::type() const noexcept { return state_.message().task.type; }
-inline const Headers& Context::headers() const noexcept { return state_.message().task.headers; }
-inline int Context::retry_count() const noexcept { return state_.message().retried; }
-inline int Context::max_retry() const noexcept { return state_.message().max_retry; }
-inline Time Context::deadline() const noexcept { return state_.deadline_wall(); }
-inline std::stop_token Context::stop_token() const { return state_.stop_token(); }
-inline bool Context::stop_requested() const noexcept { return stop_reason() != StopReason::none; }
-inline StopReason Context::stop_reason() const noexcept { return state_.stop_reason(); }
-inline bool Context::wait_for(Duration duration) const { return state_.wait_for(duration); }
-inline void Context::set_result(std::string result) { state_.set_result(std::move(result)); }
-inline void Context::set_value(std::string name, std::any value) {
-  state_.set_value(std::move(name), std::move(value));
-}
-inline void Context::log(LogLevel level, std::string_view text) const noexcept {
-  state_.log(level, text);
-}
-inline const std::any* Context::find_value(std::string_view name) const {
-  return state_.find_value(name);
-}
-
 }  // namespace v0
 }  // namespace taskmux
+
+// The bodies of Context need both classes, whichever header was included first.
+#ifndef TASKMUX_COMPILED
+#include "taskmux/detail/api/handler.hpp"
+#endif
