@@ -281,6 +281,9 @@ struct Hint {
   /// `ready`: the queue in which; `cancel`: the task's. Empty = any, as where the broker does not
   /// know it.
   std::string queue{};
+  /// `ready`: the newest Watch::State::report when the broker noted this. Whoever has a later report
+  /// knows the news already, and may ignore this. 0: the broker doesn't number its reports.
+  std::uint64_t report = 0;
 };
 
 /// A watch on queues. Destroying it ends it: no callback runs after that, and the destructor waits
@@ -294,6 +297,8 @@ class TASKMUX_API Watch {
     std::optional<Time> next_due{};
     /// The broker's clock.
     Time now{};
+    /// Counts the calls of arm(), from 1; see Hint::report. 0: the broker doesn't number them.
+    std::uint64_t report = 0;
   };
 
   Watch() = default;

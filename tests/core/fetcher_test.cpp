@@ -1058,3 +1058,44 @@ TEST_CASE("a suspect on its last chance does not run beside a handler that hangs
   CHECK(f.ready() == 0);
   CHECK(f.waits_for(10s));
 }
+
+TEST_CASE("a hint that comes after the watch was armed anew is ignored", "[fetcher]") {
+  Engine e{2};
+  detail::Fetcher fetcher{
+      {e.broker, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+      detail::QueuePicker{{{"default", 1}}, false},
+      10s};
+  // Callbacks are slow: they come when the test lets them.
+  std::vector<Hint> late;
+  fetcher.set_watch(
+      e.broker.watch({"default"}, [&](const Hint& hint) { late.push_back(hint); }));
+  const auto turns = [&] {
+    while (true) {
+      const std::optional<SteadyTime> next = fetcher.run_once();
+      if (!next || *next > e.clock->steady_now()) return next;
+    }
+  };
+  turns();
+  enqueue(e.broker, message("t1"));
+  REQUIRE(late.size() == 1);
+  const Hint first = std::exchange(late, {}).front();
+  // Something else than the hint makes it look, such as an outcome that it carries to the broker.
+  fetcher.hint();
+  turns();
+  REQUIRE(e.pool->load().ready == 1);
+  const std::size_t exchanges = e.broker.calls(Operation::exchange);
+
+  SECTION("and costs no look, and no pause") {
+    fetcher.hint(first.queue, first.report);
+    CHECK_FALSE(turns());
+    CHECK(e.broker.calls(Operation::exchange) == exchanges);
+  }
+  SECTION("and hides no hint of something new") {
+    enqueue(e.broker, message("t2"));
+    REQUIRE(late.size() == 1);
+    fetcher.hint(late.front().queue, late.front().report);
+    fetcher.hint(first.queue, first.report);
+    turns();
+    CHECK(e.pool->load().ready == 2);
+  }
+}

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -49,12 +50,20 @@ class Backoff {
   Duration current_ = first;
 };
 
-/// Queues that hints have named, or all. Thread-safe.
+/// What hints have told since the last look at them. Thread-safe.
 class HintedQueues {
  public:
-  /// Empty: all.
-  void add(std::string_view queue) noexcept TASKMUX_EXCLUDES(mutex_) {
+  struct News {
+    /// Whether there was a hint that the report of `take` did not include.
+    bool any = false;
+    /// The queues that were named; nullopt for all.
+    std::optional<std::vector<std::string>> queues{};
+  };
+
+  /// Something may be ready in `queue`, in any if that is empty; see Hint::report.
+  void add(std::string_view queue, std::uint64_t report) noexcept TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
+    newest_ = std::max(newest_, report == 0 ? unnumbered : report);
     if (all_) return;
     try {
       if (queue.empty() || names_.size() == most) {
@@ -67,19 +76,26 @@ class HintedQueues {
     }
   }
 
-  /// Forgets them, and returns them; nullopt for all.
-  std::optional<std::vector<std::string>> take() noexcept TASKMUX_EXCLUDES(mutex_) {
+  /// Returns what was told, and forgets it. `report` is the number of the caller's last report.
+  News take(std::uint64_t report) noexcept TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
-    std::optional<std::vector<std::string>> taken;
-    if (!std::exchange(all_, false)) taken = std::move(names_);
-    names_.clear();
-    return taken;
+    News news;
+    const std::uint64_t newest = std::exchange(newest_, 0);
+    news.any = newest != 0 && newest >= report;
+    if (std::exchange(all_, false)) {
+      names_.clear();
+    } else {
+      news.queues = std::exchange(names_, {});
+    }
+    return news;
   }
 
  private:
   static constexpr std::size_t most = 8;
+  static constexpr std::uint64_t unnumbered = std::numeric_limits<std::uint64_t>::max();
 
   Mutex mutex_;
+  std::uint64_t newest_ TASKMUX_GUARDED_BY(mutex_) = 0;  ///< Report of a hint; 0 without a hint.
   std::vector<std::string> names_ TASKMUX_GUARDED_BY(mutex_);
   bool all_ TASKMUX_GUARDED_BY(mutex_) = false;
 };
@@ -124,9 +140,9 @@ class Fetcher {
   void drop_watch() { watch_.reset(); }
 
   // From any thread; the fetcher must be woken afterwards.
-  /// Something may be ready in `queue`; in any if that is empty.
-  void hint(std::string_view queue = {}) noexcept {
-    hinted_queues_.add(queue);
+  /// Something may be ready in `queue`, in any if that is empty; see Hint::report.
+  void hint(std::string_view queue = {}, std::uint64_t report = 0) noexcept {
+    hinted_queues_.add(queue, report);
     hinted_.store(true, std::memory_order_release);
   }
   void stop_taking() noexcept { taking_.store(false); }
@@ -152,9 +168,14 @@ class Fetcher {
     const SteadyTime now = clock().steady_now();
     if (now < not_before_) return not_before_;
     if (hinted_.exchange(false, std::memory_order_acq_rel)) {
-      maybe_ready_ = true;
-      if (std::exchange(armed_, false)) narrow_until_ = now + longest_narrow;
-      heed(hinted_queues_.take());
+      HintedQueues::News news = hinted_queues_.take(report_);
+      // A hint may arrive late: after a look has found what it tells of, and after the watch was armed
+      // anew. It tells nothing then, and to look for it would be a look in vain, with a pause after it.
+      if (news.any) {
+        maybe_ready_ = true;
+        if (std::exchange(armed_, false)) narrow_until_ = now + longest_narrow;
+        heed(std::move(news.queues));
+      }
     }
     if (!armed_ && now >= narrow_until_) only_.reset();
     if (due_ && now >= *due_) {
@@ -396,6 +417,7 @@ class Fetcher {
     if (!repeat_at_) backoff_.reset();
     note_due(clock().steady_now(), state.now, state.next_due);
     armed_ = !state.ready;
+    report_ = state.report;
     armed_at_ = clock().steady_now();
     only_.reset();
     if (!state.ready) {
@@ -491,7 +513,8 @@ class Fetcher {
   bool maybe_ready_ = true;  ///< Something may be ready in a queue.
   bool blocked_ = false;     ///< What is ready may not be taken ahead of a free worker.
   bool armed_ = false;       ///< The watch will hint when that changes.
-  bool woken_ = false;       ///< This turn follows a sleep.
+  std::uint64_t report_ = 0;  ///< The number of the watch's last report.
+  bool woken_ = false;        ///< This turn follows a sleep.
   /// The queues that need to be looked at; the others were empty when the watch was armed. Unset:
   /// all.
   std::optional<std::vector<std::string>> only_;

@@ -460,7 +460,7 @@ class ServerEngine {
       lease_keeper_.cancel(hint.task_id, hint.queue);
       extending_.wake();
     } else {
-      fetcher_.hint(hint.queue);
+      fetcher_.hint(hint.queue, hint.report);
       exchanging_.wake();
     }
   }

@@ -288,7 +288,7 @@ TASKMUX_INLINE Watch::State MemoryBroker::arm(detail::MemoryWatcher& watcher) {
     state.ready = state.ready || found->second.ready(now);
     state.next_due = earlier(state.next_due, found->second.next_due(now));
   }
-  watcher.note_report();
+  state.report = watcher.note_report();
   watcher.armed = !state.ready;
   watcher.told.reset();
   if (state.next_due) watcher.told = detail::to_steady(*state.next_due, now);

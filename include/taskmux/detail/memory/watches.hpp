@@ -44,9 +44,11 @@ class MemoryWatcher {
     callback_ = nullptr;
   }
 
-  /// Notes that the state of the queues is reported anew: hints of what happened before are obsolete.
-  /// Called under the broker's lock.
-  void note_report() noexcept { reports_.fetch_add(1, std::memory_order_relaxed); }
+  /// Notes that the state of the queues is reported anew, and returns the number of the report: hints
+  /// of what happened before are obsolete. Called under the broker's lock.
+  std::uint64_t note_report() noexcept {
+    return reports_.fetch_add(1, std::memory_order_relaxed) + 1;
+  }
   std::uint64_t reports() const noexcept { return reports_.load(std::memory_order_relaxed); }
 
   bool armed = false;
@@ -63,15 +65,17 @@ class MemoryWatcher {
 class MemoryHints {
  public:
   void add(std::shared_ptr<MemoryWatcher> watcher, Hint hint) {
-    const std::uint64_t reports = watcher->reports();
-    hints_.push_back({std::move(watcher), std::move(hint), reports});
+    if (hint.kind == Hint::Kind::ready) hint.report = watcher->reports();
+    hints_.push_back({std::move(watcher), std::move(hint)});
   }
 
-  /// Skips hints whose news the watcher has since learnt from arm(): they would be spurious.
+  /// Skips hints whose news the watcher has since learnt from arm(): they would be spurious. arm() may
+  /// come between this check and the call; therefore each hint carries the number of its report.
   void give() {
     for (const Entry& entry : hints_) {
-      if (entry.hint.kind == Hint::Kind::ready && entry.reports != entry.watcher->reports()) continue;
-      entry.watcher->call(entry.hint);
+      const Hint& hint = entry.hint;
+      if (hint.kind == Hint::Kind::ready && hint.report != entry.watcher->reports()) continue;
+      entry.watcher->call(hint);
     }
   }
 
@@ -79,7 +83,6 @@ class MemoryHints {
   struct Entry {
     std::shared_ptr<MemoryWatcher> watcher;
     Hint hint;
-    std::uint64_t reports;  ///< Of the watcher when the hint was collected.
   };
 
   std::vector<Entry> hints_;
