@@ -265,7 +265,7 @@ class Fetcher {
     if (!quotas.empty() || recall || !settlements.empty())
       return exchange(now, settlements, quotas, room.workers, recall);
     std::optional<SteadyTime> next = sooner(repeat_at_, recall_at_);
-    if (!in_order) next = sooner(next, now + std::chrono::microseconds{100});
+    if (!in_order) return parts_.settler.wakes_when_given_back() ? next : now;
     if (alone) return sooner(next, suspects_.next_step());
     // Until a worker is free again, or a queue has given back what it owes.
     if (room.total == 0 || blocked_ || (take && !lost_.empty())) return next;

@@ -182,13 +182,9 @@ class Settler {
   std::size_t give_back_from(TakeOut take_out) {
     giving_back_.fetch_add(1);
     const struct Done {
-      std::atomic<int>& giving_back;
-      std::atomic<std::uint64_t>& given_back;
-      ~Done() {
-        given_back.fetch_add(1);
-        giving_back.fetch_sub(1);
-      }
-    } done{giving_back_, given_back_};
+      Settler& settler;
+      ~Done() { settler.end_giving_back(); }
+    } done{*this};
     const std::vector<RunPtr> runs = take_out();
     return runs.empty() ? 0 : give_back_unstarted(runs);
   }
@@ -235,6 +231,13 @@ class Settler {
     });
   }
   std::uint64_t given_back() const noexcept { return given_back_.load(); }
+
+  /// Whether runs are being given back at this moment; then the exchanging thread is woken when that
+  /// is done.
+  bool wakes_when_given_back() noexcept {
+    awaits_given_back_.store(true);  // Before the look, so that one of the two sees the other.
+    return giving_back_.load() != 0;
+  }
 
   /// What the next exchange is to settle: the oldest, `limit` at most, and of about `most_bytes`
   /// together unless one alone is larger. Valid until report().
@@ -322,6 +325,12 @@ class Settler {
       waiting_.origin(i).repeated = true;
     }
     return lessened;
+  }
+
+  void end_giving_back() noexcept {
+    given_back_.fetch_add(1);
+    giving_back_.fetch_sub(1);
+    if (awaits_given_back_.exchange(false)) arrived_();
   }
 
   TaskRoute route_of(std::string_view type) const {
@@ -441,6 +450,7 @@ class Settler {
   SettlerCounts counts_;
   std::atomic<std::size_t> unsettled_{0};
   std::atomic<int> giving_back_{0};
+  std::atomic<bool> awaits_given_back_{false};
   std::atomic<std::uint64_t> given_back_{0};  ///< How often that was done.
 
   // Of the exchanging thread.
