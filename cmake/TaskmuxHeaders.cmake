@@ -55,6 +55,7 @@ set(taskmux_headers
     include/taskmux/logger.hpp
     include/taskmux/memory/memory_broker.hpp
     include/taskmux/queue_view.hpp
+    include/taskmux/registry.hpp
     include/taskmux/retry.hpp
     include/taskmux/serve_mux.hpp
     include/taskmux/server.hpp

@@ -1,6 +1,6 @@
 #pragma once
 
-// The contract of Broker and QueueView as tests: whoever writes a broker passes these, and whoever
+// The contract of Broker, QueueView and Registry as tests: whoever writes a broker passes these, and whoever
 // wants to know what a broker does reads them. Include it in one file of a test program, after
 //     #define TASKMUX_BROKER_FIXTURES MyFixture, MyOtherFixture
 // A fixture is an empty broker with a clock that stands still:
@@ -31,6 +31,7 @@
 #include "taskmux/clock.hpp"
 #include "taskmux/inspector.hpp"
 #include "taskmux/queue_view.hpp"
+#include "taskmux/registry.hpp"
 
 #ifndef TASKMUX_BROKER_FIXTURES
 #error "define TASKMUX_BROKER_FIXTURES before including broker_contract.hpp"
@@ -2144,18 +2145,18 @@ TASKMUX_CONTRACT("an inspector shows a queue that a live server works on before 
                           .queues = {{"fresh", 1}},
                           .status = ServerStatus::active,
                           .started_at = t.clock.now()};
-  t.broker.heartbeat(server, 10s);
+  t.broker.registry().announce(server, 10s);
   CHECK(inspector.queue_info("fresh").queue == "fresh");
   CHECK(inspector.queue_info("fresh").size() == 0);
   CHECK(inspector.list("fresh", TaskState::pending).empty());
   CHECK(error_of([&] { inspector.queue_info("frehs"); }) == Errc::queue_not_found);
-  t.broker.retire(server);
+  t.broker.registry().retire(server);
   CHECK(error_of([&] { inspector.queue_info("fresh"); }) == Errc::queue_not_found);
 }
 
 TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts") {
   TestType t;
-  CHECK(t.view.servers().empty());
+  CHECK(t.broker.registry().servers().empty());
   ServerInfo server;
   server.host = "web-1";
   server.pid = 4242;
@@ -2175,17 +2176,17 @@ TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts"
   large.task_id = "t2";
   large.task.payload = std::string(3u << 20, 'x');
   server.workers = {worker, large};
-  t.broker.heartbeat(server, 10s);
+  t.broker.registry().announce(server, 10s);
 
   ServerInfo other;
   other.host = "web-2";
   other.pid = 1;
   other.id = "other";
   other.status = ServerStatus::stopped;
-  t.broker.heartbeat(other, 1min);
+  t.broker.registry().announce(other, 1min);
 
   std::map<std::string, ServerInfo> shown;
-  for (const ServerInfo& info : t.view.servers()) shown[info.id] = info;
+  for (const ServerInfo& info : t.broker.registry().servers()) shown[info.id] = info;
   REQUIRE(shown.size() == 2);
   ServerInfo& got = shown[server.id];
   CHECK(got.host == "web-1");
@@ -2211,20 +2212,20 @@ TASKMUX_CONTRACT("a server is shown with what it runs while its heartbeat lasts"
   t.advance(8s);
   server.workers.clear();
   server.status = ServerStatus::closed;
-  t.broker.heartbeat(server, 10s);
+  t.broker.registry().announce(server, 10s);
   t.advance(8s);
   shown.clear();
-  for (const ServerInfo& info : t.view.servers()) shown[info.id] = info;
+  for (const ServerInfo& info : t.broker.registry().servers()) shown[info.id] = info;
   REQUIRE(shown.size() == 2);
   CHECK(shown[server.id].status == ServerStatus::closed);
   CHECK(shown[server.id].workers.empty());
 
   t.advance(4s);
-  REQUIRE(t.view.servers().size() == 1);
-  CHECK(t.view.servers()[0].id == "other");
-  t.broker.retire(other);
-  CHECK(t.view.servers().empty());
-  CHECK_NOTHROW(t.broker.retire(other));
+  REQUIRE(t.broker.registry().servers().size() == 1);
+  CHECK(t.broker.registry().servers()[0].id == "other");
+  t.broker.registry().retire(other);
+  CHECK(t.broker.registry().servers().empty());
+  CHECK_NOTHROW(t.broker.registry().retire(other));
 }
 
 TASKMUX_CONTRACT("queues that are opened are told apart by whether they were ever used") {

@@ -6,12 +6,10 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "taskmux/error.hpp"
@@ -22,6 +20,7 @@ namespace taskmux {
 inline namespace v0 {
 
 class QueueView;
+class Registry;
 
 /// By when a broker is to give up calls, also those under way; see
 /// Broker::limit_calls_of_this_thread(). Thread-safe.
@@ -347,52 +346,6 @@ struct UpkeepReply {
   bool more = false;
 };
 
-/// A task in progress, as an Inspector shows it.
-struct WorkerInfo {
-  std::string task_id{};
-  std::string queue{};
-  /// As shown: perhaps without headers, and a long payload cut (see heartbeat()).
-  Task task{};
-  Time started_at{};
-  /// Of this attempt; epoch = none.
-  Time deadline{};
-};
-
-/// What a server does at the moment.
-enum class ServerStatus {
-  active,   ///< It takes tasks.
-  stopped,  ///< It takes no more, and goes on with those that it has.
-  closed,   ///< It is shutting down.
-  unknown,  ///< Written by a program that knows further ones.
-};
-
-/// The status as asynq spells it, such as "active".
-constexpr std::string_view to_string(ServerStatus status) noexcept {
-  switch (status) {
-    case ServerStatus::active: return "active";
-    case ServerStatus::stopped: return "stopped";
-    case ServerStatus::closed: return "closed";
-    case ServerStatus::unknown: break;
-  }
-  return "unknown";
-}
-
-/// A running server, as an Inspector shows it and a heartbeat writes it.
-struct ServerInfo {
-  std::string host{};
-  int pid = 0;
-  /// A UUID, of this start of this server.
-  std::string id{};
-  int concurrency = 0;
-  /// Priority by name.
-  std::map<std::string, int> queues{};
-  bool strict_priority = false;
-  ServerStatus status = ServerStatus::active;
-  Time started_at{};
-  /// What it runs at the moment.
-  std::vector<WorkerInfo> workers{};
-};
-
 /// What a broker says of queues that a server is about to serve.
 struct OpenReply {
   /// Those to which nothing was ever enqueued, in the order asked for: perhaps a misspelt name.
@@ -450,14 +403,6 @@ class TASKMUX_API Broker {
   /// One bounded step of upkeep. Throws Error; may be repeated at any time.
   virtual UpkeepReply upkeep(const UpkeepRequest& request) = 0;
 
-  /// Tells that a server lives; forgotten `lifetime` after the last call (rounded up to whole
-  /// seconds). Of a worker's payload of more than 4 KiB a broker may keep the beginning alone: it
-  /// is there to be looked at, and large tasks must not make this a long call. Throws Error.
-  virtual void heartbeat(const ServerInfo& server, Duration lifetime) = 0;
-
-  /// Forgets a server that has ended. Throws Error.
-  virtual void retire(const ServerInfo& server) = 0;
-
   /// Throws Error unless the broker answers.
   virtual void ping() = 0;
 
@@ -491,6 +436,9 @@ class TASKMUX_API Broker {
 
   /// What it logs to; the servers on it do so too, unless they are given a logger of their own.
   virtual Logger logger() const { return {}; }
+
+  /// The side for who lives; lives as long as the broker.
+  virtual Registry& registry() = 0;
 
   /// The side for inspection and repair; lives as long as the broker. Throws Error{unsupported}
   /// where there is none.

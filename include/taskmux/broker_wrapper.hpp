@@ -12,16 +12,17 @@
 
 #include "taskmux/broker.hpp"
 #include "taskmux/queue_view.hpp"
+#include "taskmux/registry.hpp"
 
 namespace taskmux {
 inline namespace v0 {
 
-/// Forwards every operation of Broker and QueueView to another broker. Derive from it to change
+/// Forwards every operation of Broker, QueueView and Registry to another broker. Derive from it to change
 /// some of them: to count calls, to let them fail in a test, to check what is enqueued. What is
 /// added to the ports later is forwarded too, so a class that derives from this loses nothing.
 ///
 /// The other broker must outlive it. Thread-safe if what derives from it is.
-class TASKMUX_API BrokerWrapper : public Broker, public QueueView {
+class TASKMUX_API BrokerWrapper : public Broker, public QueueView, public Registry {
  public:
   explicit BrokerWrapper(Broker& target) : target_{target} {}
 
@@ -44,10 +45,6 @@ class TASKMUX_API BrokerWrapper : public Broker, public QueueView {
     return target_.watch(std::move(queues), std::move(callback));
   }
   UpkeepReply upkeep(const UpkeepRequest& request) override { return target_.upkeep(request); }
-  void heartbeat(const ServerInfo& server, Duration lifetime) override {
-    target_.heartbeat(server, lifetime);
-  }
-  void retire(const ServerInfo& server) override { target_.retire(server); }
   void ping() override { target_.ping(); }
   OpenReply open(std::span<const std::string> queues) override { return target_.open(queues); }
   void limit_calls_of_this_thread(const CallLimit* limit) noexcept override {
@@ -57,6 +54,7 @@ class TASKMUX_API BrokerWrapper : public Broker, public QueueView {
   std::string why_shortest_lease() const override { return target_.why_shortest_lease(); }
   std::string describe() const override { return target_.describe(); }
   Logger logger() const override { return target_.logger(); }
+  Registry& registry() override { return *this; }
   /// This object. Throws as the other broker's does.
   QueueView& queue_view() override {
     static_cast<void>(target_.queue_view());
@@ -101,7 +99,14 @@ class TASKMUX_API BrokerWrapper : public Broker, public QueueView {
   void delete_queue(std::string_view queue, bool force) override {
     view().delete_queue(queue, force);
   }
-  std::vector<ServerInfo> servers() override { return view().servers(); }
+
+  // Registry
+
+  void announce(const ServerInfo& server, Duration lifetime) override {
+    target_.registry().announce(server, lifetime);
+  }
+  void retire(const ServerInfo& server) override { target_.registry().retire(server); }
+  std::vector<ServerInfo> servers() override { return target_.registry().servers(); }
 
  private:
   QueueView& view() const { return target_.queue_view(); }

@@ -11,6 +11,7 @@
 #include "taskmux/clock.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/queue_view.hpp"
+#include "taskmux/registry.hpp"
 #include "taskmux/task.hpp"
 
 namespace taskmux {
@@ -104,6 +105,7 @@ class Inspector {
 
  private:
   QueueView& view_;
+  Registry& registry_;
   const InspectorConfig config_;
   const std::shared_ptr<Clock> clock_;
 };

@@ -158,9 +158,6 @@ class TASKMUX_API QueueView {
   /// Deletes a queue with all that belongs to it. Throws Error{queue_not_empty} if it holds tasks
   /// and `force` is not set, and Error{wrong_state} if tasks of it are active, forced or not.
   virtual void delete_queue(std::string_view queue, bool force) = 0;
-
-  /// The live servers, with the tasks that they run.
-  virtual std::vector<ServerInfo> servers() = 0;
 };
 
 }  // namespace v0

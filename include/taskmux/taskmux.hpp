@@ -15,7 +15,7 @@
 ///   dead_letter_queue.hpp  DeadLetterQueue: what keeps failing
 ///   clock.hpp, logger.hpp  SystemClock, ManualClock for tests; where log lines go
 ///   memory/memory_broker.hpp   MemoryBroker: the broker in this process
-///   broker.hpp, queue_view.hpp     the ports, for authors of brokers
+///   broker.hpp, queue_view.hpp, registry.hpp   the ports, for authors of brokers
 ///
 /// Optional headers: json.hpp (taskmux::json), redis/redis_broker.hpp (taskmux::redis),
 /// signals.hpp (ends a server on SIGTERM), testing.hpp (for your own tests), broker_wrapper.hpp (a
@@ -31,6 +31,7 @@
 #include "taskmux/logger.hpp"
 #include "taskmux/memory/memory_broker.hpp"
 #include "taskmux/queue_view.hpp"
+#include "taskmux/registry.hpp"
 #include "taskmux/retry.hpp"
 #include "taskmux/serve_mux.hpp"
 #include "taskmux/server.hpp"

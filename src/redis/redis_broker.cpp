@@ -6,6 +6,7 @@
 
 #include "redis/net/call_limit.hpp"
 #include "redis/ops/operations.hpp"
+#include "redis/ops/registry.hpp"
 #include "redis/ops/view.hpp"
 #include "redis/options.hpp"
 #include "redis/session/session.hpp"
@@ -70,12 +71,6 @@ UpkeepReply RedisBroker::upkeep(const UpkeepRequest& request) {
   redis::Session& session = impl_->session();
   return impl_->upkeep().step(session, request);
 }
-
-void RedisBroker::heartbeat(const ServerInfo& server, Duration lifetime) {
-  redis::heartbeat(impl_->session(), server, lifetime);
-}
-
-void RedisBroker::retire(const ServerInfo& server) { redis::retire(impl_->session(), server); }
 
 void RedisBroker::ping() { impl_->session().run_one("ping", redis::Session::command({}, {"PING"})); }
 
@@ -153,6 +148,12 @@ void RedisBroker::cancel(std::string_view queue, std::string_view id, CancelMode
 void RedisBroker::delete_queue(std::string_view queue, bool force) {
   redis::delete_queue(impl_->session(), queue, force);
 }
+
+void RedisBroker::announce(const ServerInfo& server, Duration lifetime) {
+  redis::announce(impl_->session(), server, lifetime);
+}
+
+void RedisBroker::retire(const ServerInfo& server) { redis::retire(impl_->session(), server); }
 
 std::vector<ServerInfo> RedisBroker::servers() { return redis::servers(impl_->session()); }
 

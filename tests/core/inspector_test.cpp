@@ -259,7 +259,7 @@ TEST_CASE("the inspector shows the servers that live and what they run", "[inspe
   CHECK(t.inspector.servers().empty());
   ServerInfo server{.host = "here", .pid = 1, .id = "s", .concurrency = 4};
   server.workers.push_back({.task_id = "t", .queue = "default"});
-  t.broker.heartbeat(server, 10s);
+  t.broker.registry().announce(server, 10s);
   const std::vector<ServerInfo> servers = t.inspector.servers();
   REQUIRE(servers.size() == 1);
   CHECK(servers[0].concurrency == 4);

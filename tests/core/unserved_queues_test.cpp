@@ -43,7 +43,7 @@ TEST_CASE("a queue that holds tasks and that no server works on is logged once a
 TEST_CASE("a queue that a live server works on, or that is new or empty, is not logged",
           "[unserved]") {
   Looking l;
-  l.broker.heartbeat({.host = "h", .id = "s", .queues = {{"images", 1}}}, 1h);
+  l.broker.registry().announce({.host = "h", .id = "s", .queues = {{"images", 1}}}, 1h);
   enqueue(l.broker, message("t1", "images"));
   enqueue(l.broker, message("t2", "empty"));
   take(l.broker, "empty");

@@ -93,13 +93,13 @@ TEST_CASE("tasks that were lost together come back apart, and those taken ahead 
 TEST_CASE("the heartbeat keeps the server listed", "[upkeep]") {
   Keeping k;
   k.upkeep.run_once();
-  CHECK(k.broker.calls(Operation::heartbeat) == 1);
+  CHECK(k.broker.calls(Operation::announce) == 1);
   for (int i = 0; i < 20; ++i) {
     k.clock->advance(1s);
     k.upkeep.run_once();
     REQUIRE(k.memory.servers().size() == 1);
   }
-  CHECK(k.broker.calls(Operation::heartbeat) == 5);
+  CHECK(k.broker.calls(Operation::announce) == 5);
   CHECK(k.memory.servers()[0].id == "s1");
 }
 
@@ -118,7 +118,7 @@ TEST_CASE("a step that reaches its limit is repeated at once", "[upkeep]") {
 TEST_CASE("upkeep outlives an outage", "[upkeep]") {
   Keeping k;
   k.broker.fail(Operation::upkeep, 1);
-  k.broker.fail(Operation::heartbeat, 1);
+  k.broker.fail(Operation::announce, 1);
   k.upkeep.run_once();
   CHECK_FALSE(k.health.health().healthy);
   k.clock->advance(5s);
@@ -179,8 +179,8 @@ TEST_CASE("a pause within a turn breaks contact as well", "[upkeep][clock]") {
   // The process is stopped while the heartbeat is on its way.
   struct Pausing : BrokerWrapper {
     using BrokerWrapper::BrokerWrapper;
-    void heartbeat(const ServerInfo& server, Duration lifetime) override {
-      BrokerWrapper::heartbeat(server, lifetime);
+    void announce(const ServerInfo& server, Duration lifetime) override {
+      BrokerWrapper::announce(server, lifetime);
       clock->advance(std::exchange(pause, Duration{0}));
     }
     std::shared_ptr<ManualClock> clock{};
@@ -230,7 +230,7 @@ TEST_CASE("an outage of the broker breaks contact, a short failure does not", "[
   k.lose("lost");
   k.pass(4s);
   k.broker.fail(Operation::upkeep);
-  k.broker.fail(Operation::heartbeat);
+  k.broker.fail(Operation::announce);
   const bool outage = GENERATE(false, true);
   k.pass(outage ? 6s : 2s);
   k.broker.recover();

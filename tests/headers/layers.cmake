@@ -38,14 +38,14 @@ endfunction()
 set(base "taskmux/detail/base/[a-z0-9_]+\\.hpp")
 set(run "taskmux/detail/run/[a-z0-9_]+\\.hpp")
 set(values "taskmux/(task|error|version)\\.hpp")
-set(ports "taskmux/(broker|broker_wrapper|queue_view|clock|retry|logger)\\.hpp")
+set(ports "taskmux/(broker|broker_wrapper|queue_view|registry|clock|retry|logger)\\.hpp")
 # The bodies of headers of values and ports, which belong to them.
 set(port_bodies "taskmux/detail/api/logger\\.hpp")
 set(handlers "taskmux/(handler|serve_mux|server_config)\\.hpp")
 
 set(include include/taskmux)
 layer(${include} FILES task.hpp error.hpp version.hpp MAY_INCLUDE ${values} ${base})
-layer(${include} FILES broker.hpp broker_wrapper.hpp queue_view.hpp clock.hpp retry.hpp logger.hpp
+layer(${include} FILES broker.hpp broker_wrapper.hpp queue_view.hpp registry.hpp clock.hpp retry.hpp logger.hpp
       MAY_INCLUDE ${values} ${ports} ${port_bodies} ${base})
 layer(${include}/detail/base MAY_INCLUDE ${values})
 layer(${include}/detail/run MAY_INCLUDE ${values} ${ports} ${handlers} ${base}

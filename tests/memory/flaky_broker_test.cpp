@@ -24,10 +24,10 @@ TEST_CASE("a flaky broker passes calls through unless told otherwise", "[flaky]"
   CHECK(settle(t.flaky, completed(run)) == SettleStatus::applied);
   CHECK(upkeep(t.flaky).now == t.clock.now());
   CHECK_NOTHROW(t.flaky.ping());
-  t.flaky.heartbeat({.id = "s"}, 10s);
-  CHECK(t.view.servers().size() == 1);
+  t.flaky.announce({.id = "s"}, 10s);
+  CHECK(t.broker.registry().servers().size() == 1);
   t.flaky.retire({.id = "s"});
-  CHECK(t.view.servers().empty());
+  CHECK(t.broker.registry().servers().empty());
   CHECK(t.flaky.queue_view().queues() == t.view.queues());
   CHECK(t.flaky.calls(Operation::exchange) == 2);
   CHECK(t.flaky.calls(Operation::ping) == 1);
@@ -52,7 +52,7 @@ TEST_CASE("every operation can fail until the broker recovers", "[flaky]") {
   const auto watch = t.flaky.watch({"default"}, [](const Hint&) {});
   for (const Operation operation :
        {Operation::extend, Operation::watch, Operation::arm, Operation::upkeep,
-        Operation::heartbeat, Operation::retire, Operation::ping}) {
+        Operation::announce, Operation::retire, Operation::ping}) {
     t.flaky.fail(operation);
   }
   for (int i = 0; i < 2; ++i) {
@@ -60,7 +60,7 @@ TEST_CASE("every operation can fail until the broker recovers", "[flaky]") {
     CHECK(error_of([&] { t.flaky.watch({}, [](const Hint&) {}); }) == Errc::unavailable);
     CHECK(error_of([&] { watch->arm(); }) == Errc::unavailable);
     CHECK(error_of([&] { upkeep(t.flaky); }) == Errc::unavailable);
-    CHECK(error_of([&] { t.flaky.heartbeat({}, 1s); }) == Errc::unavailable);
+    CHECK(error_of([&] { t.flaky.announce({}, 1s); }) == Errc::unavailable);
     CHECK(error_of([&] { t.flaky.retire({}); }) == Errc::unavailable);
     CHECK(error_of([&] { t.flaky.ping(); }) == Errc::unavailable);
   }

@@ -190,20 +190,20 @@ TEST_CASE("a step of the wall clock ends no retention, lock or record of a serve
   kept.retention = 10s;
   settle(t.broker, completed(started(t.broker, kept)));
   enqueue(t.broker, unique(message("locked", "other"), 10s));
-  t.broker.heartbeat({.host = "host", .pid = 1, .id = "server"}, 10s);
+  t.broker.registry().announce({.host = "host", .pid = 1, .id = "server"}, 10s);
 
   t.clock.step_wall(1h);
   upkeep(t.broker);
   CHECK(t.view.find("default", "kept"));
   CHECK(enqueue(t.broker, unique(message("again", "other"), 10s)).error == Errc::duplicate_task);
-  CHECK(t.view.servers().size() == 1);
+  CHECK(t.broker.registry().servers().size() == 1);
 
   t.clock.step_wall(-2h);
   t.advance(10s);
   upkeep(t.broker);
   CHECK_FALSE(t.view.find("default", "kept"));
   CHECK_FALSE(enqueue(t.broker, unique(message("again", "other"), 10s)).error);
-  CHECK(t.view.servers().empty());
+  CHECK(t.broker.registry().servers().empty());
 }
 
 TEST_CASE("without a clock of its own, a memory broker goes by the machine's", "[memory]") {
@@ -396,8 +396,8 @@ TEST_CASE("a memory broker refuses to work in a forked child", "[memory]") {
                          error_of([&] { t.broker.upkeep({}); }) == Errc::forked &&
                          error_of([&] { t.broker.watch({}, {}); }) == Errc::forked &&
                          error_of([&] { watch->arm(); }) == Errc::forked &&
-                         error_of([&] { t.broker.heartbeat({}, 1s); }) == Errc::forked &&
-                         error_of([&] { t.broker.retire({}); }) == Errc::forked &&
+                         error_of([&] { t.broker.registry().announce({}, 1s); }) == Errc::forked &&
+                         error_of([&] { t.broker.registry().retire({}); }) == Errc::forked &&
                          error_of([&] { t.broker.ping(); }) == Errc::forked &&
                          error_of([&] { t.view.queues(); }) == Errc::forked &&
                          error_of([&] { t.view.find(queue, "t1"); }) == Errc::forked &&

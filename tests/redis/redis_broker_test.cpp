@@ -289,7 +289,7 @@ TEST_CASE("servers and workers are written where asynq's tools look", "[redis]")
   server.status = ServerStatus::active;
   server.started_at = t.clock.now();
   server.workers.push_back({.task_id = "t1", .queue = "default", .task = {.type = "x"}});
-  t.broker.heartbeat(server, 9500ms);
+  t.broker.registry().announce(server, 9500ms);
   const std::string until = std::to_string(t.clock.now().time_since_epoch() / 1s + 10);
   CHECK(list_of(t.redis.command({"ZRANGE", "asynq:servers", "0", "-1", "WITHSCORES"})) ==
         Names{"asynq:servers:{web-1:4242:s1}", until});
@@ -299,7 +299,7 @@ TEST_CASE("servers and workers are written where asynq's tools look", "[redis]")
   CHECK(t.redis.command({"TTL", "asynq:workers:{web-1:4242:s1}"}).as_integer() == 10);
   CHECK(text_of(t.redis.command({"GET", "asynq:servers:{web-1:4242:s1}"})) ==
         redis::encode_server(server));
-  t.broker.retire(server);
+  t.broker.registry().retire(server);
   CHECK(t.keys().empty());
 }
 
@@ -332,9 +332,9 @@ TEST_CASE("a heartbeat is short, however large the tasks that run", "[redis]") {
     return redis::parse_number(t.redis.info("stats", "total_net_input_bytes")).value();
   };
   const std::int64_t before = bytes_in();
-  t.broker.heartbeat(server, 10s);
+  t.broker.registry().announce(server, 10s);
   CHECK(bytes_in() - before < 32 * 5000);
-  CHECK(t.view.servers().at(0).workers.size() == 32);
+  CHECK(t.broker.registry().servers().at(0).workers.size() == 32);
 }
 
 TEST_CASE("a settlement that can't be written is rejected, and holds up no others", "[redis]") {
@@ -601,8 +601,8 @@ TEST_CASE("by Redis's own time: what is delayed starts no earlier than told", "[
 
 TEST_CASE("by Redis's own time: servers live as long as they say so", "[redis][time]") {
   RealTimeFixture t;
-  t.broker.heartbeat({.host = "h", .pid = 1, .id = "s1"}, 60s);
-  CHECK(t.view.servers().size() == 1);
+  t.broker.registry().announce({.host = "h", .pid = 1, .id = "s1"}, 60s);
+  CHECK(t.broker.registry().servers().size() == 1);
 }
 
 TEST_CASE("a server that can't be reached fails each call, and no item silently", "[redis]") {

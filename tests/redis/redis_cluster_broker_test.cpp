@@ -88,9 +88,9 @@ TEST_CASE("a broker works on a cluster", "[redis][cluster]") {
   CHECK(t.view.queue_info("a").archived == 1);
   const std::vector<DailyStats> days = t.view.history("a", 2);  // midnight may have passed
   CHECK(days.at(0).failed + days.at(1).failed == 1);
-  t.broker.heartbeat({.host = "h", .pid = 1, .id = "s1"}, 60s);
-  CHECK(t.view.servers().size() == 1);
-  t.broker.retire({.host = "h", .pid = 1, .id = "s1"});
+  t.broker.registry().announce({.host = "h", .pid = 1, .id = "s1"}, 60s);
+  CHECK(t.broker.registry().servers().size() == 1);
+  t.broker.registry().retire({.host = "h", .pid = 1, .id = "s1"});
   for (const std::string& queue : t.queues) t.view.delete_queue(queue, true);
   CHECK(t.view.queues().empty());
   for (std::size_t i = 0; i < t.cluster.size(); ++i) {

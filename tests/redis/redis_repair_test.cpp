@@ -1058,8 +1058,8 @@ TEST_CASE("on a full Redis, runs end in every way, and repair works", "[redis][f
   CHECK(t.view.act("default", TaskAction::archive, one, std::nullopt) == done);
   CHECK(t.view.act_all("default", TaskAction::run, TaskState::scheduled, 10) == 1);
   CHECK(t.view.act_all("default", TaskAction::archive, TaskState::pending, 2) == 2);
-  t.broker.heartbeat({.host = "h", .pid = 1, .id = "s1"}, 10s);
-  CHECK(t.view.servers().size() == 1);
+  t.broker.registry().announce({.host = "h", .pid = 1, .id = "s1"}, 10s);
+  CHECK(t.broker.registry().servers().size() == 1);
   CHECK(settle(t.broker, completed(reply.lost[0])) == SettleStatus::applied);
 }
 

@@ -107,7 +107,7 @@ void use_all_of(RedisBroker& broker, RedisServer& redis) {
   CHECK(settle(broker, {.run = runs[5], .action = SettleAction::give_back}) == SettleStatus::applied);
   broker.upkeep({.queues = queues});
   const ServerInfo server{.host = "h", .pid = 1, .id = "s"};
-  broker.heartbeat(server, 10s);
+  broker.announce(server, 10s);
   CHECK(broker.servers().size() == 1);
   broker.retire(server);
   CHECK(broker.queues().size() == 1);

@@ -295,7 +295,7 @@ TEST_CASE("what an idle server sends does not grow with its queues", "[redis][wa
   const ServerInfo server{.host = "h", .pid = 1, .id = "s"};
   const auto watch = t.broker.watch(queues, [](const Hint&) {});
   const auto idle = [&] {
-    t.broker.heartbeat(server, 10s);
+    t.broker.registry().announce(server, 10s);
     t.broker.upkeep({.queues = queues});
     CHECK_FALSE(watch->arm().ready);
   };

@@ -12,6 +12,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/queue_view.hpp"
+#include "taskmux/registry.hpp"
 #include "taskmux/task.hpp"
 
 /// Builders with defaults, so that a test names only what matters to it.

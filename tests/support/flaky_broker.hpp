@@ -25,7 +25,7 @@ namespace taskmux::test {
 /// asked for passes through. Thread-safe.
 class FlakyBroker final : public BrokerWrapper {
  public:
-  enum class Operation { enqueue, exchange, extend, watch, arm, upkeep, heartbeat, retire, ping };
+  enum class Operation { enqueue, exchange, extend, watch, arm, upkeep, announce, retire, ping };
 
   /// Until switched off.
   static constexpr std::size_t always = static_cast<std::size_t>(-1);
@@ -143,12 +143,12 @@ class FlakyBroker final : public BrokerWrapper {
     return pass(Operation::upkeep, [&] { return target().upkeep(request); });
   }
 
-  void heartbeat(const ServerInfo& server, Duration lifetime) override {
-    pass(Operation::heartbeat, [&] { target().heartbeat(server, lifetime); });
+  void announce(const ServerInfo& server, Duration lifetime) override {
+    pass(Operation::announce, [&] { BrokerWrapper::announce(server, lifetime); });
   }
 
   void retire(const ServerInfo& server) override {
-    pass(Operation::retire, [&] { target().retire(server); });
+    pass(Operation::retire, [&] { BrokerWrapper::retire(server); });
   }
 
   void ping() override {

@@ -27,6 +27,7 @@
 #include "taskmux/detail/memory/watches.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/queue_view.hpp"
+#include "taskmux/registry.hpp"
 #include "taskmux/task.hpp"
 
 namespace taskmux {
@@ -44,7 +45,7 @@ struct MemoryBrokerOptions {
 };
 
 /// A broker inside the process: nothing to install, and nothing outlives the process. The whole
-/// contract of Broker and QueueView, exact to the microsecond. A lost run is taken over 1 s after
+/// contract of Broker, QueueView and Registry, exact to the microsecond. A lost run is taken over 1 s after
 /// its lease ended. The archive never evicts by itself. Thread-safe.
 ///
 /// A step of the wall clock affects only what is set by an instant: `process_at`, deadlines and
@@ -52,7 +53,7 @@ struct MemoryBrokerOptions {
 /// `process_in`, retry delays, snoozes, retentions, unique locks.
 // Virtual functions that are defined elsewhere say `inline` here: one that does not would be the key
 // function, and every file that includes this header would then compile the whole broker.
-class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
+class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public Registry {
  public:
   explicit MemoryBroker(MemoryBrokerOptions options = {});
 
@@ -66,12 +67,11 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
   TASKMUX_INLINE std::unique_ptr<Watch> watch(std::vector<std::string> queues,
                                       std::function<void(const Hint&)> callback) override;
   TASKMUX_INLINE UpkeepReply upkeep(const UpkeepRequest& request) override;
-  TASKMUX_INLINE void heartbeat(const ServerInfo& server, Duration lifetime) override;
-  TASKMUX_INLINE void retire(const ServerInfo& server) override;
   void ping() override { check_process(); }
   TASKMUX_INLINE OpenReply open(std::span<const std::string> queues) override;
   std::string describe() const override { return "in memory"; }
   Logger logger() const override { return logger_; }
+  Registry& registry() override { return *this; }
   QueueView& queue_view() override { return *this; }
 
   Time now() override { return clock_->now(); }
@@ -93,6 +93,9 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView {
   TASKMUX_INLINE void unpause(std::string_view queue) override;
   TASKMUX_INLINE void cancel(std::string_view queue, std::string_view id, CancelMode mode) override;
   TASKMUX_INLINE void delete_queue(std::string_view queue, bool force) override;
+
+  TASKMUX_INLINE void announce(const ServerInfo& server, Duration lifetime) override;
+  TASKMUX_INLINE void retire(const ServerInfo& server) override;
   TASKMUX_INLINE std::vector<ServerInfo> servers() override;
 
  private:

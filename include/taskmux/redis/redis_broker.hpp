@@ -12,6 +12,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/queue_view.hpp"
 #include "taskmux/redis/redis_options.hpp"
+#include "taskmux/registry.hpp"
 #include "taskmux/version.hpp"
 
 namespace taskmux {
@@ -30,7 +31,7 @@ using ThisRedisLibrary =
 
 /// A broker on Redis 6.2 or newer, alone, behind Sentinels, or as a Cluster, on the keys and
 /// messages of Go's asynq: Go clients, servers and inspectors may share its queues. What is beyond
-/// the contract of Broker and QueueView:
+/// the contract of Broker, QueueView and Registry:
 ///
 /// *Time* is Redis's own unless `RedisOptions::clock` is set. Leases end at whole seconds, rounded
 /// up; `last_failed_at`, `completed_at` and `archived_at` are whole seconds, rounded down. What is
@@ -66,7 +67,7 @@ using ThisRedisLibrary =
 /// and nothing else.
 ///
 /// Connects when it is first used. Thread-safe.
-class TASKMUX_API RedisBroker final : public Broker, public QueueView {
+class TASKMUX_API RedisBroker final : public Broker, public QueueView, public Registry {
  public:
   /// Throws std::invalid_argument for options that can't work.
   explicit RedisBroker(RedisOptions options = {}, detail::ThisRedisLibrary library = {});
@@ -82,8 +83,6 @@ class TASKMUX_API RedisBroker final : public Broker, public QueueView {
   std::unique_ptr<Watch> watch(std::vector<std::string> queues,
                                std::function<void(const Hint&)> callback) override;
   UpkeepReply upkeep(const UpkeepRequest& request) override;
-  void heartbeat(const ServerInfo& server, Duration lifetime) override;
-  void retire(const ServerInfo& server) override;
   void ping() override;
   /// Tries every command that serving a queue takes on a key of its own, asynq:{queue}:tmx:rights,
   /// which is gone afterwards. The rights that are needed are listed in the README.
@@ -95,6 +94,7 @@ class TASKMUX_API RedisBroker final : public Broker, public QueueView {
   std::string why_shortest_lease() const override;
   std::string describe() const override;
   Logger logger() const override;
+  Registry& registry() override { return *this; }
   QueueView& queue_view() override { return *this; }
 
   Time now() override;
@@ -115,6 +115,9 @@ class TASKMUX_API RedisBroker final : public Broker, public QueueView {
   void unpause(std::string_view queue) override;
   void cancel(std::string_view queue, std::string_view id, CancelMode mode) override;
   void delete_queue(std::string_view queue, bool force) override;
+
+  void announce(const ServerInfo& server, Duration lifetime) override;
+  void retire(const ServerInfo& server) override;
   std::vector<ServerInfo> servers() override;
 
  private:

@@ -8,7 +8,7 @@
 #include <utility>
 #include <variant>
 
-#include "taskmux/broker.hpp"
+#include "taskmux/registry.hpp"
 #include "taskmux/task.hpp"
 
 // asynq's protobuf messages, as Go's library reads and writes them: what it accepts is accepted,

@@ -25,10 +25,6 @@ std::vector<ExtendReply> extend(Session& session, std::span<const ExtendRequest>
 
 OpenReply open(Session& session, std::span<const std::string> queues);
 
-void heartbeat(Session& session, const ServerInfo& server, Duration lifetime);
-
-void retire(Session& session, const ServerInfo& server);
-
 /// Upkeep remembers where it stopped checking a queue. Thread-safe.
 class Upkeep {
  public:

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <chrono>
-#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
@@ -13,22 +12,6 @@
 #include "redis/ops/runs.hpp"
 
 namespace taskmux::redis {
-namespace {
-
-std::string seconds_up(Duration duration) {
-  return text(std::max<std::int64_t>(1, std::chrono::ceil<std::chrono::seconds>(duration).count()));
-}
-
-// A script about a server; its arguments so far are now and `lifetime`.
-Call server_call(const Session& session, const Script& script,
-                 std::initializer_list<std::string_view> keys, std::string_view lifetime) {
-  Call call = Session::call_on(script, keys, {});
-  session.add_now(call.args);
-  call.args.emplace_back(lifetime);
-  return call;
-}
-
-}  // namespace
 
 Upkeep::Ranks Upkeep::ranks_of(const std::string& queue) {
   detail::MutexLock lock{mutex_};
@@ -163,48 +146,6 @@ UpkeepReply Upkeep::step(Session& session, const UpkeepRequest& request) {
   if (failure && !any) throw *failure;
   if (!any) reply.now = session.now();
   return reply;
-}
-
-void heartbeat(Session& session, const ServerInfo& server, Duration lifetime) {
-  const GlobalKeys& keys = session.global();
-  const std::string servers = keys.servers();
-  const std::string tables = keys.workers();
-  const std::string record = keys.server(server.host, server.pid, server.id);
-  const std::string workers = keys.worker(server.host, server.pid, server.id);
-  const std::string seconds = seconds_up(lifetime);
-
-  std::vector<Call> calls;
-  if (session.cluster()) {
-    const auto list = [&](std::string_view key, const std::string& member) {
-      calls.push_back(server_call(session, scripts().register_server, {key}, seconds));
-      calls.back().args.push_back(member);
-    };
-    list(servers, record);
-    list(tables, workers);
-    calls.push_back(server_call(session, scripts().write_server, {record, workers}, seconds));
-  } else {
-    calls.push_back(
-        server_call(session, scripts().heartbeat, {servers, tables, record, workers}, seconds));
-  }
-  std::vector<std::string>& args = calls.back().args;
-  args.push_back(encode_server(server));
-  for (const WorkerInfo& worker : server.workers) {
-    args.push_back(worker.task_id);
-    args.push_back(encode_worker(server, worker));
-  }
-  for (const Reply& reply : session.run(calls)) throw_if_error("heartbeat", reply);
-}
-
-void retire(Session& session, const ServerInfo& server) {
-  const GlobalKeys& keys = session.global();
-  const std::string record = keys.server(server.host, server.pid, server.id);
-  const std::string workers = keys.worker(server.host, server.pid, server.id);
-  const std::vector<Call> calls{
-      Session::command(keys.servers(), {"ZREM", keys.servers(), record}),
-      Session::command(keys.workers(), {"ZREM", keys.workers(), workers}),
-      Session::command(record, {"DEL", record, workers}),
-  };
-  for (const Reply& reply : session.run(calls)) throw_if_error("retire", reply);
 }
 
 }  // namespace taskmux::redis

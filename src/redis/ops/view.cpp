@@ -523,44 +523,4 @@ void delete_queue(Session& session, std::string_view queue, bool force) {
   session.run_one(subject, Session::command(names, {"SREM", names, queue}));
 }
 
-std::vector<ServerInfo> servers(Session& session) {
-  std::vector<Call> calls;
-  for (const std::string& list : {session.global().servers(), session.global().workers()}) {
-    Call call = Session::call_on(scripts().live_servers, {list}, {});
-    session.add_now(call.args);
-    calls.push_back(std::move(call));
-  }
-  const std::vector<Reply> lists = session.run(calls);
-  for (const Reply& reply : lists) throw_if_error("list servers", reply);
-
-  calls.clear();
-  for (std::size_t kind = 0; kind < lists.size(); ++kind) {
-    for (std::size_t i = 0; i < lists[kind].size(); ++i) {
-      const std::string_view key = lists[kind][i].as_string();
-      calls.push_back(Session::command(key, {kind == 0 ? "GET" : "HVALS", key}));
-    }
-  }
-  const std::vector<Reply> records = session.run(calls);
-  std::vector<ServerInfo> servers;
-  for (std::size_t i = 0; i < records.size(); ++i) {
-    const Reply& record = records[i];
-    if (i < lists[0].size()) {
-      if (!record.is_string()) continue;
-      if (Decoded<WireServer> decoded = decode_server(record.as_string())) {
-        servers.push_back(std::move(decoded->server));
-      }
-      continue;
-    }
-    for (std::size_t k = 0; record.is_array() && k < record.size(); ++k) {
-      Decoded<WireWorker> decoded = decode_worker(record[k].as_string());
-      if (!decoded) continue;
-      const auto owner = std::find_if(servers.begin(), servers.end(), [&](const ServerInfo& each) {
-        return each.id == decoded->server_id;
-      });
-      if (owner != servers.end()) owner->workers.push_back(std::move(decoded->worker));
-    }
-  }
-  return servers;
-}
-
 }  // namespace taskmux::redis

@@ -31,6 +31,5 @@ void pause(Session& session, std::string_view queue);
 void unpause(Session& session, std::string_view queue);
 void cancel(Session& session, std::string_view queue, std::string_view id, CancelMode mode);
 void delete_queue(Session& session, std::string_view queue, bool force);
-std::vector<ServerInfo> servers(Session& session);
 
 }  // namespace taskmux::redis

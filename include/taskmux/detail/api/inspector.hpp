@@ -70,8 +70,8 @@ constexpr std::size_t count_of(const QueueInfo& info, TaskState state) noexcept 
 }
 
 /// Whether a live server works on `queue`, to which nothing may have been enqueued yet.
-inline bool is_served(QueueView& view, std::string_view queue) {
-  const std::vector<ServerInfo> servers = view.servers();
+inline bool is_served(Registry& registry, std::string_view queue) {
+  const std::vector<ServerInfo> servers = registry.servers();
   return std::any_of(servers.begin(), servers.end(), [&](const ServerInfo& server) {
     return server.queues.contains(std::string{queue});
   });
@@ -117,6 +117,7 @@ inline constexpr Duration last_look_interval = std::chrono::milliseconds{250};
 
 TASKMUX_INLINE Inspector::Inspector(Broker& broker, InspectorConfig config)
     : view_{broker.queue_view()},
+      registry_{broker.registry()},
       config_{std::move(config)},
       clock_{config_.clock ? config_.clock : std::make_shared<SystemClock>()} {}
 
@@ -129,7 +130,7 @@ TASKMUX_INLINE QueueInfo Inspector::queue_info(std::string_view queue) {
     try {
       return view_.queue_info(queue);
     } catch (const Error& e) {
-      if (e.errc() != Errc::queue_not_found || !detail::is_served(view_, queue)) throw;
+      if (e.errc() != Errc::queue_not_found || !detail::is_served(registry_, queue)) throw;
       return QueueInfo{.queue = std::string{queue}};
     }
   });
@@ -144,7 +145,7 @@ TASKMUX_INLINE std::vector<TaskInfo> Inspector::list(std::string_view queue, Tas
     try {
       return view_.list(queue, state, page);
     } catch (const Error& e) {
-      if (e.errc() != Errc::queue_not_found || !detail::is_served(view_, queue)) throw;
+      if (e.errc() != Errc::queue_not_found || !detail::is_served(registry_, queue)) throw;
       return std::vector<TaskInfo>{};
     }
   });
@@ -207,7 +208,7 @@ TASKMUX_INLINE void Inspector::delete_queue(std::string_view queue, bool force) 
 }
 
 TASKMUX_INLINE std::vector<ServerInfo> Inspector::servers() {
-  return detail::during("servers", [&] { return view_.servers(); });
+  return detail::during("servers", [&] { return registry_.servers(); });
 }
 
 TASKMUX_INLINE TaskInfo Inspector::wait_for_result(std::string_view queue, std::string_view id,

@@ -39,12 +39,13 @@
 #include "taskmux/detail/run/run_registry.hpp"
 #include "taskmux/detail/run/task_events.hpp"
 #include "taskmux/detail/run/task_rules.hpp"
+#include "taskmux/registry.hpp"
 
 namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Of a running task, for a heartbeat: at least what a broker keeps of it (see Broker::heartbeat()).
+/// Of a running task, for a heartbeat: at least what a broker keeps of it (see Registry::announce()).
 inline constexpr std::size_t most_shown_of_payload = 8192;
 
 /// More threads than a process can have are not meant: -1, perhaps, or a number that overflowed.
@@ -403,7 +404,7 @@ class ServerEngine {
   void retire() noexcept {
     const Limited limited{broker_, limit_};
     try {
-      broker_.retire(describe());
+      broker_.registry().retire(describe());
     } catch (const std::exception& e) {
       surely([&] {
         tell(LogLevel::warning, std::string{"its record was left to expire: "} + e.what());

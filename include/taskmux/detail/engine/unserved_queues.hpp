@@ -17,6 +17,7 @@
 #include "taskmux/detail/base/error_text.hpp"
 #include "taskmux/logger.hpp"
 #include "taskmux/queue_view.hpp"
+#include "taskmux/registry.hpp"
 
 namespace taskmux {
 inline namespace v0 {
@@ -67,7 +68,7 @@ class UnservedQueues {
     std::vector<std::string> others = view.queues();
     std::erase_if(others, [&](const std::string& queue) { return own_.contains(queue); });
     if (others.empty()) return 0;
-    const std::vector<ServerInfo> servers = view.servers();
+    const std::vector<ServerInfo> servers = broker_.registry().servers();
     std::erase_if(others, [&](const std::string& queue) {
       return std::any_of(servers.begin(), servers.end(),
                          [&](const ServerInfo& server) { return server.queues.contains(queue); });

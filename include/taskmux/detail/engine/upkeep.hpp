@@ -17,6 +17,7 @@
 #include "taskmux/detail/engine/health_monitor.hpp"
 #include "taskmux/detail/engine/settler.hpp"
 #include "taskmux/detail/run/run_registry.hpp"
+#include "taskmux/registry.hpp"
 
 namespace taskmux {
 inline namespace v0 {
@@ -52,7 +53,7 @@ class Upkeep {
     if (now >= next_heartbeat_) {
       next_heartbeat_ = now + times_.heartbeat;
       const bool done = guarded(HealthMonitor::Role::heartbeat, [&] {
-        parts_.broker.heartbeat(parts_.describe(), times_.heartbeat * 2);
+        parts_.broker.registry().announce(parts_.describe(), times_.heartbeat * 2);
       });
       if (!done) next_heartbeat_ = now + std::min(times_.heartbeat, soon());
     }

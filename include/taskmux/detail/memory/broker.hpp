@@ -345,7 +345,7 @@ TASKMUX_INLINE UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
   return reply;
 }
 
-TASKMUX_INLINE void MemoryBroker::heartbeat(const ServerInfo& server, Duration lifetime) {
+TASKMUX_INLINE void MemoryBroker::announce(const ServerInfo& server, Duration lifetime) {
   check_process();
   const Time now = read_clock().steady;
   LiveServer live{server, detail::later(now, std::chrono::ceil<std::chrono::seconds>(lifetime))};
