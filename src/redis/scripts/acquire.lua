@@ -1,0 +1,172 @@
+-- uses: clock read due_of crashes_of many tail protobuf forward
+
+-- Moves what is due to pending, and takes pending tasks under a lease; of several queues unless in
+-- a cluster; takes none if late. KEYS: the queues'. ARGV: now, length of the lease, first 12 of the
+-- 16 hex digits of the tokens, number of free workers, bytes of messages at most, due tasks to move
+-- at most in each queue, bytes of the longest message lately read, the number of the first run, then
+-- for each queue how many to take. Returns now; for each queue, {error or '', runs, next due time or nil,
+-- whether it may hold more, ids that had no task, pairs of the number of a run that is to be cancelled
+-- and the mode}; and bytes of the longest message read. Runs are any number of pairs: the number of a
+-- run, and a list of it and those that follow it, each as four values: id, message, facts, since when
+-- it was pending in ns. A token ends in the number of the run, as 4 hex digits.
+local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
+local token, free, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local taken, first_number = 0, tonumber(ARGV[9])
+local call, format = redis.call, string.format
+
+-- Whether the task may not be taken ahead of a free worker: a crash would end it before its only attempt, or it may
+-- be what workers were lost by. Facts of 16 characters say that it may. Else max retry does; fields are written in
+-- ascending order, and where they are not, the task waits.
+local function must_wait(message, facts)
+  if facts and #facts == 16 then return false end
+  if crashes_of(facts) > 0 then return true end
+  local at, retries = 1, 0
+  local tag, value
+  while at <= #message do
+    tag, value, at = field_at(message, at)
+    if not tag or tag > 40 then break end
+    if tag == 40 then retries = value end
+  end
+  return retries == 0 or retries >= 2147483648
+end
+
+-- Puts the tasks of `ids` under the lease of the caller's runs from number `taken` on; those of `suspects` (nil for
+-- none), by id, are marked as not begun, and those beyond the free workers as taken ahead.
+local function lease(P, ids, suspects, wishes)
+  local T, fence_end, leases = P .. 't:', ' ' .. lease_end .. ' ' .. now_text, {}
+  for n = 1, #ids do
+    leases[2 * n - 1] = lease_end
+    leases[2 * n] = ids[n]
+  end
+  many('LPUSH', P .. 'active', ids)
+  many('ZADD', P .. 'lease', leases)
+  for n = 1, #ids do
+    local key = T .. ids[n]
+    local run = token .. format('%04x', first_number + taken) .. fence_end
+    if taken >= free then
+      run = run .. ' a'
+    elseif suspects and suspects[ids[n]] then
+      run = run .. ' s'
+    end
+    call('HSET', key, 'state', 'active', 'tmx_run', run)
+    -- A wish to cancel an earlier run, of a Go worker's perhaps, is not one to cancel this, unless that was
+    -- given back before it was begun.
+    if call('HDEL', key, 'pending_since', 'tmx_cancel') > 1 then
+      local wish = call('HGET', key, 'tmx_wish')
+      if wish then
+        call('HSET', key, 'tmx_cancel', wish)
+        call('HDEL', key, 'tmx_wish')
+        wishes[#wishes + 1] = first_number + taken
+        wishes[#wishes + 1] = wish
+      end
+    end
+    taken = taken + 1
+  end
+end
+
+-- What is read at once grows while the messages are small.
+local function at_once(most, longest) return math.max(1, math.min(most, math.floor(1000000 / (longest + 1)))) end
+
+local chunk, longest = at_once(8, tonumber(ARGV[8])), 0
+local fields = {'msg', 'tmx_facts', 'pending_since'}
+
+local function take(queue, count)
+  local P, seen = queue.P, queue.seen
+  while count > 0 and bytes > 0 and not queue.stopped do
+    local found = tail(P, 'pending', math.min(count, chunk), fields)
+    local size = #found
+    if size == 0 then return end
+    call('LLEN', P .. 'active')
+    call('ZCARD', P .. 'lease')
+    -- The tasks that are taken move to the front of what was found.
+    local ids, number, dangling, popped, suspects = {}, 0, {}, 0, nil
+    for i = 1, size, 4 do
+      local id, message, facts = found[i], found[i + 1], found[i + 2]
+      if message and #message > longest then longest = #message end
+      if not message and not seen[id] then read('HGET', P .. 't:' .. id, 'msg') end
+      if not message or seen[id] then
+        if not seen[id] then dangling[#dangling + 1] = id end
+      elseif taken + number >= free and must_wait(message, facts) then
+        queue.stopped = true
+        break
+      elseif taken + number > 0 and #message > bytes then
+        queue.stopped = true
+        break
+      else
+        bytes = bytes - #message
+        if number < popped then
+          local to = 4 * number
+          found[to + 1], found[to + 2], found[to + 3], found[to + 4] = id, message, facts, found[i + 3]
+        end
+        number = number + 1
+        ids[number] = id
+        if facts and #facts ~= 16 and crashes_of(facts) > 0 then
+          suspects = suspects or {}
+          suspects[id] = true
+        end
+      end
+      seen[id] = true
+      popped = popped + 1
+    end
+    if popped > 0 then
+      for i = size, 4 * number + 1, -1 do found[i] = nil end
+      local first, last = taken, #queue.runs
+      call('RPOP', P .. 'pending', popped)
+      lease(P, ids, suspects, queue.wishes)
+      -- Only now are they the caller's: a server that takes no writes stops this before.
+      queue.runs[last + 1], queue.runs[last + 2] = first_number + first, found
+      for _, id in ipairs(dangling) do queue.dangling[#queue.dangling + 1] = id end
+    end
+    count = count - number
+    -- However many there are, a call is short.
+    if #queue.dangling >= 1000 then queue.stopped = true end
+    chunk = at_once(math.min(8 * chunk, 200), longest)
+  end
+end
+
+local function serve(queue, count)
+  if queue.error ~= '' or queue.paused or queue.stopped then return end
+  local ok, problem = pcall(take, queue, count)
+  if not ok then queue.error = type(problem) == 'table' and problem.err or tostring(problem) end
+end
+
+-- However many queues have a crowd that is due, a call is short: the rest comes with the next.
+local forwards = 5 * tonumber(ARGV[7])
+local queues, wanted = {}, 0
+for n = 1, #KEYS do
+  local P = string.sub(KEYS[n], 1, -8)
+  local queue = {P = P, error = '', runs = {}, wishes = {}, dangling = {}, seen = {}, more = false}
+  local count = late and 0 or tonumber(ARGV[9 + n])
+  queues[n] = queue
+  local ok, problem = pcall(function()
+    local moved, dropped, due
+    moved, dropped, due, queue.more = forward(P, math.min(tonumber(ARGV[7]), math.max(forwards, 1)))
+    forwards = forwards - moved - dropped
+    call('LLEN', KEYS[n])
+    queue.paused = call('EXISTS', P .. 'paused') == 1
+    if queue.paused then
+      queue.more = false
+    else
+      queue.due = due
+    end
+  end)
+  if not ok then queue.error = type(problem) == 'table' and problem.err or tostring(problem) end
+  wanted = wanted + count
+  serve(queue, count)
+end
+for _, queue in ipairs(queues) do
+  if taken >= wanted then break end
+  serve(queue, wanted - taken)
+end
+
+local reply = {now}
+for n, queue in ipairs(queues) do
+  if queue.error == '' and not queue.paused and redis.pcall('LLEN', KEYS[n]) ~= 0 then queue.more = true end
+  local leftovers = {}
+  for i, id in ipairs(queue.dangling) do leftovers[i] = queue.P .. 't:' .. id end
+  pcall(remove_leftovers, leftovers)
+  reply[n + 1] = {queue.error, queue.runs, queue.due or false, queue.more and 1 or 0, queue.dangling,
+      queue.wishes}
+end
+reply[#reply + 1] = longest
+return reply

@@ -1,0 +1,103 @@
+-- uses: one_queue clock read many due_life
+
+-- Takes in tasks of one queue.
+-- KEYS: the queue's. ARGV: now, whether any id is to be remembered ('' or 1), then for each task id,
+-- message, and '' if there is no more to say of it, else 'x', lock key ('' = none), seconds of the
+-- lock beyond the due time, when it is due, when it expires (each '' = none; an instant; or `+` and a
+-- delay), whether it may be retried (0 or 1), for how many seconds its id is to be remembered (0 = not).
+-- Returns for each: 0 it is pending; -1 the lock is held; -2 the id is taken; -3 Redis is full (told
+-- so only where ids are remembered: else the whole call is refused); -4 the id is remembered; else it
+-- is scheduled, and this is when it is due. asynq takes the lock before it looks for the id, and so
+-- leaks it.
+local call = redis.call
+call('LLEN', P .. 'pending')
+call('ZCARD', P .. 'scheduled')
+call('ZCARD', P .. 'tmx:due')
+local remembers = ARGV[3] ~= ''
+if remembers then call('ZCARD', P .. 'tmx:ids') end
+
+local function instant(argument)
+  if argument == '' then return nil end
+  if string.byte(argument) == 43 then return now + tonumber(argument) end
+  return tonumber(argument)
+end
+
+-- Tries the first write, which is the only one of a script that a full Redis refuses: ids that are
+-- remembered must be answered for all the same.
+local full, written = false, false
+local function is_full(key, message)
+  if full or written then return full end
+  local reply = redis.pcall('HSET', key, 'msg', message)
+  local problem = type(reply) == 'table' and reply.err
+  if not problem then
+    written = true
+  elseif string.find(problem, 'OOM', 1, true) == 1 then
+    full = true
+  else
+    error(problem, 0)
+  end
+  return full
+end
+
+local function is_remembered(id)
+  local over = call('ZSCORE', P .. 'tmx:ids', id)
+  return over and tonumber(over) > now
+end
+
+local replies, pending, at, writes_due = {}, {}, 4, false
+while at <= #ARGV do
+  local id, message, lock, ttl, due, facts = ARGV[at], ARGV[at + 1], '', nil, now, now_text
+  local idempotent_for, outcome = 0, 0
+  if ARGV[at + 2] == '' then
+    at = at + 3
+  else
+    lock, ttl, due = ARGV[at + 3], ARGV[at + 4], instant(ARGV[at + 5]) or now
+    local expires = instant(ARGV[at + 6])
+    if expires or ARGV[at + 7] == '0' then facts = string.format('%016.0f %.0f 0', now, expires or 0) end
+    idempotent_for = tonumber(ARGV[at + 8])
+    at = at + 9
+  end
+  local key = T .. id
+  if idempotent_for > 0 and is_remembered(id) then
+    outcome = -4
+  elseif call('EXISTS', key) == 1 then
+    outcome = -2
+  elseif lock ~= '' and call('EXISTS', lock) == 1 then
+    outcome = -1
+  elseif remembers and is_full(key, message) then
+    outcome = -3
+  else
+    if due > now then
+      local score = seconds_up(due)
+      call('HSET', key, 'msg', message, 'state', 'scheduled', 'tmx_facts', facts)
+      call('ZADD', P .. 'scheduled', score, id)
+      if score * 1000000 ~= due then
+        call('ZADD', P .. 'tmx:due', due, id)
+        writes_due = true
+      end
+      outcome = due
+    else
+      call('HSET', key, 'msg', message, 'state', 'pending', 'pending_since', now_ns, 'tmx_facts', facts)
+      pending[#pending + 1] = id
+    end
+    if lock ~= '' then
+      ttl = tonumber(ttl)
+      if due > now then ttl = ttl + seconds_up(due - now) end
+      call('SET', lock, id, 'EX', ttl)
+      call('HSET', key, 'unique_key', lock)
+    end
+    if idempotent_for > 0 then call('ZADD', P .. 'tmx:ids', text(now + idempotent_for * 1000000), id) end
+  end
+  replies[#replies + 1] = outcome
+end
+many('LPUSH', P .. 'pending', pending)
+if writes_due then keep_due(P) end
+-- More than came in, so that what is over does not pile up in a queue without upkeep. The expiry is
+-- always a write, so that WAIT after a repeat waits for what the first call wrote.
+if remembers then
+  local over = call('ZRANGEBYSCORE', P .. 'tmx:ids', '-inf', now_text, 'LIMIT', 0, 2 * #replies)
+  many('ZREM', P .. 'tmx:ids', over)
+  local last = call('ZRANGE', P .. 'tmx:ids', -1, -1, 'WITHSCORES')[2]
+  if last then call('PEXPIRE', P .. 'tmx:ids', math.ceil((tonumber(last) - now) / 1000)) end
+end
+return replies

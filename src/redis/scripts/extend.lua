@@ -1,0 +1,32 @@
+-- uses: one_queue clock read fence many
+
+-- Extends leases of one queue.
+-- KEYS: the queue's. ARGV: now, length of the lease, then id, token, and whether it has begun (0 or 1)
+-- of each run.
+-- Returns for each: 0 it is not the caller's; 1 it is extended; or the mode in which an operator
+-- asked to cancel it, extended too.
+local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
+local ids, leases, replies, fences = {}, {}, {}, {}
+for at = 4, #ARGV, 3 do ids[#ids + 1] = ARGV[at] end
+local scores = redis.call('ZMSCORE', P .. 'lease', unpack(ids))
+for n, id in ipairs(ids) do
+  local token, begun = ARGV[2 + 3 * n], ARGV[3 + 3 * n] == '1'
+  local task = read('HMGET', T .. id, 'tmx_run', 'tmx_cancel') or {}
+  if scores[n] and holds_run(task[1], token, scores[n]) then
+    replies[n] = task[2] or 1
+    local words = words_after(task[1], scores[n])
+    local mark = begun and string.match(words, '^%d* [as]%f[%s%z]')
+    if mark then words = string.gsub(words, '^(%d*) [as]', '%1 b') end
+    if mark or scores[n] ~= lease_end then
+      leases[#leases + 1] = lease_end
+      leases[#leases + 1] = id
+      fences[id] = token .. ' ' .. lease_end .. ' ' .. words
+    end
+  else
+    replies[n] = 0
+  end
+end
+redis.call('ZREM', P .. 'lease', '')
+for id, fence in pairs(fences) do redis.call('HSET', T .. id, 'tmx_run', fence) end
+many('ZADD', P .. 'lease', leases)
+return replies

@@ -1,0 +1,9 @@
+-- uses:
+
+-- give_up_run(key) ends the run of a task that goes back as if it had not been taken: a wish to cancel
+-- it is kept for the next run, as tmx_wish beside tmx_cancel, which alone is of the present run.
+local function give_up_run(key)
+  redis.call('HDEL', key, 'tmx_run')
+  local wish = redis.call('HGET', key, 'tmx_cancel')
+  if wish then redis.call('HSET', key, 'tmx_wish', wish) end
+end

@@ -1,0 +1,193 @@
+-- uses: one_queue clock read fence give_up_run many due_life tail splice statistics locks
+
+-- Ends runs of one queue, each iff its token is the present one.
+-- KEYS: the queue's. ARGV: now, then for each run one of
+--     d id token                               deletes it; counts as processed
+--     c id token head tail retention facts     keeps it as completed, so many seconds
+--     r id token head tail delay failed facts  to retry; failed is 0 or 1; a delay of 0 is last in
+--                                              line, one of -1 first
+--     a id token head tail facts               archives it
+--     s id token delay facts                   schedules it again
+--     q id token facts                         back to pending, first in line
+-- each of which `= result` and `! lock` may precede, in this order. Head and tail are the message
+-- round its time in seconds, or what follows the message that is there, if the head begins with `+` (as no
+-- message does): a reader takes the last value of a field. Facts are '' if they stay as they are, and else
+-- take the place of the first three words.
+-- Returns {1 or 0 (it was not the caller's) for each run, error of the counters or '', now}.
+local call = redis.call
+local width = {d = 3, c = 7, r = 8, a = 6, s = 5, q = 4}
+local goal = {c = 'completed', r = 'retry', a = 'archived', s = 'scheduled'}
+local starts, ids, number, results, locks = {}, {}, 0, {}, {}
+do
+  local at = 3
+  while at <= #ARGV do
+    number = number + 1
+    local action = ARGV[at]
+    if action == '=' then
+      results[number], action = ARGV[at + 1], ARGV[at + 2]
+      at = at + 2
+    end
+    if action == '!' then
+      locks[number], action = ARGV[at + 1], ARGV[at + 2]
+      at = at + 2
+    end
+    starts[number], ids[number] = at, ARGV[at + 1]
+    at = at + width[action]
+    if goal[action] then
+      call('ZCARD', P .. goal[action])
+      goal[action] = nil
+    end
+  end
+end
+local active = call('LLEN', P .. 'active')
+call('LLEN', P .. 'pending')
+call('ZCARD', P .. 'tmx:due')
+local leases = call('ZMSCORE', P .. 'lease', unpack(ids))
+call('ZREM', P .. 'lease', '')
+
+-- Runs end in about the order in which they began, so the end of active holds most of a batch.
+local window, fences = {}, {}
+if #ids >= 4 then window = tail(P, 'active', #ids + 32, {'tmx_run'}) end
+for i = 1, #window, 2 do fences[window[i]] = window[i + 1] or nil end
+
+-- Whose runs they are, and which locks are theirs, before anything is changed.
+local own, locked, done = {}, {}, {}
+for n = 1, number do
+  local id, score = ids[n], leases[n]
+  if score and not done[id] then
+    local fence = fences[id]
+    if fence == nil then fence = read('HGET', T .. id, 'tmx_run') end
+    if holds_run(fence, ARGV[starts[n] + 2], score) then
+      own[n], done[id] = true, true
+      locked[n] = locks[n] and holds(locks[n], id)
+    end
+  end
+end
+
+-- Takes ids out of active: those in the window together, the others one by one.
+local function leave_active(ended)
+  local removed, kept, popped, unmoved, left = {}, {}, 0, 0, 0
+  for i = 1, #window, 2 do
+    local id = window[i]
+    if done[id] and not removed[id] then
+      removed[id] = true
+      popped = (i + 1) / 2
+      unmoved = left
+    else
+      left = left + 1
+      kept[left] = id
+    end
+  end
+  if popped > 0 and popped == active then
+    -- The list must not be gone in between: in a slot that is being moved it could not be made again.
+    while #kept > unmoved do table.remove(kept) end
+    many('LPUSH', P .. 'active', kept)
+    call('RPOP', P .. 'active', popped)
+  elseif popped > 0 then
+    call('RPOP', P .. 'active', popped)
+    local back = {}
+    for n = unmoved, 1, -1 do back[#back + 1] = kept[n] end
+    many('RPUSH', P .. 'active', back)
+  end
+  -- What the window does not hold began later; and tasks that run long may lie between it and the tail.
+  local from = #window > 0 and 1 or -1
+  for n = 1, #ended do
+    if not removed[ended[n]] then call('LREM', P .. 'active', from, ended[n]) end
+  end
+end
+
+-- Puts the id into a zset by time, rounded up to a second, and the precise time beside it.
+local writes_due = false
+local function wait_in(name, id, delay)
+  local due = now + delay
+  local score = seconds_up(due)
+  call('ZADD', P .. name, score, id)
+  if score * 1000000 ~= due then
+    call('ZADD', P .. 'tmx:due', due, id)
+    writes_due = true
+  end
+end
+
+local replies, ended, gone = {}, {}, {}
+local processed, failed, ended_count, gone_count = 0, 0, 0, 0
+for n = 1, number do
+  if own[n] then
+    local id, at = ids[n], starts[n]
+    local action, key = ARGV[at], T .. id
+    replies[n] = 1
+    ended_count = ended_count + 1
+    ended[ended_count] = id
+    if locked[n] then
+      gone_count = gone_count + 1
+      gone[gone_count] = locks[n]
+    end
+    if action == 'd' then
+      gone_count = gone_count + 1
+      gone[gone_count] = key
+      processed = processed + 1
+    else
+      local facts, state, head, rest
+      if action == 'c' then
+        state, head, rest, facts = 'completed', ARGV[at + 3], ARGV[at + 4], ARGV[at + 6]
+        call('ZADD', P .. 'completed', seconds_up(now) + tonumber(ARGV[at + 5]), id)
+        processed = processed + 1
+      elseif action == 'r' then
+        state, head, rest, facts = 'retry', ARGV[at + 3], ARGV[at + 4], ARGV[at + 7]
+        local delay = tonumber(ARGV[at + 5])
+        if delay > 0 then
+          wait_in('retry', id, delay)
+        else
+          state = 'pending'
+          call(delay < 0 and 'RPUSH' or 'LPUSH', P .. 'pending', id)
+        end
+        if ARGV[at + 6] == '1' then
+          processed = processed + 1
+          failed = failed + 1
+        end
+      elseif action == 'a' then
+        state, head, rest, facts = 'archived', ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+        call('ZADD', P .. 'archived', now_s, id)
+        processed = processed + 1
+        failed = failed + 1
+      elseif action == 's' then
+        state, facts = 'scheduled', ARGV[at + 4]
+        wait_in('scheduled', id, tonumber(ARGV[at + 3]))
+      else
+        state, facts = 'pending', ARGV[at + 3]
+        call('RPUSH', P .. 'pending', id)
+      end
+      local fields = {'state', state}
+      if head then
+        if string.byte(head) == 43 then head = (call('HGET', key, 'msg') or '') .. string.sub(head, 2) end
+        fields[#fields + 1] = 'msg'
+        fields[#fields + 1] = head .. stamp .. rest
+      end
+      if results[n] then
+        fields[#fields + 1] = 'result'
+        fields[#fields + 1] = results[n]
+      end
+      if state == 'pending' then
+        fields[#fields + 1] = 'pending_since'
+        fields[#fields + 1] = now_ns
+      end
+      if facts ~= '' then
+        fields[#fields + 1] = 'tmx_facts'
+        fields[#fields + 1] = facts .. (string.match(call('HGET', key, 'tmx_facts') or '', '^%d+ %d+ %d+(.*)$') or '')
+      end
+      call('HSET', key, unpack(fields))
+      if action == 'q' then
+        give_up_run(key)
+      else
+        call('HDEL', key, 'tmx_run', 'tmx_cancel', 'tmx_wish', 'tmx_slow')
+      end
+    end
+  else
+    replies[n] = 0
+  end
+end
+if writes_due then keep_due(P) end
+leave_active(ended)
+many('ZREM', P .. 'lease', ended)
+remove_tasks(gone)
+count(processed, failed)
+return {replies, fault, now}

@@ -1,0 +1,215 @@
+-- uses: clock read fence due_of crashes_of many due_life forward
+
+-- One step of upkeep; of several queues unless in a cluster.
+-- KEYS: the queues'. ARGV: now, how much to do in each role of each queue at most, length of the
+-- lease of lost runs that are taken over, whether to look for them (0 or 1), bytes of their
+-- messages at most, how much to do at most in the call (a queue that was begun is finished), then
+-- for each queue the first 12 hex digits of its tokens and the ranks at which to go on checking
+-- tmx:due and active, then the tokens of runs that are the caller's own. Returns now and, for each queue as far as the call came, at least one,
+-- {forwarded, expired, repaired, next due time or nil, whether there is more to do, a list of
+-- lost runs as acquire's, numbered from 0, next rank in tmx:due, in active, errors of roles, for
+-- each of the lost runs how far it had come (see begun_of in runs.hpp)}.
+local limit, bytes, effort = tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local lease_end = text(seconds_up(now + tonumber(ARGV[4])))
+local any_lost = false
+local own = {}
+for n = 8 + 3 * #KEYS, #ARGV do own[ARGV[n]] = true end
+local P, T, block, due_rank, active_rank
+local forwarded, expired, repaired, more, due
+local lost, lost_count, marks, errors
+
+local function expire_completed()
+  local ids = redis.call('ZRANGEBYSCORE', P .. 'completed', '-inf', now_s, 'LIMIT', 0, limit)
+  local keys = {}
+  for n, id in ipairs(ids) do keys[n] = T .. id end
+  effort = effort - #ids
+  remove_tasks(keys)
+  many('ZREM', P .. 'completed', ids)
+  expired = #ids
+  if redis.call('ZCOUNT', P .. 'completed', '-inf', now_s) > 0 then more = true end
+end
+
+local function expire_ids()
+  local ids = redis.call('ZRANGEBYSCORE', P .. 'tmx:ids', '-inf', now_text, 'LIMIT', 0, limit)
+  effort = effort - #ids
+  many('ZREM', P .. 'tmx:ids', ids)
+  if #ids == limit then more = true end
+end
+
+-- Entries that no public score bears out: tasks that others have moved.
+local function check_due()
+  local found = redis.call('ZRANGE', P .. 'tmx:due', due_rank, due_rank + limit - 1, 'WITHSCORES')
+  local unmatched = {}
+  effort = effort - #found / 2
+  for i = 1, #found, 2 do
+    if not source_of(P, found[i], tonumber(found[i + 1])) then unmatched[#unmatched + 1] = found[i] end
+  end
+  many('ZREM', P .. 'tmx:due', unmatched)
+  if #found > 0 and redis.call('TTL', P .. 'tmx:due') < due_seconds / 2 then keep_due(P) end
+  due_rank = #found == 2 * limit and due_rank + limit - #unmatched or 0
+end
+
+-- Forgets an id in active that is no task's.
+local function forget(id)
+  redis.call('LREM', P .. 'active', -1, id)
+  redis.call('ZREM', P .. 'lease', id)
+  remove_leftovers({T .. id})
+  repaired = repaired + 1
+end
+
+-- `words` are those of tmx_run after the score, if they are of the lost run.
+local function take_over(id, task, words)
+  bytes = bytes - #task[1]
+  redis.call('ZREM', P .. 'lease', id)
+  redis.call('ZADD', P .. 'lease', lease_end, id)
+  if not words or words == '' then words = now_text end
+  local run = block .. string.format('%04x', lost_count) .. ' ' .. lease_end .. ' ' .. words
+  redis.call('HSET', T .. id, 'tmx_run', run)
+  marks[#marks + 1] = string.match(words, '^%d* (%S+)') or ''
+  for _, value in ipairs({id, task[1], task[2]}) do lost[#lost + 1] = value end
+  lost_count = lost_count + 1
+  any_lost = true
+end
+
+-- Whether there is room for one more lost run.
+local function room_for(message)
+  if lost_count < limit and (not any_lost or #message <= bytes) then return true end
+  more = true
+  return false
+end
+
+local function task_of(id)
+  return read('HMGET', T .. id, 'msg', 'tmx_facts', 'state') or {}
+end
+
+-- Whether the caller runs it: its worker lives, and will extend the lease if nobody else takes it.
+local function is_own(id, score)
+  if next(own) == nil then return false end
+  local run = read('HGET', T .. id, 'tmx_run') or ''
+  return own[string.sub(run, 1, 16)] and string.find(run, ' ' .. score .. ' ', 17, true) == 17
+end
+
+-- Ours a second after the lease has ended, others' after 30, as asynq does.
+local function recover()
+  local found = redis.call('ZRANGEBYSCORE', P .. 'lease', '-inf', now_s - 1, 'WITHSCORES', 'LIMIT', 0, 1000)
+  effort = effort - #found / 2
+  for i = 1, #found, 2 do
+    local id, score = found[i], found[i + 1]
+    local words = words_after(read('HGET', T .. id, 'tmx_run'), score)
+    if read('HEXISTS', T .. id, 'msg') ~= 1 then
+      forget(id)
+    elseif words or tonumber(score) <= now_s - 30 then
+      local task = task_of(id)
+      if task[3] ~= 'active' then
+        redis.call('LREM', P .. 'active', -1, id)
+        redis.call('ZREM', P .. 'lease', id)
+        repaired = repaired + 1
+      elseif not is_own(id, score) then
+        if not room_for(task[1]) then return end
+        take_over(id, task, words)
+      end
+    end
+  end
+end
+
+-- What no lease covers.
+local function check_active()
+  local ids = redis.call('LRANGE', P .. 'active', -(active_rank + limit), -(active_rank + 1))
+  if #ids == 0 then
+    active_rank = 0
+    return
+  end
+  effort = effort - #ids
+  local leases, removed = redis.call('ZMSCORE', P .. 'lease', unpack(ids)), 0
+  for n, id in ipairs(ids) do
+    if not leases[n] then
+      local task = task_of(id)
+      if not task[1] then
+        forget(id)
+        removed = removed + 1
+      elseif task[3] ~= 'active' then
+        redis.call('LREM', P .. 'active', -1, id)
+        repaired = repaired + 1
+        removed = removed + 1
+      elseif room_for(task[1]) then
+        take_over(id, task)
+        repaired = repaired + 1
+      end
+    end
+  end
+  active_rank = #ids == limit and active_rank + limit - removed or 0
+end
+
+-- Sets whose aggregation did not end in time go back to their group, a part of a large one at a time.
+local function reclaim_groups()
+  local sets = redis.call('ZRANGEBYSCORE', P .. 'aggregation_sets', '-inf', now_s, 'LIMIT', 0, 10)
+  for _, set in ipairs(sets) do
+    local group = string.match(set, '^(.*):[^:]*$')
+    local stem = P .. 'g:'
+    local ours = group and #group > #stem and string.sub(group, 1, #stem) == stem
+    if ours then
+      redis.call('ZCARD', set)
+      redis.call('ZCARD', group)
+      redis.call('SCARD', P .. 'groups')
+    end
+    local back = ours and redis.call('ZRANGE', set, 0, 999, 'WITHSCORES') or {}
+    local ids, entries = {}, {}
+    for i = 1, #back, 2 do
+      ids[#ids + 1] = back[i]
+      entries[i], entries[i + 1] = back[i + 1], back[i]
+    end
+    effort = effort - #ids
+    many('ZREM', set, ids)
+    if #ids > 0 then
+      for first = 1, #entries, 500 do
+        redis.call('ZADD', group, 'LT', unpack(entries, first, math.min(first + 499, #entries)))
+      end
+      redis.call('SADD', P .. 'groups', string.sub(group, #stem + 1))
+      repaired = repaired + 1
+    end
+    if #ids == 1000 then
+      more = true
+    else
+      redis.call('ZREM', P .. 'aggregation_sets', set)
+    end
+  end
+end
+
+local function role(work)
+  local ok, problem = pcall(work)
+  if not ok then errors[#errors + 1] = type(problem) == 'table' and problem.err or tostring(problem) end
+end
+
+local function step(n)
+  P = string.sub(KEYS[n], 1, -8)
+  T = P .. 't:'
+  block, due_rank, active_rank = ARGV[5 + 3 * n], tonumber(ARGV[6 + 3 * n]), tonumber(ARGV[7 + 3 * n])
+  forwarded, expired, repaired, more, due = 0, 0, 0, false, nil
+  lost, lost_count, marks, errors = {}, 0, {}, {}
+  local paused = redis.call('EXISTS', P .. 'paused') == 1
+  role(expire_completed)
+  role(expire_ids)
+  role(check_due)
+  if ARGV[5] == '1' and not late then
+    role(recover)
+    role(check_active)
+  end
+  role(reclaim_groups)
+  role(function()
+    local dangling, unfinished
+    forwarded, dangling, due, unfinished = forward(P, limit)
+    effort = effort - forwarded - dangling
+    repaired = repaired + dangling
+    if unfinished then more = true end
+  end)
+  if paused then due = nil end
+  return {forwarded, expired, repaired, due or false, more and 1 or 0, lost, due_rank,
+      active_rank, errors, marks}
+end
+
+local replies = {now}
+for n = 1, #KEYS do
+  replies[n + 1] = step(n)
+  if effort <= 0 then break end
+end
+return replies
