@@ -44,6 +44,7 @@ set(taskmux_headers
     include/taskmux/detail/run/judge.hpp
     include/taskmux/detail/run/log_records.hpp
     include/taskmux/detail/run/outcome_of.hpp
+    include/taskmux/detail/run/request_maker.hpp
     include/taskmux/detail/run/run_registry.hpp
     include/taskmux/detail/run/run_state.hpp
     include/taskmux/detail/run/settlement.hpp

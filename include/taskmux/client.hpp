@@ -11,28 +11,12 @@
 
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
-#include "taskmux/detail/base/uuid.hpp"
+#include "taskmux/detail/run/request_maker.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/task.hpp"
 
 namespace taskmux {
 inline namespace v0 {
-
-/// What holds for every task of a type whose EnqueueOptions do not say otherwise.
-/// The bounds are those of EnqueueOptions.
-struct TypeDefaults {
-  /// The queue; "default" when left out.
-  std::optional<std::string> queue{};
-  /// How often a failed task is retried before it is archived; 0 or more, where 0 means never. 25
-  /// when left out.
-  std::optional<int> max_retry{};
-  /// How long one attempt may take: above 0, rounded up to whole seconds. When left out, 30 min
-  /// unless the task has a deadline.
-  std::optional<Duration> timeout{};
-  /// How long the task is kept, with its result, after it succeeded: 0 or more, rounded up to whole
-  /// seconds. 0, or left out: it is deleted at once.
-  std::optional<Duration> retention{};
-};
 
 struct ClientConfig {
   /// By task type, spelt exactly.
@@ -98,17 +82,14 @@ class Client {
 
  private:
   void check_usable() const;
-  void prepare(NewTask&& item, EnqueueRequest& request) const;
-  /// Fills `request` and `result`; false if the item is refused, and `result` tells why.
-  bool prepare(NewTask&& item, EnqueueRequest& request, EnqueueResult& result);
+  /// Adds the request for `item` to `requests`; none if `item` is refused, and `result` tells why.
+  void prepare(NewTask&& item, std::vector<EnqueueRequest>& requests, EnqueueResult& result);
   static void note(const EnqueueReply& reply, EnqueueResult& result);
 
   Broker& broker_;
-  const ClientConfig config_;
-  const std::shared_ptr<Clock> clock_;
+  detail::RequestMaker maker_;
   const int pid_;
   std::atomic<bool> closed_{false};
-  detail::UuidSource ids_;
 };
 
 }  // namespace v0

@@ -138,6 +138,22 @@ struct EnqueueOptions {
   bool unique_empty_payload = false;
 };
 
+/// What holds for every task of a type whose EnqueueOptions do not say otherwise.
+/// The bounds are those of EnqueueOptions.
+struct TypeDefaults {
+  /// The queue; "default" when left out.
+  std::optional<std::string> queue{};
+  /// How often a failed task is retried before it is archived; 0 or more, where 0 means never. 25
+  /// when left out.
+  std::optional<int> max_retry{};
+  /// How long one attempt may take: above 0, rounded up to whole seconds. When left out, 30 min
+  /// unless the task has a deadline.
+  std::optional<Duration> timeout{};
+  /// How long the task is kept, with its result, after it succeeded: 0 or more, rounded up to whole
+  /// seconds. 0, or left out: it is deleted at once.
+  std::optional<Duration> retention{};
+};
+
 /// A task as a broker keeps it and a worker gets it. An unset instant is the epoch, `Time{}`, as on
 /// asynq's wire. A plain value: the broker and the engine share it as const once it has been
 /// accepted.

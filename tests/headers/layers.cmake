@@ -55,7 +55,7 @@ layer(${include}/detail/engine MAY_INCLUDE ${values} ${ports} ${port_bodies} ${h
 set(api "taskmux/(handler|serve_mux|client|server|server_config|inspector|dead_letter_queue|signals|json|testing)\\.hpp")
 set(bodies "taskmux/detail/api/[a-z0-9_]+\\.hpp")
 layer(${include} MAY_INCLUDE ${values} ${ports} ${api} ${bodies} ${base}
-      "taskmux/detail/run/run_state\\.hpp" "taskmux/detail/engine/server_engine\\.hpp"
+      "taskmux/detail/run/(request_maker|run_state)\\.hpp" "taskmux/detail/engine/server_engine\\.hpp"
       FILES handler.hpp serve_mux.hpp client.hpp server.hpp server_config.hpp inspector.hpp
             dead_letter_queue.hpp signals.hpp json.hpp testing.hpp)
 layer(${include}/detail/api MAY_INCLUDE ${values} ${ports} ${api} ${base} ${run}
