@@ -2,13 +2,20 @@
 include(CMakePackageConfigHelpers)
 set(taskmux_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/taskmux)
 
+# taskmux_install_component(<component> <target> [<folder of its headers>])
 function(taskmux_install_component component target)
-  install(TARGETS ${target} EXPORT taskmux-${component} FILE_SET HEADERS)
+  set(headers ${CMAKE_INSTALL_INCLUDEDIR})
+  if(ARGC GREATER 2)
+    set(headers ${ARGV2})
+  endif()
+  install(TARGETS ${target} EXPORT taskmux-${component} FILE_SET HEADERS DESTINATION ${headers})
   install(EXPORT taskmux-${component} NAMESPACE taskmux:: DESTINATION ${taskmux_package_dir}
           FILE taskmux-${component}-targets.cmake)
 endfunction()
 
 taskmux_install_component(core taskmux)
+# In a folder of their own: nobody else's compiler finds headers of tests.
+taskmux_install_component(contract taskmux_contract ${CMAKE_INSTALL_INCLUDEDIR}/taskmux-contract)
 if(TARGET taskmux_compiled)
   taskmux_install_component(compiled taskmux_compiled)
 endif()
