@@ -18,11 +18,11 @@ constexpr auto long_enough = 10s;
 
 bool Tracking::looked(SteadyTime now) noexcept {
   look_is_whole_ = true;
-  if (queue_health_ == 0) return false;
+  if (faults_ == 0) return false;
   if (works_since_ == SteadyTime{}) works_since_ = now;
   if (now - works_since_ < long_enough) return false;
-  const bool reported = queue_health_ > 1;
-  queue_health_ = 0;
+  const bool reported = faults_ > 1;
+  faults_ = 0;
   return reported;
 }
 
@@ -40,12 +40,12 @@ bool Tracking::refused(SteadyTime now) noexcept { return pause(now); }
 
 bool Tracking::pause(SteadyTime now) noexcept {
   auto length = second_pause;
-  for (int i = 1; i < queue_health_ && length < longest_pause; ++i) length *= 2;
-  resume_at_ = now + (queue_health_ == 0 ? first_pause : std::min(length, longest_pause));
+  for (int i = 1; i < faults_ && length < longest_pause; ++i) length *= 2;
+  resume_at_ = now + (faults_ == 0 ? first_pause : std::min(length, longest_pause));
   works_since_ = {};
   evictions_ = {};
   look_is_whole_ = false;
-  return ++queue_health_ == 2;
+  return ++faults_ == 2;
 }
 
 }  // namespace taskmux::redis

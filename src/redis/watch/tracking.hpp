@@ -39,7 +39,7 @@ class Tracking {
   std::array<SteadyTime, most_evictions> evictions_{};  // a ring: when looks were found evicted
   std::size_t next_eviction_ = 0;
   bool look_is_whole_ = false;  // nothing of the last look is known to be evicted
-  int queue_health_ = 0;              // in a row
+  int faults_ = 0;              // in a row
 };
 
 }  // namespace taskmux::redis
