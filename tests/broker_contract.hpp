@@ -29,6 +29,7 @@
 #include "support/test.hpp"
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
+#include "taskmux/dead_letter_queue.hpp"
 #include "taskmux/inspector.hpp"
 #include "taskmux/queue_view.hpp"
 #include "taskmux/registry.hpp"
@@ -2149,6 +2150,16 @@ TASKMUX_CONTRACT("an inspector shows a queue that a live server works on before 
   CHECK(inspector.queue_info("fresh").queue == "fresh");
   CHECK(inspector.queue_info("fresh").size() == 0);
   CHECK(inspector.list("fresh", TaskState::pending).empty());
+  CHECK(inspector.history("fresh").empty());
+  CHECK_FALSE(inspector.find("fresh", "t1"));
+  CHECK(inspector.archive_all("fresh", TaskState::retry) == 0);
+  DeadLetterQueue dead{t.broker, "fresh"};
+  CHECK(dead.count() == 0);
+  CHECK(dead.list().empty());
+  CHECK(dead.list({.type = "email:welcome"}).empty());
+  CHECK_FALSE(dead.find("t1"));
+  CHECK(dead.requeue_all() == 0);
+  CHECK(dead.remove_matching({}) == 0);
   CHECK(error_of([&] { inspector.queue_info("frehs"); }) == Errc::queue_not_found);
   t.broker.registry().retire(server);
   CHECK(error_of([&] { inspector.queue_info("fresh"); }) == Errc::queue_not_found);

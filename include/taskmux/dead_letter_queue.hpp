@@ -9,6 +9,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/queue_view.hpp"
+#include "taskmux/registry.hpp"
 #include "taskmux/task.hpp"
 
 namespace taskmux {
@@ -33,7 +34,8 @@ struct DeadLetterFilter {
 /// meanwhile, here or elsewhere, makes it skip nothing; one on all takes the oldest first. What is
 /// archived while the call runs may be met or not.
 ///
-/// Throws Error{queue_not_found} if nothing was ever enqueued to the queue, Error{unavailable} when
+/// Throws Error{queue_not_found} if nothing was ever enqueued to the queue, but for find(), count(),
+/// list() and the actions on many if a live server works on the queue; Error{unavailable} when
 /// the broker can't be reached, and Error{invalid_argument} for an age that is negative or over 100
 /// years. An Error in the midst of many says in its text how many had been done.
 class DeadLetterQueue {
@@ -75,6 +77,7 @@ class DeadLetterQueue {
 
  private:
   QueueView& view_;
+  Registry& registry_;
   const std::string queue_;
 };
 

@@ -27,8 +27,9 @@ struct InspectorConfig {
 /// Looks into the queues of a broker, and repairs what is in them. Thread-safe. The broker must
 /// outlive it.
 ///
-/// A call that names a queue throws Error{queue_not_found} if nothing was ever enqueued to it;
-/// every call throws Error{unavailable} when the broker can't be reached. The text of each Error
+/// A call that names a queue throws Error{queue_not_found} if nothing was ever enqueued to it. But
+/// before that, a queue on which a live server works is shown as an empty one by queue_info(),
+/// history(), list(), find() and the actions on all tasks of a state. Every call throws Error{unavailable} when the broker can't be reached. The text of each Error
 /// names the operation, the subject and the cause.
 class Inspector {
  public:
@@ -40,16 +41,15 @@ class Inspector {
   /// All queues that anything was ever enqueued to, sorted by name.
   std::vector<std::string> queues();
 
-  /// How a queue stands: tasks in each state, latency, processed and failed today and in all. A
-  /// queue that a live server works on exists, and is empty, before anything is enqueued to it.
+  /// How a queue stands: tasks in each state, latency, processed and failed today and in all.
   QueueInfo queue_info(std::string_view queue);
 
-  /// Processed and failed on each of the last `days` days, today first. Throws
-  /// Error{invalid_argument} unless `days` is from 1 to 90.
+  /// Processed and failed on each of the last `days` days, today first; empty for a
+  /// queue to which nothing was ever enqueued. Throws Error{invalid_argument} unless `days` is from 1 to
+  /// 90.
   std::vector<DailyStats> history(std::string_view queue, int days = 7);
 
-  /// A page of the tasks in a state, in the order of QueueView::list(). Empty beyond the end,
-  /// and for a queue as yet empty that a live server works on.
+  /// A page of the tasks in a state, in the order of QueueView::list(). Empty beyond the end.
   std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page = {});
 
   /// One task, with its result if it is completed and its handler set one; nullopt if there is no

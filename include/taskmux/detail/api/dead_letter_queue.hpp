@@ -146,26 +146,26 @@ inline std::size_t act_on_matching(QueueView& view, const std::string& queue,
 }  // namespace detail
 
 TASKMUX_INLINE DeadLetterQueue::DeadLetterQueue(Broker& broker, std::string queue)
-    : view_{broker.queue_view()}, queue_{std::move(queue)} {}
+    : view_{broker.queue_view()}, registry_{broker.registry()}, queue_{std::move(queue)} {}
 
 TASKMUX_INLINE std::size_t DeadLetterQueue::count() const {
-  return detail::during("count dead letters", [&] { return view_.queue_info(queue_).archived; });
+  return detail::during("count dead letters", [&] { return detail::unless_fresh(registry_, queue_, [&] { return view_.queue_info(queue_).archived; }, {}); });
 }
 
 TASKMUX_INLINE std::vector<TaskInfo> DeadLetterQueue::list(Page page) const {
   return detail::during("list dead letters",
-                        [&] { return view_.list(queue_, TaskState::archived, page); });
+                        [&] { return detail::unless_fresh(registry_, queue_, [&] { return view_.list(queue_, TaskState::archived, page); }, {}); });
 }
 
 TASKMUX_INLINE std::vector<TaskInfo> DeadLetterQueue::list(const DeadLetterFilter& filter,
                                                    Page page) const {
   return detail::during("list dead letters of queue " + detail::in_quotes(queue_),
-                        [&] { return detail::list_matching(view_, queue_, filter, page); });
+                        [&] { return detail::unless_fresh(registry_, queue_, [&] { return detail::list_matching(view_, queue_, filter, page); }, {}); });
 }
 
 TASKMUX_INLINE std::optional<TaskInfo> DeadLetterQueue::find(std::string_view id) const {
   std::optional<TaskInfo> task =
-      detail::during("find dead letter", [&] { return view_.find(queue_, id); });
+      detail::during("find dead letter", [&] { return detail::unless_fresh(registry_, queue_, [&] { return view_.find(queue_, id); }, {}); });
   if (task && task->state != TaskState::archived) task.reset();
   return task;
 }
@@ -175,11 +175,11 @@ TASKMUX_INLINE void DeadLetterQueue::requeue(std::string_view id) {
 }
 
 TASKMUX_INLINE std::size_t DeadLetterQueue::requeue_matching(const DeadLetterFilter& filter) {
-  return detail::act_on_matching(view_, queue_, filter, detail::requeue_operation);
+  return detail::unless_fresh(registry_, queue_, [&] { return detail::act_on_matching(view_, queue_, filter, detail::requeue_operation); }, {});
 }
 
 TASKMUX_INLINE std::size_t DeadLetterQueue::requeue_all() {
-  return detail::act_on_all(view_, queue_, TaskState::archived, detail::requeue_operation);
+  return detail::unless_fresh(registry_, queue_, [&] { return detail::act_on_all(view_, queue_, TaskState::archived, detail::requeue_operation); }, {});
 }
 
 TASKMUX_INLINE void DeadLetterQueue::remove(std::string_view id) {
@@ -187,11 +187,11 @@ TASKMUX_INLINE void DeadLetterQueue::remove(std::string_view id) {
 }
 
 TASKMUX_INLINE std::size_t DeadLetterQueue::remove_matching(const DeadLetterFilter& filter) {
-  return detail::act_on_matching(view_, queue_, filter, detail::remove_operation);
+  return detail::unless_fresh(registry_, queue_, [&] { return detail::act_on_matching(view_, queue_, filter, detail::remove_operation); }, {});
 }
 
 TASKMUX_INLINE std::size_t DeadLetterQueue::remove_all() {
-  return detail::act_on_all(view_, queue_, TaskState::archived, detail::remove_operation);
+  return detail::unless_fresh(registry_, queue_, [&] { return detail::act_on_all(view_, queue_, TaskState::archived, detail::remove_operation); }, {});
 }
 
 TASKMUX_INLINE std::size_t DeadLetterQueue::remove_older_than(Duration age) {

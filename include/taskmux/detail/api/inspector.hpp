@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -77,6 +78,19 @@ inline bool is_served(Registry& registry, std::string_view queue) {
   });
 }
 
+/// What `body` returns; but `empty` for a queue to which nothing was ever enqueued and on which a live
+/// server works.
+template <std::invocable Body>
+std::invoke_result_t<Body> unless_fresh(Registry& registry, std::string_view queue, Body&& body,
+                                        std::invoke_result_t<Body> empty) {
+  try {
+    return body();
+  } catch (const Error& e) {
+    if (e.errc() != Errc::queue_not_found || !is_served(registry, queue)) throw;
+    return empty;
+  }
+}
+
 /// Runs `body`, which adds what it has done to the number it is handed, and returns that. An Error
 /// on the way also says how much had been done.
 template <std::invocable<std::size_t&> Body>
@@ -127,32 +141,27 @@ TASKMUX_INLINE std::vector<std::string> Inspector::queues() {
 
 TASKMUX_INLINE QueueInfo Inspector::queue_info(std::string_view queue) {
   return detail::during("queue info", [&] {
-    try {
-      return view_.queue_info(queue);
-    } catch (const Error& e) {
-      if (e.errc() != Errc::queue_not_found || !detail::is_served(registry_, queue)) throw;
-      return QueueInfo{.queue = std::string{queue}};
-    }
+    return detail::unless_fresh(
+        registry_, queue, [&] { return view_.queue_info(queue); }, QueueInfo{.queue = std::string{queue}});
   });
 }
 
 TASKMUX_INLINE std::vector<DailyStats> Inspector::history(std::string_view queue, int days) {
-  return detail::during("history", [&] { return view_.history(queue, days); });
+  return detail::during("history", [&] {
+    return detail::unless_fresh(registry_, queue, [&] { return view_.history(queue, days); }, {});
+  });
 }
 
 TASKMUX_INLINE std::vector<TaskInfo> Inspector::list(std::string_view queue, TaskState state, Page page) {
   return detail::during("list", [&] {
-    try {
-      return view_.list(queue, state, page);
-    } catch (const Error& e) {
-      if (e.errc() != Errc::queue_not_found || !detail::is_served(registry_, queue)) throw;
-      return std::vector<TaskInfo>{};
-    }
+    return detail::unless_fresh(registry_, queue, [&] { return view_.list(queue, state, page); }, {});
   });
 }
 
 TASKMUX_INLINE std::optional<TaskInfo> Inspector::find(std::string_view queue, std::string_view id) {
-  return detail::during("find", [&] { return view_.find(queue, id); });
+  return detail::during("find", [&] {
+    return detail::unless_fresh(registry_, queue, [&] { return view_.find(queue, id); }, {});
+  });
 }
 
 TASKMUX_INLINE void Inspector::run(std::string_view queue, std::string_view id) {
@@ -168,15 +177,21 @@ TASKMUX_INLINE void Inspector::remove(std::string_view queue, std::string_view i
 }
 
 TASKMUX_INLINE std::size_t Inspector::run_all(std::string_view queue, TaskState state) {
-  return detail::act_on_all(view_, queue, state, detail::run_operation);
+  return detail::unless_fresh(
+      registry_, queue,
+      [&] { return detail::act_on_all(view_, queue, state, detail::run_operation); }, 0);
 }
 
 TASKMUX_INLINE std::size_t Inspector::archive_all(std::string_view queue, TaskState state) {
-  return detail::act_on_all(view_, queue, state, detail::archive_operation);
+  return detail::unless_fresh(
+      registry_, queue,
+      [&] { return detail::act_on_all(view_, queue, state, detail::archive_operation); }, 0);
 }
 
 TASKMUX_INLINE std::size_t Inspector::remove_all(std::string_view queue, TaskState state) {
-  return detail::act_on_all(view_, queue, state, detail::remove_operation);
+  return detail::unless_fresh(
+      registry_, queue,
+      [&] { return detail::act_on_all(view_, queue, state, detail::remove_operation); }, 0);
 }
 
 TASKMUX_INLINE void Inspector::update_payload(std::string_view queue, std::string_view id,
