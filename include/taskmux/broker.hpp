@@ -310,6 +310,11 @@ class TASKMUX_API Watch {
   /// be called before going to sleep; while nobody calls it, a busy queue costs no hints. Throws
   /// Error{unavailable}; hints of other kinds come whether armed or not. Not thread-safe.
   virtual State arm() = 0;
+
+  /// As arm(), but need not look at queues of which nothing was told since the last call, so that a
+  /// lone task costs as much with many queues as with one. What has just changed may be missing in
+  /// the state; then the hint follows. Unless overridden, it is arm().
+  virtual State rearm() { return arm(); }
 };
 
 /// One bounded step of upkeep, which any server does for its queues, at any time, side by side with

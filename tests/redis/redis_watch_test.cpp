@@ -1,6 +1,8 @@
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -333,6 +335,70 @@ TEST_CASE("a watch goes on after the server forgot its scripts", "[redis][watch]
   REQUIRE_FALSE(watch->arm().ready);
   enqueue(t.broker, message("t1"));
   CHECK(box.ready());
+}
+
+/// The queues of `abc` whose pending lists are looked at while `body` runs.
+std::string looked_at(RedisFixture& t, const std::function<void()>& body) {
+  std::string queues;
+  for (const std::string& command : t.executed(body)) {
+    for (const char queue : {'a', 'b', 'c'}) {
+      if (command.find("\"LLEN\" \"asynq:{" + std::string{queue} + "}:pending") != std::string::npos)
+        queues.push_back(queue);
+    }
+  }
+  return queues;
+}
+
+TEST_CASE("to arm a watch again, it looks only at queues that changed", "[redis][watch]") {
+  RedisFixture t;
+  HintBox box;
+  const auto watch = t.broker.watch({"a", "b", "c"}, box.callback());
+  // Until no notice of what the test did before is on its way any more: then one queue is looked at,
+  // for the time. Armed after that.
+  const auto calm_down = [&] {
+    for (int calm = 0; calm < 2;)
+      calm = looked_at(t, [&] { watch->rearm(); }) == "a" ? calm + 1 : 0;
+    box.ready(0ms);
+  };
+  CHECK(looked_at(t, [&] { CHECK_FALSE(watch->arm().ready); }) == "abc");
+  calm_down();
+
+  enqueue(t.broker, message("t1", "b"));
+  REQUIRE(box.ready());
+  CHECK(looked_at(t, [&] { CHECK(watch->rearm().ready); }) == "b");
+  CHECK(looked_at(t, [&] { CHECK(watch->rearm().ready); }) == "b");  // It is ready still.
+  CHECK(take(t.broker, "b").size() == 1);
+  calm_down();
+
+  enqueue(t.broker, scheduled(message("t2", "c"), 1h));
+  REQUIRE(box.ready());
+  const std::optional<Time> due = watch->rearm().next_due;
+  CHECK(due == t.clock.now() + 1h);
+  calm_down();
+  enqueue(t.broker, message("t3", "a"));
+  REQUIRE(box.ready());
+  CHECK(looked_at(t, [&] { CHECK(watch->rearm().next_due == due); }) == "a");
+  CHECK(take(t.broker, "a").size() == 1);
+  t.clock.advance(1h);
+  CHECK(watch->rearm().ready);
+  CHECK(looked_at(t, [&] { watch->arm(); }) == "abc");
+}
+
+TEST_CASE("to arm a watch again, it looks at all queues if changes may have been missed",
+          "[redis][watch]") {
+  RedisFixture t;
+  HintBox box;
+  const auto watch = t.broker.watch({"a", "b", "c"}, box.callback());
+  REQUIRE_FALSE(watch->arm().ready);
+  SECTION("since the connection that listens was cut") {
+    t.redis.command({"CLIENT", "KILL", "TYPE", "pubsub"});
+  }
+  SECTION("since the connection that looks was cut") {
+    t.redis.command({"CLIENT", "KILL", "TYPE", "normal"});
+  }
+  SECTION("since all keys were deleted") { t.redis.command({"FLUSHALL"}); }
+  REQUIRE(box.ready(20s));
+  CHECK(looked_at(t, [&] { CHECK_FALSE(watch->rearm().ready); }) == "abc");
 }
 
 TEST_CASE("a key of the wrong type does not stop a watch of other queues", "[redis][watch]") {

@@ -199,6 +199,9 @@ class FlakyBroker final : public BrokerWrapper {
     State arm() override {
       return broker_.pass(Operation::arm, [&] { return inner_->arm(); });
     }
+    State rearm() override {
+      return broker_.pass(Operation::arm, [&] { return inner_->rearm(); });
+    }
 
    private:
     FlakyBroker& broker_;

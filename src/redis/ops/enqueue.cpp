@@ -24,7 +24,7 @@ struct Chunk {
   std::vector<std::size_t> items{};
   std::size_t bytes = 0;
   Call call{};
-  std::size_t remembers = 0;  // Which argument says whether any id is to be remembered.
+  std::size_t needs = 0;  // Which argument says what any of the tasks needs.
 };
 
 class Enqueuer {
@@ -86,11 +86,16 @@ class Enqueuer {
     args.emplace_back("x");
     args.push_back(message.unique_key);
     args.push_back(text(request.unique_for.count()));
+    if (!due.empty()) need('d', args[chunk.needs]);
     args.push_back(std::move(due));
     args.push_back(std::move(expiry));
     args.emplace_back(message.max_retry > 0 ? "1" : "0");
     args.push_back(text(idempotent_for));
-    if (idempotent_for > 0) args[chunk.remembers] = "1";
+    if (idempotent_for > 0) need('r', args[chunk.needs]);
+  }
+
+  static void need(char what, std::string& needs) {
+    if (needs.find(what) == std::string::npos) needs.push_back(what);
   }
 
   // As the script takes it; the delay prevails.
@@ -108,7 +113,7 @@ class Enqueuer {
     }
     Chunk& chunk =
         chunks_.emplace_back(Chunk{.queue = queue, .call = session_.call(scripts().enqueue, queue)});
-    chunk.remembers = chunk.call.args.size();
+    chunk.needs = chunk.call.args.size();
     chunk.call.args.emplace_back();
     return chunk;
   }

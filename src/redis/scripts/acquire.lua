@@ -72,10 +72,14 @@ local fields = {'msg', 'tmx_facts', 'pending_since'}
 
 local function take(queue, count)
   local P, seen = queue.P, queue.seen
-  while count > 0 and bytes > 0 and not queue.stopped do
-    local found = tail(P, 'pending', math.min(count, chunk), fields)
+  while count > 0 and bytes > 0 and not queue.stopped and not queue.empty do
+    local asked = math.min(count, chunk)
+    local found = tail(P, 'pending', asked, fields)
     local size = #found
-    if size == 0 then return end
+    if size == 0 then
+      queue.empty = true
+      return
+    end
     call('LLEN', P .. 'active')
     call('ZCARD', P .. 'lease')
     -- The tasks that are taken move to the front of what was found.
@@ -112,6 +116,7 @@ local function take(queue, count)
       for i = size, 4 * number + 1, -1 do found[i] = nil end
       local first, last = taken, #queue.runs
       call('RPOP', P .. 'pending', popped)
+      queue.empty = popped == size / 4 and popped < asked
       lease(P, ids, suspects, queue.wishes)
       -- Only now are they the caller's: a server that takes no writes stops this before.
       queue.runs[last + 1], queue.runs[last + 2] = first_number + first, found
@@ -125,7 +130,7 @@ local function take(queue, count)
 end
 
 local function serve(queue, count)
-  if queue.error ~= '' or queue.paused or queue.stopped then return end
+  if queue.error ~= '' or queue.paused or queue.stopped or queue.empty then return end
   local ok, problem = pcall(take, queue, count)
   if not ok then queue.error = type(problem) == 'table' and problem.err or tostring(problem) end
 end
@@ -161,7 +166,9 @@ end
 
 local reply = {now}
 for n, queue in ipairs(queues) do
-  if queue.error == '' and not queue.paused and redis.pcall('LLEN', KEYS[n]) ~= 0 then queue.more = true end
+  if queue.error == '' and not queue.paused and not queue.empty and redis.pcall('LLEN', KEYS[n]) ~= 0 then
+    queue.more = true
+  end
   local leftovers = {}
   for i, id in ipairs(queue.dangling) do leftovers[i] = queue.P .. 't:' .. id end
   pcall(remove_leftovers, leftovers)

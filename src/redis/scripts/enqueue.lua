@@ -1,7 +1,7 @@
 -- uses: one_queue clock read many due_life
 
 -- Takes in tasks of one queue.
--- KEYS: the queue's. ARGV: now, whether any id is to be remembered ('' or 1), then for each task id,
+-- KEYS: the queue's. ARGV: now, what any task needs (r: its id is to be remembered; d: it may be due later), then for each task id,
 -- message, and '' if there is no more to say of it, else 'x', lock key ('' = none), seconds of the
 -- lock beyond the due time, when it is due, when it expires (each '' = none; an instant; or `+` and a
 -- delay), whether it may be retried (0 or 1), for how many seconds its id is to be remembered (0 = not).
@@ -11,10 +11,12 @@
 -- leaks it.
 local call = redis.call
 call('LLEN', P .. 'pending')
-call('ZCARD', P .. 'scheduled')
-call('ZCARD', P .. 'tmx:due')
-local remembers = ARGV[3] ~= ''
+local remembers = string.find(ARGV[3], 'r', 1, true)
 if remembers then call('ZCARD', P .. 'tmx:ids') end
+if string.find(ARGV[3], 'd', 1, true) then
+  call('ZCARD', P .. 'scheduled')
+  call('ZCARD', P .. 'tmx:due')
+end
 
 local function instant(argument)
   if argument == '' then return nil end

@@ -2,10 +2,10 @@
 
 -- Tells how queues stand, by reading alone; of several queues unless in a cluster. Redis tracks for
 -- a script the keys that are declared, or that it reads, according to its version: so all are both.
--- KEYS: for each queue its paused, pending, scheduled, retry, tmx:due, tmx:canary. ARGV: now. Returns {now,
--- whether anything is ready, next due time or nil}. A key of the wrong type is for acquire to
--- complain of.
-local ready, next_due = 0, nil
+-- KEYS: for each queue its paused, pending, scheduled, retry, tmx:due, tmx:canary. ARGV: now. Returns now, and
+-- for each queue when something is due, 0 if something is ready, or nil. A key of the wrong type is for
+-- acquire to complain of.
+local reply = {now}
 
 local function head_of(key, unit)
   local head = redis.pcall('ZRANGE', key, 0, 0, 'WITHSCORES')
@@ -21,10 +21,11 @@ for n = 1, #KEYS, 6 do
     local head = head_of(KEYS[at], unit)
     if head and (not due or head < due) then due = head end
   end
-  if not paused then
-    if type(pending) == 'number' and pending > 0 then ready = 1 end
-    if due and due <= now then ready = 1 end
-    if due and (not next_due or due < next_due) then next_due = due end
+  if paused then
+    due = false
+  elseif type(pending) == 'number' and pending > 0 or due and due <= now then
+    due = 0
   end
+  reply[#reply + 1] = due or false
 end
-return {now, ready, next_due or false}
+return reply

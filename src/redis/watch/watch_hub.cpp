@@ -31,6 +31,13 @@ std::chrono::steady_clock::duration around(std::chrono::milliseconds length) {
 // Whether the node that was asked has not got the queue, or no time for it.
 bool is_away(const Reply& reply) { return reply.is_error() && errc_of(reply) == Errc::unavailable; }
 
+template <typename Questions>
+std::vector<Call> calls_of(const Questions& questions) {
+  std::vector<Call> calls;
+  for (const auto& question : questions) calls.push_back(question.call);
+  return calls;
+}
+
 }  // namespace
 
 /// One watch. Its callback runs under its mutex, so that its end can wait for that.
@@ -45,8 +52,40 @@ struct WatchHub::Watcher {
     }
   }
 
+  /// Which queues to look at: all, or those of which it is not known that they stand as they did when
+  /// they were looked at. They count as known from here on, so that a change during the look is not
+  /// lost. At least one, which tells the time.
+  std::vector<std::size_t> begin_look(bool all) TASKMUX_EXCLUDES(knowledge_mutex) {
+    detail::MutexLock lock{knowledge_mutex};
+    std::vector<std::size_t> numbers;
+    for (std::size_t n = 0; n < knowledge.size(); ++n) {
+      if (all || !knowledge[n].holds) numbers.push_back(n);
+    }
+    if (numbers.empty() && !knowledge.empty()) numbers.push_back(0);
+    for (const std::size_t n : numbers) knowledge[n].holds = true;
+    return numbers;
+  }
+
+  void forget(std::span<const std::size_t> numbers) TASKMUX_EXCLUDES(knowledge_mutex) {
+    detail::MutexLock lock{knowledge_mutex};
+    for (const std::size_t n : numbers) knowledge[n].holds = false;
+  }
+
+  void forget_all() TASKMUX_EXCLUDES(knowledge_mutex) {
+    detail::MutexLock lock{knowledge_mutex};
+    for (Knowledge& of : knowledge) of.holds = false;
+  }
+
+  /// How a queue stood when it was looked at the last time.
+  struct Knowledge {
+    bool holds = false;         ///< The node would have told of a change.
+    std::optional<Time> due{};  ///< When something is due in it.
+  };
+
   const std::vector<std::string> queues;
   std::vector<std::string> stems{};  // of the queues' keys
+  detail::Mutex knowledge_mutex{};
+  std::vector<Knowledge> knowledge TASKMUX_GUARDED_BY(knowledge_mutex){queues.size()};
   const std::function<void(const Hint&)> callback;
   std::atomic<bool> armed{false};
   std::atomic<SteadyTime> poll_at{SteadyTime{}};
@@ -60,7 +99,8 @@ class WatchHub::Handle final : public Watch {
       : listener_{listener}, watcher_{std::move(watcher)} {}
   ~Handle() override { listener_.end(watcher_); }
 
-  State arm() override { return listener_.arm(watcher_); }
+  State arm() override { return listener_.arm(watcher_, true); }
+  State rearm() override { return listener_.arm(watcher_, false); }
 
  private:
   WatchHub& listener_;
@@ -128,105 +168,152 @@ void WatchHub::end(const WatcherPtr& watcher) {
   watcher->ended = true;
 }
 
-Watch::State WatchHub::arm(const WatcherPtr& watcher) {
+Watch::State WatchHub::arm(const WatcherPtr& watcher, bool all) {
   session_.check_process();
   // First, as a notice may come before the replies are read.
   watcher->poll_at = steady_now() + around(5s);
   watcher->armed = true;
   const auto rest = session_.queue_health().shortest_rest(watcher->queues);
-  const std::vector<Reply> replies = look(watcher);
+  const Numbers queues = watcher->begin_look(all);
+  Watch::State state;
+  try {
+    const std::vector<Answer> answers = look(watcher, queues);
+    Numbers unknown = queues;
+    for (const Answer& answer : answers) {
+      if (!answer.tracked) continue;
+      std::erase_if(unknown, [&](std::size_t n) {
+        return std::find(answer.queues.begin(), answer.queues.end(), n) != answer.queues.end();
+      });
+    }
+    watcher->forget(unknown);
+    state = state_of(*watcher, answers);
+  } catch (...) {
+    watcher->forget(queues);
+    throw;
+  }
   if (rest) watcher->poll_within(*rest);
-  const Watch::State state = state_of(replies);
   if (state.ready) watcher->armed = false;
   return state;
 }
 
 /// Asks each node through its post. What that can't tell is asked in the ordinary way, which knows
 /// how to find a queue that has moved; and again after a poll's time, as no notice will come.
-std::vector<Reply> WatchHub::look(const WatcherPtr& watcher) {
-  std::vector<Reply> replies;
-  std::vector<Call> others;
+std::vector<WatchHub::Answer> WatchHub::look(const WatcherPtr& watcher,
+                                             std::span<const std::size_t> queues) {
+  std::vector<Answer> answers;
+  std::vector<Question> others;
   std::optional<Error> failure;
-  for (const auto& [post, queues] : looks_at(watcher)) {
-    std::vector<Call> calls = calls_for(queues);
+  for (const auto& [post, those] : looks_at(watcher, queues)) {
+    std::vector<Question> questions = questions_about(*watcher, those);
     std::optional<std::vector<Reply>> told;
     try {
-      if (post) told = post->look(calls);
+      if (post) told = post->look(calls_of(questions));
     } catch (const Error& error) {
       failure = error;
       continue;
     }
-    for (std::size_t i = 0; i < calls.size(); ++i) {
+    for (std::size_t i = 0; i < questions.size(); ++i) {
       if (told && !is_away((*told)[i])) {
-        replies.push_back(std::move((*told)[i]));
+        answers.push_back({std::move((*told)[i]), std::move(questions[i].queues), true});
       } else {
-        others.push_back(std::move(calls[i]));
+        others.push_back(std::move(questions[i]));
       }
     }
   }
   if (failure || !others.empty()) watcher->poll_within(around(1s));
   if (!others.empty()) {
     try {
-      for (Reply& reply : session_.run(others)) replies.push_back(std::move(reply));
+      std::vector<Reply> replies = session_.run(calls_of(others));
+      for (std::size_t i = 0; i < replies.size(); ++i)
+        answers.push_back({std::move(replies[i]), std::move(others[i].queues), false});
     } catch (const Error& error) {
       failure = error;
     }
   }
-  if (failure && replies.empty()) throw Error{*failure};
-  return replies;
+  if (failure && answers.empty()) throw Error{*failure};
+  return answers;
 }
 
 /// But for queues that rest, since their broken keys would look ready all the time.
-std::vector<WatchHub::Look> WatchHub::looks_at(const WatcherPtr& watcher) const {
-  std::map<std::string, std::vector<std::string>> queues;
+std::vector<WatchHub::Look> WatchHub::looks_at(const WatcherPtr& watcher,
+                                               std::span<const std::size_t> queues) const {
+  std::map<std::string, Numbers> at;
   std::vector<Look> looks;
   detail::MutexLock lock{mutex_};
   const Nodes& nodes = watchers_.at(watcher);
-  for (std::size_t i = 0; i < watcher->queues.size(); ++i) {
-    const std::string& queue = watcher->queues[i];
-    if (!session_.queue_health().rests(queue)) queues[nodes[i]].push_back(queue);
+  for (const std::size_t n : queues) {
+    if (!session_.queue_health().rests(watcher->queues[n])) at[nodes[n]].push_back(n);
   }
-  for (auto& [node, those] : queues) {
+  for (auto& [node, those] : at) {
     const auto found = stations_.find(node);
     looks.push_back({found == stations_.end() ? nullptr : found->second.post, std::move(those)});
   }
   return looks;
 }
 
-std::vector<Call> WatchHub::calls_for(std::span<const std::string> queues) const {
+std::vector<WatchHub::Question> WatchHub::questions_about(
+    const Watcher& watcher, std::span<const std::size_t> queues) const {
   const std::size_t most = session_.cluster() ? 1 : bound::queues;
-  std::vector<Call> calls;
+  std::vector<Question> questions;
   while (!queues.empty()) {
     const auto now = queues.first(std::min(most, queues.size()));
     queues = queues.subspan(now.size());
-    Call& call = calls.emplace_back(
-        Call{.slot_key = session_.keys(now.front()).pending(), .script = &scripts().look});
+    const std::string& first = watcher.queues[now.front()];
+    Question& question = questions.emplace_back(
+        Question{Call{.slot_key = session_.keys(first).pending(), .script = &scripts().look},
+                 Numbers(now.begin(), now.end())});
+    Call& call = question.call;
     call.args.push_back(text(static_cast<std::int64_t>(keys_per_look * now.size())));
-    for (const std::string& queue : now) {
-      const Keys keys = session_.keys(queue);
+    for (const std::size_t n : now) {
+      const Keys keys = session_.keys(watcher.queues[n]);
       call.args.insert(call.args.end(),
                        {keys.paused(), keys.pending(), keys.scheduled(), keys.retry(), keys.due(),
                         keys.canary()});
     }
     session_.add_now(call.args);
   }
-  return calls;
+  return questions;
 }
 
-Watch::State WatchHub::state_of(std::span<const Reply> replies) const {
+/// How all queues stand: those of `answers`, and those that stand as they did. What is ready is looked
+/// at again the next time, since it may stay so.
+Watch::State WatchHub::state_of(Watcher& watcher, std::span<const Answer> answers) const {
   Watch::State state;
   std::size_t unavailable = 0;
-  for (const Reply& reply : replies) {
+  detail::MutexLock lock{watcher.knowledge_mutex};
+  const auto ready = [&](std::size_t n) TASKMUX_REQUIRES(watcher.knowledge_mutex) {
+    state.ready = true;
+    watcher.knowledge[n] = {};
+  };
+  for (const auto& [reply, queues, tracked] : answers) {
     // In a cluster, one node that is away must not hide the others' queues.
-    if (is_away(reply) && ++unavailable < replies.size()) continue;
+    if (is_away(reply) && ++unavailable < answers.size()) continue;
     throw_if_error("watch", reply);
-    reply.expect_array(3);
+    reply.expect_array(1 + queues.size());
     state.now = time_of(reply[0].as_integer());
-    if (reply[1].as_integer() != 0) state.ready = true;
-    if (!reply[2].is_nil())
-      state.next_due = earlier(state.next_due, time_of(reply[2].as_integer()));
+    for (std::size_t i = 0; i < queues.size(); ++i) {
+      const ReplyView due = reply[1 + i];
+      watcher.knowledge[queues[i]].due.reset();
+      if (due.is_nil()) continue;
+      const Time at = time_of(due.as_integer());
+      watcher.knowledge[queues[i]].due = at;
+      if (due.as_integer() == 0) {
+        ready(queues[i]);
+      } else if (!tracked) {
+        state.next_due = earlier(state.next_due, at);
+      }
+    }
   }
-  if (replies.empty()) state.now = session_.now();
+  if (answers.empty()) state.now = session_.now();
+  for (std::size_t n = 0; n < watcher.knowledge.size(); ++n) {
+    const std::optional<Time> due = watcher.knowledge[n].due;
+    if (!watcher.knowledge[n].holds || !due) continue;
+    if (*due <= state.now) {
+      ready(n);
+    } else {
+      state.next_due = earlier(state.next_due, *due);
+    }
+  }
   return state;
 }
 
@@ -284,6 +371,7 @@ void WatchHub::follow_queues() {
       if (found == watchers_.end() || found->second == nodes) continue;
       open_posts(nodes);
       found->second = std::move(nodes);
+      watcher->forget_all();
       moved.push_back(watcher);
     } catch (const Error&) {
       // No node answers at the moment: the posts stay where they are.
@@ -330,7 +418,7 @@ WatchHub::Station* WatchHub::station_of(const NodeSubscriber& post) {
 }
 
 void WatchHub::connected(const NodeSubscriber& post) {
-  give_ready(watchers_at(post.node()));  // before new watches may arm
+  forget_and_give(watchers_at(post.node()));  // before new watches may arm
   detail::MutexLock lock{mutex_};
   if (Station* const station = station_of(post)) {
     station->connected = true;
@@ -339,7 +427,7 @@ void WatchHub::connected(const NodeSubscriber& post) {
   changed_.notify_all();
 }
 
-void WatchHub::missed(const NodeSubscriber& post) { give_ready(watchers_at(post.node())); }
+void WatchHub::missed(const NodeSubscriber& post) { forget_and_give(watchers_at(post.node())); }
 
 void WatchHub::disconnected(const NodeSubscriber& post, const std::optional<Error>& reason) {
   bool listened = true;
@@ -352,17 +440,20 @@ void WatchHub::disconnected(const NodeSubscriber& post, const std::optional<Erro
     }
   }
   changed_.notify_all();
-  if (!listened) return;  // who was armed since is polled anyhow
-  for (const WatcherPtr& watcher : watchers_at(post.node())) watcher->poll_within(around(1s));
+  if (!listened) return;  // who was armed since is polled anyhow, and knows nothing
+  for (const WatcherPtr& watcher : watchers_at(post.node())) {
+    watcher->forget_all();
+    watcher->poll_within(around(1s));
+  }
 }
 
 void WatchHub::changed(const NodeSubscriber& post, ReplyView keys) {
   if (!keys.is_array()) {
-    give_ready(watchers_at(post.node()));
+    forget_and_give(watchers_at(post.node()));
     return;
   }
   for (const WatcherPtr& watcher : watchers()) {
-    std::vector<std::size_t> queues;
+    Numbers queues;
     for (std::size_t i = 0; i < keys.size(); ++i) {
       for (std::size_t n = 0; n < watcher->stems.size(); ++n) {
         if (!keys[i].as_string().starts_with(watcher->stems[n])) continue;
@@ -370,6 +461,7 @@ void WatchHub::changed(const NodeSubscriber& post, ReplyView keys) {
       }
     }
     if (queues.empty()) continue;
+    watcher->forget(queues);
     Hint hint{.kind = Hint::Kind::ready};
     if (queues.size() == 1) hint.queue = watcher->queues[queues.front()];
     give(*watcher, hint);
@@ -421,12 +513,18 @@ void WatchHub::give_ready(const Watchers& all) const {
   }
 }
 
+void WatchHub::forget_and_give(const Watchers& all) const {
+  for (const WatcherPtr& watcher : all) watcher->forget_all();
+  give_ready(all);
+}
+
 void WatchHub::give_due_polls() const {
   Watchers due = watchers();
   std::erase_if(due, [now = steady_now()](const WatcherPtr& watcher) {
     return watcher->poll_at.load() > now;
   });
-  give_ready(due);
+  std::erase_if(due, [](const WatcherPtr& watcher) { return !watcher->armed; });
+  forget_and_give(due);
 }
 
 WatchHub::Watchers WatchHub::watchers() const {

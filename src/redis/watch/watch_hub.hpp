@@ -52,17 +52,30 @@ class WatchHub final : private NodeSubscriber::Owner {
     bool connected = false;
     std::optional<Error> failure{};  // of the last attempt to connect
   };
+  /// Queues of a watch, by their numbers in it.
+  using Numbers = std::vector<std::size_t>;
+
   /// The queues of a watch at one node, and the post there, if there is one.
   struct Look {
     std::shared_ptr<NodeSubscriber> post{};
-    std::vector<std::string> queues{};
+    Numbers queues{};
+  };
+  /// One call of the script `look`, and about which queues.
+  struct Question {
+    Call call{};
+    Numbers queues{};
+  };
+  struct Answer {
+    Reply reply;
+    Numbers queues{};
+    bool tracked = false;  ///< Whether the node will tell when the queues change.
   };
 
-  Watch::State arm(const WatcherPtr& watcher);
-  std::vector<Reply> look(const WatcherPtr& watcher);
-  std::vector<Look> looks_at(const WatcherPtr& watcher) const;
-  std::vector<Call> calls_for(std::span<const std::string> queues) const;
-  Watch::State state_of(std::span<const Reply> replies) const;
+  Watch::State arm(const WatcherPtr& watcher, bool all);
+  std::vector<Answer> look(const WatcherPtr& watcher, std::span<const std::size_t> queues);
+  std::vector<Look> looks_at(const WatcherPtr& watcher, std::span<const std::size_t> queues) const;
+  std::vector<Question> questions_about(const Watcher& watcher, std::span<const std::size_t> queues) const;
+  Watch::State state_of(Watcher& watcher, std::span<const Answer> answers) const;
   void end(const WatcherPtr& watcher);
 
   Nodes find_nodes(const Watcher& watcher);
@@ -82,6 +95,7 @@ class WatchHub final : private NodeSubscriber::Owner {
   bool is_new(const NodeSubscriber& post, const std::string& task);
   void give(Watcher& watcher, const Hint& hint) const;
   void give_ready(const Watchers& all) const;
+  void forget_and_give(const Watchers& all) const;
   void give_due_polls() const;
   Watchers watchers() const;
   Watchers watchers_at(const std::string& node) const;

@@ -212,6 +212,7 @@ class Fetcher {
 
   void look_everywhere() noexcept {
     maybe_ready_ = true;
+    must_arm_all_ = true;
     armed_ = false;
     only_.reset();
   }
@@ -412,7 +413,9 @@ class Fetcher {
   }
 
   std::optional<SteadyTime> arm(SteadyTime now, std::optional<SteadyTime> next) {
-    const Watch::State state = watch_->arm();
+    const bool all = std::exchange(must_arm_all_, true);
+    const Watch::State state = all ? watch_->arm() : watch_->rearm();
+    must_arm_all_ = false;
     parts_.health.broker_answered(HealthMonitor::Role::exchange);
     if (!repeat_at_) backoff_.reset();
     note_due(clock().steady_now(), state.now, state.next_due);
@@ -513,6 +516,7 @@ class Fetcher {
   bool maybe_ready_ = true;  ///< Something may be ready in a queue.
   bool blocked_ = false;     ///< What is ready may not be taken ahead of a free worker.
   bool armed_ = false;       ///< The watch will hint when that changes.
+  bool must_arm_all_ = true;  ///< The watch's knowledge of the queues is not to be relied on.
   std::uint64_t report_ = 0;  ///< The number of the watch's last report.
   bool woken_ = false;        ///< This turn follows a sleep.
   /// The queues that need to be looked at; the others were empty when the watch was armed. Unset:
