@@ -50,6 +50,7 @@ set(taskmux_headers
     include/taskmux/detail/run/settlement.hpp
     include/taskmux/detail/run/task_events.hpp
     include/taskmux/detail/run/task_rules.hpp
+    include/taskmux/detail/run/transition.hpp
     include/taskmux/error.hpp
     include/taskmux/handler.hpp
     include/taskmux/inspector.hpp

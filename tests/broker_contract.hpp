@@ -30,6 +30,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
 #include "taskmux/dead_letter_queue.hpp"
+#include "taskmux/detail/run/transition.hpp"
 #include "taskmux/inspector.hpp"
 #include "taskmux/queue_view.hpp"
 #include "taskmux/registry.hpp"
@@ -1114,6 +1115,74 @@ TASKMUX_CONTRACT("a snooze ends a row of crashes, and a crash may be archived") 
   CHECK(take_one(t.broker).crashes == 0);
 }
 
+/// Ends a run of a task with that many `crashes` as `end` says, all but the run, and compares what can
+/// be seen with the table of transitions. Takes a queue of its own, so that its counters are apart.
+template <typename Fixture>
+void check_transition(Fixture& t, const std::string& queue, Settlement end,
+                      std::chrono::seconds retention, int crashes) {
+  TaskMessage task = message("t", queue);
+  task.retention = retention;
+  REQUIRE_FALSE(enqueue(t.broker, unique(task)).error);
+  for (int i = 0; i < crashes; ++i) {
+    Settlement back = given_back(take_one(t.broker, queue));
+    back.attempt = Attempt::crashed;
+    REQUIRE(settle(t.broker, back) == SettleStatus::applied);
+  }
+  end.run = take_one(t.broker, queue);
+  REQUIRE_FALSE(enqueue(t.broker, message("next", queue)).error);
+  t.view.cancel(queue, "t", CancelMode::archive);
+  const detail::Transition next = detail::transition_of(end);
+  REQUIRE(settle(t.broker, end) == SettleStatus::applied);
+
+  const QueueInfo counted = t.view.queue_info(queue);
+  CHECK(counted.processed_total == (next.processed ? 1 : 0));
+  CHECK(counted.failed_total == (next.failed ? 1 : 0));
+  const bool locked = enqueue(t.broker, unique(message("other", queue))).error.has_value();
+  CHECK(locked == !next.frees_lock);
+  const std::optional<TaskInfo> info = t.view.find(queue, "t");
+  REQUIRE(info.has_value() == next.to.has_value());
+  if (!info) return;
+  CHECK(info->state == *next.to);
+  CHECK(info->crashes == next.crashes);
+  CHECK(info->retried == (next.uses_retry ? 1 : 0));
+  CHECK(info->last_error == (next.notes_error ? end.error : ""));
+  CHECK(info->last_failed_at.has_value() == next.notes_error);
+  CHECK(info->completed_at.has_value() == (next.to == TaskState::completed));
+  CHECK(info->result == end.result);
+  if (next.to == TaskState::retry || next.to == TaskState::scheduled)
+    CHECK(info->next_process_at == t.clock.now() + next.due_in);
+  if (next.to != TaskState::pending) return;
+  CHECK(ids(t.view, TaskState::pending, queue).front() == (next.first_in_line ? "t" : "next"));
+  for (const Run& run : take(t.broker, queue)) {
+    if (run.message->id == "t") CHECK(run.cancel.has_value() == next.keeps_wish);
+  }
+}
+
+TASKMUX_CONTRACT("a settlement does what the table of transitions says") {
+  TestType t;
+  int number = 0;
+  for (const SettleAction action :
+       {SettleAction::complete, SettleAction::remove, SettleAction::retry, SettleAction::archive,
+        SettleAction::give_back, SettleAction::snooze}) {
+    for (const Attempt attempt :
+         {Attempt::counts, Attempt::excused, Attempt::crashed, Attempt::not_begun}) {
+      for (const Duration delay : {Duration{0}, Duration{90s}}) {
+        if (action == SettleAction::snooze && delay == Duration{0}) continue;
+        for (const auto& [retention, crashes] : {std::pair{0s, 0}, {0s, 2}, {3600s, 0}}) {
+          CAPTURE(static_cast<int>(action), static_cast<int>(attempt), delay.count(),
+                  retention.count(), crashes);
+          const Settlement end{.action = action,
+                               .error = "boom",
+                               .delay = delay,
+                               .attempt = attempt,
+                               .result = "result"};
+          check_transition(t, "q" + std::to_string(number++), end, retention, crashes);
+        }
+      }
+    }
+  }
+}
+
 // Unique locks
 
 TASKMUX_CONTRACT("a unique lock covers its queue, type and payload") {
@@ -1783,6 +1852,20 @@ TASKMUX_CONTRACT("act answers for each id, and refuses what its state does not a
         std::vector<std::optional<Errc>>{Errc::wrong_state, done, Errc::wrong_state});
   CHECK(ids(t.view, TaskState::pending) == Ids{"retry", "archived"});
   CHECK(t.view.act("default", TaskAction::run, Ids{}, {}).empty());
+}
+
+TASKMUX_CONTRACT("an action is possible for a task iff allows() says so") {
+  TestType t;
+  for (const TaskAction action : {TaskAction::run, TaskAction::archive, TaskAction::remove}) {
+    for (const TaskState state : all_states) {
+      const std::string queue =
+          "q" + std::to_string(static_cast<int>(action)) + std::string{to_string(state)};
+      CAPTURE(queue);
+      bring_to(t, "t", state, queue);
+      const bool refused = t.view.act(queue, action, Ids{"t"}, {}).at(0).has_value();
+      CHECK(refused == !allows(action, state));
+    }
+  }
 }
 
 TASKMUX_CONTRACT("act spares a task that is not in the state it was seen in") {

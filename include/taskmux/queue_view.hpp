@@ -68,6 +68,14 @@ enum class TaskAction {
   remove,  ///< Deletes it for good and frees its lock. From any state but active.
 };
 
+/// Whether `action` is possible for a task in `state`.
+constexpr bool allows(TaskAction action, TaskState state) noexcept {
+  if (state == TaskState::active) return false;
+  if (action == TaskAction::remove) return true;
+  if (state == TaskState::aggregating) return false;
+  return state != (action == TaskAction::run ? TaskState::pending : TaskState::archived);
+}
+
 /// How much the archive of a queue may hold, and how many tasks a step may delete.
 struct TrimRequest {
   /// How many archived tasks of a queue stay at most; 0: none stays.

@@ -62,7 +62,7 @@ layer(${include}/detail/api MAY_INCLUDE ${values} ${ports} ${api} ${base} ${run}
       "taskmux/detail/engine/server_engine\\.hpp")
 
 # An adapter knows the values, the ports, and what a settlement does to a task.
-set(settlement "taskmux/detail/run/settlement\\.hpp")
+set(settlement "taskmux/detail/run/(settlement|transition)\\.hpp")
 layer(${include}/memory MAY_INCLUDE ${values} ${ports} ${base} ${settlement} "taskmux/detail/memory/[a-z0-9_]+\\.hpp")
 layer(${include}/detail/memory MAY_INCLUDE ${values} ${ports} ${base} ${settlement} "taskmux/memory/[a-z0-9_]+\\.hpp")
 

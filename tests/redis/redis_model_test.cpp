@@ -15,6 +15,7 @@
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
 #include "support/test.hpp"
+#include "taskmux/detail/run/transition.hpp"
 #include "taskmux/memory/memory_broker.hpp"
 
 // Random sequences of operations on MemoryBroker and RedisBroker with one clock: what can be
@@ -138,12 +139,16 @@ class Model {
     return actions[below(std::size(actions))];
   }
 
+  std::string end_of_trace() const {
+    constexpr std::size_t shown = 3000;
+    return trace_.size() > shown ? trace_.substr(trace_.size() - shown) : trace_;
+  }
+
   void check(const std::string& operation, const std::string& memory, const std::string& redis) {
     if (operation != "state") trace_ += operation + ": " + memory + '\n';
     if (memory == redis) return;
     failed_ = true;
-    constexpr std::size_t shown = 3000;
-    UNSCOPED_INFO((trace_.size() > shown ? trace_.substr(trace_.size() - shown) : trace_)
+    UNSCOPED_INFO(end_of_trace()
                   << operation << "\nmemory alone:\n"
                   << lines_beyond(memory, redis) << "redis alone:\n"
                   << lines_beyond(redis, memory));
@@ -257,7 +262,34 @@ class Model {
       return describe(redis);
     });
     check("exchange", first, second);
+    for (std::size_t i = 0; i < std::min(memory_ends.size(), memory.settled.size()); ++i) {
+      if (memory.settled[i].status == SettleStatus::applied) check_transition(memory_ends[i], redis);
+    }
     keep(memory.runs, redis.runs);
+  }
+
+  /// The scripts and the memory broker agree, so far; both have done what the table of transitions
+  /// says, unless the same exchange has taken the task again.
+  void check_transition(const Settlement& end, const ExchangeReply& reply) {
+    const TaskMessage& task = *end.run.message;
+    const auto is_it = [&](const Run& run) {
+      return run.message->id == task.id && run.message->queue == task.queue;
+    };
+    if (std::any_of(reply.runs.begin(), reply.runs.end(), is_it)) return;
+    const detail::Transition next = detail::transition_of(end);
+    for (QueueView* view : {static_cast<QueueView*>(&memory_),
+                            static_cast<QueueView*>(&fixture_.redis_broker)}) {
+      const std::optional<TaskInfo> info = view->find(task.queue, task.id);
+      const bool as_said =
+          info ? info->state == next.to && info->crashes == next.crashes &&
+                     info->retried == task.retried + (next.uses_retry ? 1 : 0) &&
+                     (!next.notes_error || info->last_error == end.error)
+               : !next.to;
+      if (as_said) continue;
+      failed_ = true;
+      UNSCOPED_INFO(end_of_trace());
+      FAIL_CHECK("not as the table says: " << (info ? test::describe(*info) : "gone"));
+    }
   }
 
   static std::string describe(const ExchangeReply& reply) {

@@ -11,6 +11,7 @@
 #include "redis/ops/operations.hpp"
 #include "redis/ops/runs.hpp"
 #include "taskmux/detail/run/settlement.hpp"
+#include "taskmux/detail/run/transition.hpp"
 
 namespace taskmux::redis {
 namespace {
@@ -63,15 +64,11 @@ bool may_come_late(Duration age, const RedisOptions& options) {
 }
 
 // The facts of a task once its run is settled; empty if they stay what they are.
-std::string new_facts(const Settlement& settlement) {
-  const Run& run = settlement.run;
-  const bool crashed = settlement.attempt == Attempt::crashed;
-  const bool kept =
-      settlement.attempt == Attempt::not_begun || settlement.action == SettleAction::give_back;
-  if (!crashed && (run.crashes == 0 || kept)) return {};
+std::string new_facts(const Run& run, const detail::Transition& next) {
+  if (next.crashes == run.crashes) return {};
   return to_text({.enqueued_at = if_set(run.message->enqueued_at),
                   .expires_at = if_set(run.message->expires_at),
-                  .crashes = crashed ? run.crashes + 1 : 0});
+                  .crashes = next.crashes});
 }
 
 class Exchanger {
@@ -221,6 +218,8 @@ class Exchanger {
   }
 
   std::vector<std::string> arguments(const Settlement& settlement, const TaskMessage& message) {
+    const detail::Transition next = detail::transition_of(settlement);
+    const std::string facts = next.to ? new_facts(settlement.run, next) : std::string{};
     const std::string& id = message.id;
     const std::string token = hex_of_token(settlement.run.token);
     // Of a message that is long for the line only what changes is sent.
@@ -236,47 +235,38 @@ class Exchanger {
       args.push_back(std::move(stamped.head));
       args.push_back(std::move(stamped.tail));
     };
-    const auto add_lock = [&] {
-      if (message.unique_key.empty()) return;
+    const auto add_failure = [&] {
+      add_message(stamp_failure(written, unknown(), error_text(settlement.error),
+                                message.retried + (next.uses_retry ? 1 : 0)));
+    };
+    if (settlement.result && next.to) add({"=", *settlement.result});
+    if (next.frees_lock && !message.unique_key.empty()) {
       const std::string_view lock = lock_of(message, session_.keys(message.queue));
       if (!lock.empty()) add({"!", lock});
-    };
-    if (settlement.result && detail::keeps_task(settlement)) add({"=", *settlement.result});
+    }
+    if (!next.to) {
+      add({"d", id, token});
+      return args;
+    }
     switch (settlement.action) {
       case SettleAction::complete:
-        if (message.retention.count() > 0) {
-          add_lock();
-          add({"c", id, token});
-          add_message(stamp_success(written, unknown()));
-          add({text(message.retention.count()), new_facts(settlement)});
-          break;
-        }
-        [[fallthrough]];
-      case SettleAction::remove:
-        add_lock();
-        add({"d", id, token});
+        add({"c", id, token});
+        add_message(stamp_success(written, unknown()));
+        add({text(message.retention.count()), facts});
         break;
-      case SettleAction::retry: {
-        const bool counts = detail::uses_retry(settlement.attempt);
-        const bool first =
-            settlement.attempt == Attempt::crashed && settlement.delay <= Duration{0};
+      case SettleAction::retry:
         add({"r", id, token});
-        add_message(stamp_failure(written, unknown(), error_text(settlement.error),
-                                  message.retried + (counts ? 1 : 0)));
-        add({first ? "-1" : micros(settlement.delay), flag(counts),
-             new_facts(settlement)});
+        add_failure();
+        add({next.first_in_line ? "-1" : micros(next.due_in), flag(next.failed), facts});
         break;
-      }
       case SettleAction::archive:
         add({"a", id, token});
-        add_message(
-            stamp_failure(written, unknown(), error_text(settlement.error), message.retried));
-        add({new_facts(settlement)});
+        add_failure();
+        add({facts});
         break;
-      case SettleAction::snooze:
-        add({"s", id, token, micros(settlement.delay), new_facts(settlement)});
-        break;
-      case SettleAction::give_back: add({"q", id, token, new_facts(settlement)}); break;
+      case SettleAction::snooze: add({"s", id, token, micros(next.due_in), facts}); break;
+      case SettleAction::give_back: add({"q", id, token, facts}); break;
+      case SettleAction::remove: break;
     }
     return args;
   }

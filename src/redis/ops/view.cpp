@@ -66,13 +66,6 @@ std::string_view name_of(TaskAction action) {
   throw Error{Errc::invalid_argument, "no such action"};
 }
 
-bool allows(TaskAction action, TaskState state) {
-  if (state == TaskState::active) return false;
-  if (action == TaskAction::remove) return true;
-  if (state == TaskState::aggregating) return false;
-  return action == TaskAction::run ? state != TaskState::pending : state != TaskState::archived;
-}
-
 std::optional<TaskState> parse_state(std::optional<std::string_view> name) {
   for (const TaskState state :
        {TaskState::pending, TaskState::active, TaskState::scheduled, TaskState::retry,

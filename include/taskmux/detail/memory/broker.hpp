@@ -167,7 +167,7 @@ TASKMUX_INLINE MemoryBroker::Copies MemoryBroker::copy_rewritten(std::span<const
   Copies copies;
   for (std::size_t i = 0; i < settlements.size(); ++i) {
     const TaskMessage* message = settlements[i].run.message.get();
-    if (!message || !detail::MemoryQueue::rewrites(settlements[i].action, *message)) continue;
+    if (!message || !detail::transition_of(settlements[i]).rewrites()) continue;
     copies.resize(settlements.size());
     copies[i] = std::make_shared<detail::MemoryTask>(*message);
   }
@@ -535,7 +535,7 @@ TASKMUX_INLINE std::vector<std::optional<Errc>> MemoryBroker::act(std::string_vi
       if (!task) {
         refusals.push_back(Errc::task_not_found);
       } else if ((only && task->state != *only) ||
-                 !detail::MemoryQueue::allows(action, task->state)) {
+                 !allows(action, task->state)) {
         refusals.push_back(Errc::wrong_state);
       } else {
         found.act(action, *task, now, dead);
@@ -551,7 +551,7 @@ TASKMUX_INLINE std::vector<std::optional<Errc>> MemoryBroker::act(std::string_vi
 TASKMUX_INLINE std::size_t MemoryBroker::act_all(std::string_view queue, TaskAction action, TaskState state,
                                          std::size_t limit) {
   check_process();
-  if (!detail::MemoryQueue::allows(action, state)) {
+  if (!allows(action, state)) {
     throw Error{Errc::wrong_state,
                 text("tasks of state", to_string(state), "that is not possible")};
   }

@@ -17,7 +17,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/detail/memory/ids.hpp"
 #include "taskmux/detail/memory/task.hpp"
-#include "taskmux/detail/run/settlement.hpp"
+#include "taskmux/detail/run/transition.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/queue_view.hpp"
 #include "taskmux/task.hpp"
@@ -159,34 +159,17 @@ class MemoryQueue {
               MemoryGraveyard& dead) {
     MemoryTask* task = find_run(settlement.run);
     if (!task) return false;
-    if (rewrites(settlement.action, task->message)) {
+    const Transition next = transition_of(
+        settlement.action, settlement.attempt, settlement.delay,
+        {.retention = task->message.retention, .crashes = task->crashes});
+    if (next.rewrites()) {
       if (!rewritten || settlement.run.message.get() != &task->message) {
         rewritten = std::make_shared<MemoryTask>(task->message);
       }
       task = &rewrite(*task, std::move(rewritten), dead);
     }
-    if (settlement.result) task->result = std::make_unique<std::string>(*settlement.result);
-    if (settlement.action != SettleAction::give_back) task->cancel_requested = false;
-    if (settlement.attempt == Attempt::crashed) {
-      if (task->crashes < std::numeric_limits<std::uint16_t>::max()) ++task->crashes;
-    } else if (!keeps_crashes(settlement)) {
-      task->crashes = 0;
-    }
-    apply(settlement, *task, now, dead);
+    apply(next, settlement, *task, now, dead);
     return true;
-  }
-
-  /// Whether `action` changes the message, so that a copy is needed.
-  static bool rewrites(SettleAction action, const TaskMessage& message) noexcept {
-    switch (action) {
-      case SettleAction::retry:
-      case SettleAction::archive: return true;
-      case SettleAction::complete: return message.retention.count() > 0;
-      case SettleAction::remove:
-      case SettleAction::give_back:
-      case SettleAction::snooze: break;
-    }
-    return false;
   }
 
   /// Moves up to `limit` due tasks to pending; returns how many.
@@ -286,17 +269,6 @@ class MemoryQueue {
   /// When a scheduled or retry task may run.
   static Due due_of(const MemoryTask& task) noexcept {
     return {task.at, task.delayed || task.state == TaskState::retry};
-  }
-
-  /// Whether `action` is possible from `state`.
-  static bool allows(TaskAction action, TaskState state) noexcept {
-    if (state == TaskState::active) return false;
-    switch (action) {
-      case TaskAction::run: return state != TaskState::pending;
-      case TaskAction::archive: return state != TaskState::archived;
-      case TaskAction::remove: return true;
-    }
-    return false;
   }
 
   void act(TaskAction action, MemoryTask& task, MemoryNow now, MemoryGraveyard& dead) {
@@ -583,51 +555,33 @@ class MemoryQueue {
     dead.bury(task);
   }
 
-  void apply(const Settlement& settlement, MemoryTask& task, MemoryNow now, MemoryGraveyard& dead) {
-    switch (settlement.action) {
-      case SettleAction::complete:
-        statistics_.count(now.wall, false);
-        return task.message.retention.count() > 0 ? complete(task, now) : erase(task, dead);
-      case SettleAction::remove: statistics_.count(now.wall, false); return erase(task, dead);
-      case SettleAction::retry: return fail(settlement, task, now);
-      case SettleAction::archive:
-        statistics_.count(now.wall, true);
-        note_failure(settlement, task.message, now.wall);
-        return move(task, {TaskState::archived, now.wall}, now);
-      case SettleAction::give_back: return move_to_front(task, now);
-      case SettleAction::snooze:
-        return move(task, {TaskState::scheduled, later(now.steady, settlement.delay), true}, now);
+  void apply(const Transition& next, const Settlement& settlement, MemoryTask& task, MemoryNow now,
+             MemoryGraveyard& dead) {
+    if (next.processed) statistics_.count(now.wall, next.failed);
+    if (!next.to) return erase(task, dead);
+    if (settlement.result) task.result = std::make_unique<std::string>(*settlement.result);
+    if (next.rewrites()) stamp(next, settlement, task.message, now.wall);
+    if (!next.keeps_wish) task.cancel_requested = false;
+    task.crashes = static_cast<std::uint16_t>(next.crashes);
+    if (next.frees_lock) free_lock(task.message);
+    next.first_in_line ? move_to_front(task, now) : move(task, spot_after(next, now), now);
+  }
+
+  static void stamp(const Transition& next, const Settlement& settlement, TaskMessage& message,
+                    Time now) {
+    if (next.notes_error) {
+      message.last_error = settlement.error;
+      message.last_failed_at = now;
     }
+    if (next.uses_retry) ++message.retried;
+    if (next.to == TaskState::completed) message.completed_at = now;
   }
 
-  void complete(MemoryTask& task, MemoryNow now) {
-    task.message.completed_at = now.wall;
-    free_lock(task.message);
-    move(task, {TaskState::completed, later(now.steady, task.message.retention)}, now);
-  }
-
-  void fail(const Settlement& settlement, MemoryTask& task, MemoryNow now) {
-    note_failure(settlement, task.message, now.wall);
-    if (uses_retry(settlement.attempt)) {
-      ++task.message.retried;
-      statistics_.count(now.wall, true);
-    }
-    if (settlement.delay > Duration{0}) {
-      move(task, {TaskState::retry, later(now.steady, settlement.delay)}, now);
-    } else if (settlement.attempt == Attempt::crashed) {
-      move_to_front(task, now);
-    } else {
-      move(task, pending(now), now);
-    }
-  }
-
-  static bool keeps_crashes(const Settlement& settlement) noexcept {
-    return settlement.attempt == Attempt::not_begun || settlement.action == SettleAction::give_back;
-  }
-
-  static void note_failure(const Settlement& settlement, TaskMessage& message, Time now) {
-    message.last_error = settlement.error;
-    message.last_failed_at = now;
+  static Spot spot_after(const Transition& next, MemoryNow now) noexcept {
+    const TaskState to = next.to.value_or(TaskState::pending);
+    if (to == TaskState::pending) return pending(now);
+    if (to == TaskState::archived) return {to, now.wall};
+    return {to, later(now.steady, next.due_in), to == TaskState::scheduled};
   }
 
   bool take_lock(const TaskMessage& message, MemoryNow now, Time until) {
