@@ -1,0 +1,26 @@
+# Every file and folder that include/taskmux/README.md and tests/README.md name exists, and every folder there is named.
+cmake_minimum_required(VERSION 3.25)
+
+# check_map(<folder>): the names in backquotes that look like paths are in <folder>, or in the project's root.
+function(check_map folder)
+  file(READ ${SOURCE_DIR}/${folder}/README.md text)
+  string(REGEX MATCHALL "`[a-z_./]+(\\.hpp|\\.md|\\.cpp|/)`" names "${text}")
+  string(REGEX MATCHALL "`(tests|src|\\.ci)/[a-z_/.]+" paths "${text}")
+  list(APPEND names ${paths})
+  list(REMOVE_DUPLICATES names)
+  foreach(name IN LISTS names)
+    string(REPLACE "`" "" name "${name}")
+    if(NOT EXISTS ${SOURCE_DIR}/${folder}/${name} AND NOT EXISTS ${SOURCE_DIR}/${name})
+      message(SEND_ERROR "${folder}/README.md names ${name}, which does not exist")
+    endif()
+  endforeach()
+  file(GLOB parts RELATIVE ${SOURCE_DIR}/${folder} ${SOURCE_DIR}/${folder}/*)
+  foreach(part IN LISTS parts)
+    if(IS_DIRECTORY ${SOURCE_DIR}/${folder}/${part} AND NOT text MATCHES "`${part}/`")
+      message(SEND_ERROR "${folder}/README.md does not name the folder ${part}")
+    endif()
+  endforeach()
+endfunction()
+
+check_map(include/taskmux)
+check_map(tests)
