@@ -299,7 +299,7 @@ Watch::State WatchHub::state_of(Watcher& watcher, std::span<const Answer> answer
       watcher.knowledge[queues[i]].due = at;
       if (due.as_integer() == 0) {
         ready(queues[i]);
-      } else if (!tracked) {
+      } else {
         state.next_due = earlier(state.next_due, at);
       }
     }
