@@ -195,10 +195,11 @@ class Model {
       if (chance(30)) request.process_in = any_delay();
       if (chance(10)) request.process_at = fixture_.clock.now() + any_delay();
       if (request.process_in) request.process_at.reset();
-      // Long enough that the test is done before: a lock lasts by the time of Redis, which no test moves.
+      // Locks and ids that are remembered last by the time of Redis, which no test moves: long enough
+      // that the test is done before.
       if (chance(20)) request.unique_for = std::chrono::seconds{100 + below(5000)};
       if (chance(20)) request.expires_in = any_delay();
-      if (chance(20)) request.idempotent_for = std::chrono::seconds{1 + below(50)};
+      if (chance(20)) request.idempotent_for = std::chrono::seconds{100 + below(5000)};
       batch.push_back(std::move(request));
     }
     both("enqueue", [&](Broker& broker, QueueView&) {
