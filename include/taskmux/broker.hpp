@@ -306,9 +306,11 @@ class TASKMUX_API Watch {
   virtual ~Watch() = default;
 
   /// Tells how the watched queues stand and, if nothing is ready, promises one Hint::ready when
-  /// that may have changed. One round trip (in a cluster one to each node, one after the other). To
-  /// be called before going to sleep; while nobody calls it, a busy queue costs no hints. Throws
-  /// Error{unavailable}; hints of other kinds come whether armed or not. Not thread-safe.
+  /// something may be ready, or due before `next_due`. What is due later need not be told of: if an
+  /// exchange() finds nothing at `next_due`, arm again. One round trip (in a cluster one to each node,
+  /// one after the other). To be called before going to sleep; while nobody calls it, a busy queue
+  /// costs no hints. Throws Error{unavailable}; hints of other kinds come whether armed or not. Not
+  /// thread-safe.
   virtual State arm() = 0;
 
   /// As arm(), but need not look at queues of which nothing was told since the last call, so that a

@@ -172,6 +172,23 @@ TEST_CASE("a due task that another server was faster to take is met with a pause
   CHECK(f.ready() == 1);
 }
 
+TEST_CASE("a task is not late that is scheduled after another's due time came to nothing",
+          "[fetcher]") {
+  Fetching f;
+  enqueue(f.broker, scheduled(message("t1"), 10s));
+  f.settle_down();
+  f.memory.act("default", TaskAction::remove, std::vector<std::string>{"t1"}, {});
+  f.clock->advance(10s);
+  f.settle_down();  // Looks in vain, and pauses.
+  f.clock->advance(20ms);
+  f.settle_down();
+  enqueue(f.broker, scheduled(message("t2"), 5s));
+  f.settle_down();
+  f.clock->advance(5s);
+  f.settle_down();
+  CHECK(f.ready() == 1);
+}
+
 TEST_CASE("it sleeps until the next task is due, and takes it then", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, scheduled(message("t1"), 90s));

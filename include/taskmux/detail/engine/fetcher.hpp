@@ -325,6 +325,9 @@ class Fetcher {
         look_after_ = now + pause_after_vain_wake(now);
         if (!due_came_ && due_) look_after_ = std::min(look_after_, *due_);
       }
+      // The watch was not to tell of what is due later than that time, which has come to nothing: the
+      // task was removed, perhaps.
+      if (vain && due_came_) armed_ = false;
       due_came_ = false;
     }
     woken_ = false;
