@@ -72,12 +72,12 @@ TEST_CASE("only the queues that have changed are asked for news", "[memory]") {
   CHECK(changed == &two);
   add(one, "t1");
   CHECK(changed == &one);
-  CHECK(one.take_news().next == &two);
-  CHECK(two.take_news().next == nullptr);
+  CHECK(one.forget_news() == &two);
+  CHECK(two.forget_news() == nullptr);
   changed = nullptr;
   add(two, "t3");
   CHECK(changed == &two);
-  CHECK(two.take_news().next == nullptr);
+  CHECK(two.forget_news() == nullptr);
 }
 
 TEST_CASE("refused items of a batch use up no room", "[memory]") {
@@ -421,25 +421,74 @@ TEST_CASE("a hint that comes after its news were reported is left out", "[memory
                                                          [&](const Hint&) { ++hints; });
   detail::MemoryWatches watches;
   watches.add(watcher);
-  const auto collect = [&] {
-    watcher->armed = true;
+  watcher->armed = true;
+  {
     detail::MemoryHints collected;
     watches.ready("default", Time::min(), collected);
-    return collected;
-  };
-  collect().give();
+    CHECK(hints == 0);
+  }
   CHECK(hints == 1);
 
-  detail::MemoryHints late = collect();
-  watcher->note_report();
-  late.give();
+  watcher->armed = true;
+  {
+    detail::MemoryHints late;
+    watches.ready("default", Time::min(), late);
+    watcher->note_report();
+  }
   CHECK(hints == 1);
 
-  detail::MemoryHints cancelled;
-  watches.cancel("default", "t1", cancelled);
-  watcher->note_report();
-  cancelled.give();
+  {
+    detail::MemoryHints cancelled;
+    watches.cancel("default", "t1", cancelled);
+    watcher->note_report();
+  }
   CHECK(hints == 2);
+}
+
+TEST_CASE("a hint is given even if the call that caused it fails afterwards", "[memory]") {
+  int hints = 0;
+  auto watcher = std::make_shared<detail::MemoryWatcher>(std::vector<std::string>{"default"},
+                                                         [&](const Hint&) { ++hints; });
+  detail::MemoryWatches watches;
+  watches.add(watcher);
+  watcher->armed = true;
+  try {
+    detail::MemoryHints collected;
+    watches.ready("default", Time::min(), collected);
+    throw std::bad_alloc{};
+  } catch (const std::bad_alloc&) {
+  }
+  CHECK(hints == 1);
+  CHECK_FALSE(watcher->armed);
+}
+
+TEST_CASE("a watch is told of its own queues until it is removed", "[memory]") {
+  std::string told;
+  const auto watcher = [&](std::vector<std::string> queues, const char* name) {
+    return std::make_shared<detail::MemoryWatcher>(
+        std::move(queues), [&told, name](const Hint& hint) { told += name + hint.queue + ' '; });
+  };
+  const auto one = watcher({"a", "b"}, "1");
+  const auto two = watcher({"b", "c"}, "2");
+  detail::MemoryWatches watches;
+  watches.add(one);
+  watches.add(two);
+  const auto told_of = [&](const char* queue) {
+    told.clear();
+    one->armed = two->armed = true;
+    {
+      detail::MemoryHints hints;
+      watches.ready(queue, Time::min(), hints);
+    }
+    return told;
+  };
+  CHECK(told_of("a") == "1a ");
+  CHECK(told_of("b") == "1b 2b ");
+  CHECK(told_of("c") == "2c ");
+  CHECK(told_of("d").empty());
+  watches.remove(*one);
+  CHECK(told_of("a").empty());
+  CHECK(told_of("b") == "2b ");
 }
 
 }  // namespace taskmux::test

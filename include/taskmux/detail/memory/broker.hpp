@@ -67,15 +67,12 @@ TASKMUX_INLINE std::vector<EnqueueReply> MemoryBroker::enqueue(std::vector<Enque
   std::vector<EnqueueReply> replies;
   replies.reserve(arrivals.size());
   detail::MemoryHints hints;
-  {
-    detail::MutexLock lock{mutex_};
-    QueueFinder finder{queues_, changed_};
-    std::size_t room = max_tasks_ == 0 ? std::numeric_limits<std::size_t>::max()
-                                       : max_tasks_ - std::min(max_tasks_, stored());
-    for (Arrival& arrival : arrivals) replies.push_back(admit(arrival, now, finder, room));
-    tell_watches(hints);
-  }
-  hints.give();
+  detail::MutexLock lock{mutex_};
+  QueueFinder finder{queues_, changed_};
+  std::size_t room = max_tasks_ == 0 ? std::numeric_limits<std::size_t>::max()
+                                     : max_tasks_ - std::min(max_tasks_, stored());
+  for (Arrival& arrival : arrivals) replies.push_back(admit(arrival, now, finder, room));
+  tell_watches(hints);
   return replies;
 }
 
@@ -151,14 +148,11 @@ TASKMUX_INLINE ExchangeReply MemoryBroker::exchange(const ExchangeRequest& reque
   Copies copies = copy_rewritten(request.settlements);
   detail::MemoryGraveyard dead;
   detail::MemoryHints hints;
-  {
-    detail::MutexLock lock{mutex_};
-    reply.settled = settle(request.settlements, copies, now, dead);
-    give_back(request.lost_takes, now);
-    take(request, now, reply);
-    tell_watches(hints);
-  }
-  hints.give();
+  detail::MutexLock lock{mutex_};
+  reply.settled = settle(request.settlements, copies, now, dead);
+  give_back(request.lost_takes, now);
+  take(request, now, reply);
+  tell_watches(hints);
   return reply;
 }
 
@@ -309,10 +303,9 @@ TASKMUX_INLINE void MemoryBroker::end(detail::MemoryWatcher& watcher) {
 TASKMUX_INLINE void MemoryBroker::tell_watches(detail::MemoryHints& hints) {
   const bool any_armed = changed_ && watches_.any_armed();
   while (changed_) {
-    detail::MemoryQueue& queue = *changed_;
-    const auto [instant, next] = queue.take_news();
-    changed_ = next;
-    if (any_armed) watches_.ready(queue.name(), instant, hints);
+    // First, as it may fail: then a later call tells of the queue, which is still among the changed ones.
+    if (any_armed) watches_.ready(changed_->name(), changed_->news(), hints);
+    changed_ = changed_->forget_news();
   }
 }
 
@@ -322,26 +315,23 @@ TASKMUX_INLINE UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
   UpkeepReply reply{.now = now.wall};
   detail::MemoryGraveyard dead;
   detail::MemoryHints hints;
-  {
-    detail::MutexLock lock{mutex_};
-    for (const std::string& name : request.queues) {
-      const auto found = queues_.find(name);
-      if (found == queues_.end()) continue;
-      detail::MemoryQueue& queue = found->second;
-      reply.forwarded += queue.forward(now, request.limit);
-      reply.expired += queue.expire(now, request.limit, dead);
-      queue.ids().expire(now.steady, request.limit);
-      if (request.recover) {
-        reply.more |=
-            queue.recover(now, request.lease, request.limit, request.own, token_, reply.lost);
-      }
+  detail::MutexLock lock{mutex_};
+  for (const std::string& name : request.queues) {
+    const auto found = queues_.find(name);
+    if (found == queues_.end()) continue;
+    detail::MemoryQueue& queue = found->second;
+    reply.forwarded += queue.forward(now, request.limit);
+    reply.expired += queue.expire(now, request.limit, dead);
+    queue.ids().expire(now.steady, request.limit);
+    if (request.recover) {
       reply.more |=
-          queue.has_due(now) || queue.has_expired(now) || queue.ids().has_expired(now.steady);
-      reply.next_due = earlier(reply.next_due, queue.next_due(now));
+          queue.recover(now, request.lease, request.limit, request.own, token_, reply.lost);
     }
-    tell_watches(hints);
+    reply.more |=
+        queue.has_due(now) || queue.has_expired(now) || queue.ids().has_expired(now.steady);
+    reply.next_due = earlier(reply.next_due, queue.next_due(now));
   }
-  hints.give();
+  tell_watches(hints);
   return reply;
 }
 
@@ -527,24 +517,20 @@ TASKMUX_INLINE std::vector<std::optional<Errc>> MemoryBroker::act(std::string_vi
   refusals.reserve(ids.size());
   detail::MemoryGraveyard dead;
   detail::MemoryHints hints;
-  {
-    detail::MutexLock lock{mutex_};
-    detail::MemoryQueue& found = known(queue);
-    for (const std::string& id : ids) {
-      detail::MemoryTask* task = found.find(id);
-      if (!task) {
-        refusals.push_back(Errc::task_not_found);
-      } else if ((only && task->state != *only) ||
-                 !allows(action, task->state)) {
-        refusals.push_back(Errc::wrong_state);
-      } else {
-        found.act(action, *task, now, dead);
-        refusals.push_back(std::nullopt);
-      }
+  detail::MutexLock lock{mutex_};
+  detail::MemoryQueue& found = known(queue);
+  for (const std::string& id : ids) {
+    detail::MemoryTask* task = found.find(id);
+    if (!task) {
+      refusals.push_back(Errc::task_not_found);
+    } else if ((only && task->state != *only) || !allows(action, task->state)) {
+      refusals.push_back(Errc::wrong_state);
+    } else {
+      found.act(action, *task, now, dead);
+      refusals.push_back(std::nullopt);
     }
-    tell_watches(hints);
   }
-  hints.give();
+  tell_watches(hints);
   return refusals;
 }
 
@@ -559,12 +545,9 @@ TASKMUX_INLINE std::size_t MemoryBroker::act_all(std::string_view queue, TaskAct
   std::size_t done = 0;
   detail::MemoryGraveyard dead;
   detail::MemoryHints hints;
-  {
-    detail::MutexLock lock{mutex_};
-    done = known(queue).act_all(action, state, limit, now, dead);
-    tell_watches(hints);
-  }
-  hints.give();
+  detail::MutexLock lock{mutex_};
+  done = known(queue).act_all(action, state, limit, now, dead);
+  tell_watches(hints);
   return done;
 }
 
@@ -608,51 +591,42 @@ TASKMUX_INLINE void MemoryBroker::pause(std::string_view queue) {
 TASKMUX_INLINE void MemoryBroker::unpause(std::string_view queue) {
   check_process();
   detail::MemoryHints hints;
-  {
-    detail::MutexLock lock{mutex_};
-    detail::MemoryQueue& found = known(queue);
-    if (!found.paused()) throw Error{Errc::wrong_state, text("queue", queue, "not paused")};
-    found.unpause();
-    tell_watches(hints);
-  }
-  hints.give();
+  detail::MutexLock lock{mutex_};
+  detail::MemoryQueue& found = known(queue);
+  if (!found.paused()) throw Error{Errc::wrong_state, text("queue", queue, "not paused")};
+  found.unpause();
+  tell_watches(hints);
 }
 
 TASKMUX_INLINE void MemoryBroker::cancel(std::string_view queue, std::string_view id, CancelMode mode) {
   check_process();
   detail::MemoryHints hints;
-  {
-    detail::MutexLock lock{mutex_};
-    detail::MemoryTask& task = known(queue, id);
-    if (task.state != TaskState::active) {
-      throw Error{Errc::wrong_state,
-                  text_of_task(id, "it is " + std::string{to_string(task.state)}), std::string{id}};
-    }
-    task.cancel_requested = true;
-    task.cancel_mode = mode;
-    watches_.cancel(queue, id, hints);
+  detail::MutexLock lock{mutex_};
+  detail::MemoryTask& task = known(queue, id);
+  if (task.state != TaskState::active) {
+    throw Error{Errc::wrong_state,
+                text_of_task(id, "it is " + std::string{to_string(task.state)}), std::string{id}};
   }
-  hints.give();
+  task.cancel_requested = true;
+  task.cancel_mode = mode;
+  watches_.cancel(queue, id, hints);
 }
 
 TASKMUX_INLINE void MemoryBroker::delete_queue(std::string_view queue, bool force) {
   check_process();
   Queues::node_type dead;  // freed once the lock is free
   detail::MemoryHints hints;
-  {
-    detail::MutexLock lock{mutex_};
-    const detail::MemoryQueue& found = known(queue);
-    if (found.has_active()) {
-      throw Error{Errc::wrong_state, text("queue", queue, "tasks of it are active")};
-    }
-    if (!force && found.size() > 0) {
-      throw Error{Errc::queue_not_empty, text("queue", queue, "holds tasks")};
-    }
-    // After a call that failed, the queue may be among those that have changed.
-    tell_watches(hints);
-    dead = queues_.extract(queues_.find(queue));
+  detail::MutexLock lock{mutex_};
+  const detail::MemoryQueue& found = known(queue);
+  if (found.has_active()) {
+    throw Error{Errc::wrong_state, text("queue", queue, "tasks of it are active")};
   }
-  hints.give();
+  if (!force && found.size() > 0) {
+    throw Error{Errc::queue_not_empty, text("queue", queue, "holds tasks")};
+  }
+  // After a call that failed, the queue may be among those that have changed.
+  tell_watches(hints);
+  dead = queues_.extract(queues_.find(queue));
 }
 
 }  // namespace v0

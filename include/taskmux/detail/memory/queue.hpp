@@ -97,14 +97,13 @@ class MemoryQueue {
     tell(Time::min());
   }
 
-  /// What may be ready in a queue that has changed, and the changed queue after it.
-  struct News {
-    Time instant;  ///< Of the steady clock: the earliest.
-    MemoryQueue* next;
-  };
-  /// Of a queue that is among the changed ones; forgets it. The caller takes it off their list.
-  News take_news() noexcept {
-    return {*std::exchange(news_, std::nullopt), std::exchange(next_changed_, nullptr)};
+  /// When something may be ready in a queue that is among the changed ones: the earliest instant of the
+  /// steady clock.
+  Time news() const noexcept { return *news_; }
+  /// Returns the changed queue after this one, which the caller takes off their list.
+  MemoryQueue* forget_news() noexcept {
+    news_.reset();
+    return std::exchange(next_changed_, nullptr);
   }
 
   /// The earliest time in scheduled and retry, by the wall clock; none while paused.

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,16 +28,14 @@ class MemoryWatcher {
 
   const std::vector<std::string>& queues() const noexcept { return queues_; }
 
-  bool watches(std::string_view queue) const noexcept {
-    for (const std::string& name : queues_) {
-      if (name == queue) return true;
-    }
-    return false;
-  }
-
-  void call(const Hint& hint) TASKMUX_EXCLUDES(calling_) {
+  /// Drops what the callback throws, which it must not.
+  void call(const Hint& hint) noexcept TASKMUX_EXCLUDES(calling_) {
     MutexLock lock{calling_};
-    if (callback_) callback_(hint);
+    try {
+      if (callback_) callback_(hint);
+    } catch (...) {
+      // The hint is lost on whom it was meant for alone; the operation that it tells of has been done.
+    }
   }
 
   void end() TASKMUX_EXCLUDES(calling_) {
@@ -61,22 +60,27 @@ class MemoryWatcher {
   std::function<void(const Hint&)> callback_ TASKMUX_GUARDED_BY(calling_);
 };
 
-/// Hints that were collected under the broker's lock, to be given once it is free.
+/// Hints that are collected under the broker's lock, and given at the end of their scope: the lock must be
+/// free by then. That is so even if an exception ends the scope, since a watch that is told is no longer
+/// armed.
 class MemoryHints {
  public:
-  void add(std::shared_ptr<MemoryWatcher> watcher, Hint hint) {
-    if (hint.kind == Hint::Kind::ready) hint.report = watcher->reports();
-    hints_.push_back({std::move(watcher), std::move(hint)});
-  }
-
+  MemoryHints() = default;
+  MemoryHints(const MemoryHints&) = delete;
+  MemoryHints& operator=(const MemoryHints&) = delete;
   /// Skips hints whose news the watcher has since learnt from arm(): they would be spurious. arm() may
   /// come between this check and the call; therefore each hint carries the number of its report.
-  void give() {
+  ~MemoryHints() {
     for (const Entry& entry : hints_) {
       const Hint& hint = entry.hint;
       if (hint.kind == Hint::Kind::ready && hint.report != entry.watcher->reports()) continue;
       entry.watcher->call(hint);
     }
+  }
+
+  void add(std::shared_ptr<MemoryWatcher> watcher, Hint hint) {
+    if (hint.kind == Hint::Kind::ready) hint.report = watcher->reports();
+    hints_.push_back({std::move(watcher), std::move(hint)});
   }
 
  private:
@@ -88,13 +92,25 @@ class MemoryHints {
   std::vector<Entry> hints_;
 };
 
-/// The watches of a broker. Not thread-safe.
+/// The watches of a broker, found by queue: what happens in one queue costs the same however many others
+/// are watched. Not thread-safe.
 class MemoryWatches {
  public:
-  void add(std::shared_ptr<MemoryWatcher> watcher) { watchers_.push_back(std::move(watcher)); }
+  /// If it throws, remove() is due as if it had not.
+  void add(const std::shared_ptr<MemoryWatcher>& watcher) {
+    watchers_.push_back(watcher);
+    for (const std::string& queue : watcher->queues()) by_queue_[queue].push_back(watcher);
+  }
 
-  void remove(const MemoryWatcher& watcher) {
-    std::erase_if(watchers_, [&](const auto& other) { return other.get() == &watcher; });
+  void remove(const MemoryWatcher& watcher) noexcept {
+    const auto is_it = [&](const auto& other) { return other.get() == &watcher; };
+    for (const std::string& queue : watcher.queues()) {
+      const auto found = by_queue_.find(queue);
+      if (found == by_queue_.end()) continue;
+      std::erase_if(found->second, is_it);
+      if (found->second.empty()) by_queue_.erase(found);
+    }
+    std::erase_if(watchers_, is_it);
   }
 
   bool any_armed() const noexcept {
@@ -104,14 +120,16 @@ class MemoryWatches {
     return false;
   }
 
-  /// Something in `queue` may be ready at `instant` of the steady clock: for those that are armed,
-  /// and do not know of an earlier time.
+  /// Something in `queue` may be ready at `instant` of the steady clock: collects hints for the watches
+  /// that are armed, and do not know of an earlier time.
   void ready(std::string_view queue, Time instant, MemoryHints& hints) {
-    for (const auto& watcher : watchers_) {
-      if (!watcher->armed || !watcher->watches(queue)) continue;
+    const auto found = by_queue_.find(queue);
+    if (found == by_queue_.end()) return;
+    for (const auto& watcher : found->second) {
+      if (!watcher->armed) continue;
       if (watcher->told && *watcher->told <= instant) continue;
-      watcher->armed = false;
       hints.add(watcher, {.kind = Hint::Kind::ready, .queue = std::string{queue}});
+      watcher->armed = false;
     }
   }
 
@@ -124,7 +142,10 @@ class MemoryWatches {
   }
 
  private:
-  std::vector<std::shared_ptr<MemoryWatcher>> watchers_;
+  using Watchers = std::vector<std::shared_ptr<MemoryWatcher>>;
+
+  Watchers watchers_;
+  std::map<std::string, Watchers, std::less<>> by_queue_;
 };
 
 }  // namespace detail
