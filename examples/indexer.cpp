@@ -341,7 +341,7 @@ int run(Options options) {
   }
   server.start();
   const bool done = wait_until_done(*broker, queue, signals, display);
-  server.shutdown();  // After a signal: what runs may end, what does not end in time is put back.
+  server.shutdown();  // After a signal: what runs may end, what does not end in time is given back.
   const auto took = std::chrono::steady_clock::now() - began;
 
   // Files that others change while this runs tell nothing of the queue. Those in the directory of

@@ -2136,7 +2136,7 @@ TASKMUX_CONTRACT("an armed watch is told when something may be ready") {
   SECTION("a task is scheduled where nothing was due") {
     enqueue(t.broker, scheduled(message("t1", "other"), 1min));
   }
-  SECTION("a task is put back") { settle(t.broker, given_back(run)); }
+  SECTION("a task is given back") { settle(t.broker, given_back(run)); }
   SECTION("a task is retried at once") { settle(t.broker, retried(run, {})); }
   SECTION("a task is to be retried earlier than was said") { settle(t.broker, retried(run, 1min)); }
   SECTION("a task is snoozed to be due earlier than was said") {

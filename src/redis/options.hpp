@@ -6,7 +6,7 @@
 
 namespace taskmux::redis {
 
-/// Throws Error{invalid_argument}, which names the field, unless `options` can work.
+/// Throws std::invalid_argument, which names the field, unless `options` can work.
 void check(const RedisOptions& options);
 
 /// Where that Redis is, in words: no user, no password.

@@ -137,7 +137,7 @@ TEST_CASE("a shutdown that lacks memory at any point ends the server", "[allocat
     server.shutdown();
     REQUIRE(server.health().reason == "stopped");
     REQUIRE(server.stats().running == 0);
-    // What was not put back is recovered as the runs of a lost worker are.
+    // What was not given back is recovered as the runs of a lost worker are.
     REQUIRE(broker.queue_info("default").size() == 2);
     released->count_down();
     REQUIRE(eventually([&] { return server.stats().abandoned == 0; }));

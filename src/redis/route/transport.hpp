@@ -68,7 +68,7 @@ struct WaitedReplies {
 /// allowed.
 class Transport {
  public:
-  /// Connects to nothing yet. Throws Error{invalid_argument} for options that can't work.
+  /// Connects to nothing yet. Throws std::invalid_argument for options that can't work.
   explicit Transport(RedisOptions options);
   ~Transport();
   Transport(const Transport&) = delete;
