@@ -5,7 +5,7 @@ set(include ${SOURCE_DIR}/include/taskmux)
 file(READ ${include}/broker_wrapper.hpp wrapper)
 string(REGEX REPLACE "//[^\n]*" "" wrapper "${wrapper}")
 # Broker's header holds Watch too, which a wrapper hands on as it is.
-set(not_forwarded arm)
+set(not_forwarded arm rearm)
 set(missing "")
 foreach(port IN ITEMS broker queue_view registry)
   file(READ ${include}/${port}.hpp text)
