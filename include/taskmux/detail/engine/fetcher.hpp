@@ -507,29 +507,22 @@ class Fetcher {
   const Duration lease_;
   Suspects suspects_;
   std::unique_ptr<Watch> watch_;
-  std::atomic<bool> hinted_{false};
   HintedQueues hinted_queues_;
-  std::atomic<bool> taking_{true};
   std::atomic<std::uint64_t> taken_{0};
   std::atomic<std::uint64_t> exchanges_{0};
+  std::atomic<bool> hinted_{false};
+  std::atomic<bool> taking_{true};
 
   // Of the exchanging thread.
   Random random_;
   Backoff backoff_{random_};
-  bool maybe_ready_ = true;  ///< Something may be ready in a queue.
-  bool blocked_ = false;     ///< What is ready may not be taken ahead of a free worker.
-  bool armed_ = false;       ///< The watch will hint when that changes.
-  bool must_arm_all_ = true;  ///< The watch's knowledge of the queues is not to be relied on.
   std::uint64_t report_ = 0;  ///< The number of the watch's last report.
-  bool woken_ = false;        ///< This turn follows a sleep.
   /// The queues that need to be looked at; the others were empty when the watch was armed. Unset:
   /// all.
   std::optional<std::vector<std::string>> only_;
-  int narrow_looks_ = 0;        ///< Looks left at those queues; then at all of them.
-  SteadyTime narrow_until_{};   ///< From then on, too.
+  SteadyTime narrow_until_{};   ///< From then on, at all of them.
   SteadyTime armed_at_{};
   Duration longest_pause_ = first_longest_pause;
-  bool due_came_ = false;    ///< A task was to be due since the last look.
   std::optional<SteadyTime> due_;
   SteadyTime not_before_{SteadyTime::min()};  ///< After an error: no call at all.
   SteadyTime look_after_{
@@ -538,6 +531,13 @@ class Fetcher {
   std::uint64_t block_ = random_.bits();  ///< Of the tokens of the last call.
   std::vector<Lost> lost_;
   std::optional<SteadyTime> recall_at_;  ///< When to name them next.
+  int narrow_looks_ = 0;      ///< Looks left at the queues of only_; then at all of them.
+  bool maybe_ready_ = true;   ///< Something may be ready in a queue.
+  bool blocked_ = false;      ///< What is ready may not be taken ahead of a free worker.
+  bool armed_ = false;        ///< The watch will hint when that changes.
+  bool must_arm_all_ = true;  ///< The watch's knowledge of the queues is not to be relied on.
+  bool woken_ = false;        ///< This turn follows a sleep.
+  bool due_came_ = false;     ///< A task was to be due since the last look.
 };
 
 }  // namespace detail

@@ -267,7 +267,7 @@ TASKMUX_INLINE std::unique_ptr<Watch> MemoryBroker::watch(std::vector<std::strin
   auto watcher = std::make_shared<detail::MemoryWatcher>(std::move(queues), std::move(callback));
   auto handle = std::make_unique<WatchHandle>(*this, watcher);
   detail::MutexLock lock{mutex_};
-  watches_.add(std::move(watcher));
+  watches_.add(watcher);
   return handle;
 }
 
