@@ -183,7 +183,6 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
   static void add_message(TaskInfo& info, const TaskMessage& message);
   static std::string text(std::string_view kind, std::string_view name, std::string_view cause);
   static std::string text_of_task(std::string_view id, std::string_view cause);
-  static std::optional<Time> earlier(std::optional<Time> one, std::optional<Time> other);
 
   const std::shared_ptr<Clock> clock_;
   const Time made_at_ = clock_->now();

@@ -10,6 +10,7 @@
 #include "redis/asynq/wire.hpp"
 #include "redis/ops/operations.hpp"
 #include "redis/ops/runs.hpp"
+#include "taskmux/detail/base/earlier.hpp"
 #include "taskmux/detail/run/settlement.hpp"
 #include "taskmux/detail/run/transition.hpp"
 
@@ -539,7 +540,7 @@ class Exchanger {
     note_wishes(reply[5], std::span{share.runs}.subspan(before));
     taken_ += share.runs.size() - before;
     if (!reply[2].is_nil()) {
-      reply_.next_due = earlier(reply_.next_due, time_of(reply[2].as_integer()));
+      reply_.next_due = detail::earlier(reply_.next_due, time_of(reply[2].as_integer()));
     }
     reply_.more = reply_.more || reply[3].as_integer() != 0;
     share.empty = reply[3].as_integer() == 0;

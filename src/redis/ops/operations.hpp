@@ -54,10 +54,4 @@ std::string_view to_string(CancelMode mode) noexcept;
 /// The reverse, of the first word; what it does not know is asynq's own way.
 CancelMode parse_cancel_mode(std::string_view words) noexcept;
 
-/// The earlier of two instants, either of which may be none.
-inline std::optional<Time> earlier(std::optional<Time> one, std::optional<Time> other) {
-  if (!one || (other && *other < *one)) return other;
-  return one;
-}
-
 }  // namespace taskmux::redis

@@ -10,6 +10,7 @@
 #include "redis/asynq/wire.hpp"
 #include "redis/ops/operations.hpp"
 #include "redis/ops/runs.hpp"
+#include "taskmux/detail/base/earlier.hpp"
 
 namespace taskmux::redis {
 
@@ -53,7 +54,7 @@ void read_queue(Session& session, const std::string& subject, const std::string&
   reply.expired += static_cast<std::size_t>(answer[1].as_integer());
   reply.repaired += static_cast<std::size_t>(answer[2].as_integer());
   if (!answer[3].is_nil()) {
-    reply.next_due = earlier(reply.next_due, time_of(answer[3].as_integer()));
+    reply.next_due = detail::earlier(reply.next_due, time_of(answer[3].as_integer()));
   }
   reply.more = reply.more || answer[4].as_integer() != 0;
   note_faults(session, subject, queue, answer[8]);

@@ -11,6 +11,7 @@
 
 #include "redis/ops/operations.hpp"
 #include "redis/scripts/scripts.hpp"
+#include "taskmux/detail/base/earlier.hpp"
 
 namespace taskmux::redis {
 namespace {
@@ -300,7 +301,7 @@ Watch::State WatchHub::state_of(Watcher& watcher, std::span<const Answer> answer
       if (due.as_integer() == 0) {
         ready(queues[i]);
       } else {
-        state.next_due = earlier(state.next_due, at);
+        state.next_due = detail::earlier(state.next_due, at);
       }
     }
   }
@@ -311,7 +312,7 @@ Watch::State WatchHub::state_of(Watcher& watcher, std::span<const Answer> answer
     if (*due <= state.now) {
       ready(n);
     } else {
-      state.next_due = earlier(state.next_due, *due);
+      state.next_due = detail::earlier(state.next_due, *due);
     }
   }
   return state;

@@ -17,6 +17,7 @@
 
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
+#include "taskmux/detail/base/earlier.hpp"
 #include "taskmux/detail/base/mutex.hpp"
 #include "taskmux/detail/base/uuid.hpp"
 #include "taskmux/detail/engine/health_monitor.hpp"
@@ -265,19 +266,13 @@ class Fetcher {
     const std::vector<QueueQuota> quotas = take ? share(room.total) : std::vector<QueueQuota>{};
     if (!quotas.empty() || recall || !settlements.empty())
       return exchange(now, settlements, quotas, room.workers, recall);
-    std::optional<SteadyTime> next = sooner(repeat_at_, recall_at_);
+    std::optional<SteadyTime> next = earlier(repeat_at_, recall_at_);
     if (!in_order) return parts_.settler.wakes_when_given_back() ? next : now;
-    if (alone) return sooner(next, suspects_.next_step());
+    if (alone) return earlier(next, suspects_.next_step());
     // Until a worker is free again, or a queue has given back what it owes.
     if (room.total == 0 || blocked_ || (take && !lost_.empty())) return next;
-    if (now < look_after_) return sooner(look_after_, next);
-    return armed_ ? sooner(due_, next) : arm(now, next);
-  }
-
-  static std::optional<SteadyTime> sooner(std::optional<SteadyTime> a,
-                                          std::optional<SteadyTime> b) {
-    if (!a || !b) return a ? a : b;
-    return std::min(*a, *b);
+    if (now < look_after_) return earlier(next, look_after_);
+    return armed_ ? earlier(due_, next) : arm(now, next);
   }
 
   std::optional<SteadyTime> exchange(SteadyTime now, std::span<const Settlement> settlements,
@@ -312,7 +307,7 @@ class Fetcher {
     if (!quotas.empty()) {
       const std::optional<SteadyTime> of_others = only_ ? due_ : std::nullopt;
       note_due(arrived_at, reply.now, reply.next_due);
-      due_ = sooner(due_, of_others);
+      due_ = earlier(due_, of_others);
       const std::size_t taken = reply.runs.size();
       if (only_ && (taken >= wanted_of(quotas) || --narrow_looks_ == 0)) only_.reset();
       const bool vain = maybe_ready_ && taken == 0 && !reply.more;
@@ -430,7 +425,7 @@ class Fetcher {
       only_.emplace();
       narrow_looks_ = most_narrow_looks;
       woken_ = true;  // What ends this sleep is a hint or the time.
-      return sooner(due_, next);
+      return earlier(due_, next);
     }
     maybe_ready_ = true;
     woken_ = true;

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "taskmux/detail/base/earlier.hpp"
 #include "taskmux/detail/base/error_text.hpp"
 #include "taskmux/memory/memory_broker.hpp"
 
@@ -234,15 +235,9 @@ TASKMUX_INLINE void MemoryBroker::take(const ExchangeRequest& request, detail::M
     } else {
       std::move(share.runs.begin(), share.runs.end(), std::back_inserter(reply.runs));
     }
-    reply.next_due = earlier(reply.next_due, share.queue->next_due(now));
+    reply.next_due = detail::earlier(reply.next_due, share.queue->next_due(now));
     reply.more = reply.more || share.queue->ready(now);
   }
-}
-
-TASKMUX_INLINE std::optional<Time> MemoryBroker::earlier(std::optional<Time> one,
-                                                 std::optional<Time> other) {
-  if (!one || (other && *other < *one)) return other;
-  return one;
 }
 
 TASKMUX_INLINE std::vector<ExtendReply> MemoryBroker::extend(std::span<const ExtendRequest> runs, Duration lease) {
@@ -280,7 +275,7 @@ TASKMUX_INLINE Watch::State MemoryBroker::arm(detail::MemoryWatcher& watcher) {
     const auto found = queues_.find(name);
     if (found == queues_.end()) continue;
     state.ready = state.ready || found->second.ready(now);
-    state.next_due = earlier(state.next_due, found->second.next_due(now));
+    state.next_due = detail::earlier(state.next_due, found->second.next_due(now));
   }
   state.report = watcher.note_report();
   watcher.armed = !state.ready;
@@ -329,7 +324,7 @@ TASKMUX_INLINE UpkeepReply MemoryBroker::upkeep(const UpkeepRequest& request) {
     }
     reply.more |=
         queue.has_due(now) || queue.has_expired(now) || queue.ids().has_expired(now.steady);
-    reply.next_due = earlier(reply.next_due, queue.next_due(now));
+    reply.next_due = detail::earlier(reply.next_due, queue.next_due(now));
   }
   tell_watches(hints);
   return reply;

@@ -1,0 +1,16 @@
+#include "taskmux/detail/base/earlier.hpp"
+
+#include <optional>
+
+#include "support/test.hpp"
+
+using taskmux::detail::earlier;
+
+TEST_CASE("of two instants the earlier counts, and one that is not set is never", "[earlier]") {
+  using Maybe = std::optional<int>;
+  CHECK(earlier(Maybe{1}, 2) == 1);
+  CHECK(earlier(Maybe{2}, 1) == 1);
+  CHECK(earlier(Maybe{1}, std::nullopt) == 1);
+  CHECK(earlier(Maybe{}, 1) == 1);
+  CHECK(earlier(Maybe{}, std::nullopt) == std::nullopt);
+}
