@@ -229,6 +229,7 @@ struct ExchangeRequest {
   std::span<const LostTake> lost_takes{};
 };
 
+/// What an exchange did: what became of each settlement, and the tasks that it took.
 struct ExchangeReply {
   /// One for each settlement, in their order. Not all of them are `later`.
   std::vector<SettleReply> settled{};
@@ -289,6 +290,7 @@ struct Hint {
 /// for one that is running (so it must not be called from the callback).
 class TASKMUX_API Watch {
  public:
+  /// What arm() and rearm() found.
   struct State {
     /// Something is ready now: exchange() will find it unless another server is faster.
     bool ready = false;
@@ -334,6 +336,7 @@ struct UpkeepRequest {
   std::span<const Run> own{};
 };
 
+/// What one step of upkeep did, and whether work is left for the next one.
 struct UpkeepReply {
   /// Scheduled and retry tasks that were due and are pending now.
   std::size_t forwarded = 0;

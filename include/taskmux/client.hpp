@@ -18,6 +18,7 @@
 namespace taskmux {
 inline namespace v0 {
 
+/// What a Client applies to every task that it enqueues.
 struct ClientConfig {
   /// By task type, spelt exactly.
   std::map<std::string, TypeDefaults, std::less<>> defaults{};

@@ -17,6 +17,7 @@
 namespace taskmux {
 inline namespace v0 {
 
+/// How an Inspector waits, and what it accepts.
 struct InspectorConfig {
   /// For wait_for_result() to sleep by; the machine's when null.
   std::shared_ptr<Clock> clock{};

@@ -10,6 +10,7 @@
 namespace taskmux {
 inline namespace v0 {
 
+/// How serious a log line is, from the least to the most.
 enum class LogLevel { debug, info, warning, error };
 
 /// The level's name, such as "warning".

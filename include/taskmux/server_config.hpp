@@ -106,6 +106,7 @@ inline std::size_t hardware_concurrency() noexcept {
   return threads > 0 ? threads : 1;
 }
 
+/// What a Server works on, and how. Each field has a default that suits a service.
 struct ServerConfig {
   /// How many handlers may run at once; from 1 to 32,768. Each has a thread.
   std::size_t concurrency = hardware_concurrency();

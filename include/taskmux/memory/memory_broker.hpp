@@ -33,6 +33,7 @@
 namespace taskmux {
 inline namespace v0 {
 
+/// The clock and the bounds of a MemoryBroker.
 struct MemoryBrokerOptions {
   /// The source of time; the machine's clock if null.
   std::shared_ptr<Clock> clock{};
