@@ -72,5 +72,137 @@ TEST_CASE("a lone task costs at most 40 commands, whatever the number of queues"
   CHECK(f.t.view.queue_info(f.queues.back()).size() == 0);
 }
 
+std::vector<std::string> names(std::size_t count) {
+  std::vector<std::string> queues;
+  for (std::size_t i = 0; i < count; ++i) queues.push_back("q" + std::to_string(i));
+  return queues;
+}
+
+/// `of_first` of the first queue, and none of the others but what that can't give.
+std::vector<QueueQuota> strictly(const std::vector<std::string>& queues, std::size_t of_first) {
+  std::vector<QueueQuota> quotas;
+  for (const std::string& queue : queues) quotas.push_back({queue, quotas.empty() ? of_first : 0});
+  return quotas;
+}
+
+TEST_CASE("a call moves a bounded number of due tasks, and some of each queue", "[redis][cost]") {
+  RedisFixture t;
+  const std::vector<std::string> queues = names(20);
+  for (const std::string& queue : queues) {
+    std::vector<EnqueueRequest> batch;
+    for (int i = 0; i < 250; ++i)
+      batch.push_back(scheduled(message("t" + std::to_string(i), queue), Duration{1s}));
+    t.broker.enqueue(std::move(batch));
+  }
+  t.advance(1s);
+  const ExchangeReply reply = t.broker.exchange({.quotas = strictly(queues, 1)});
+  CHECK(reply.more);
+  CHECK(reply.runs.size() == 1);
+  std::size_t moved = reply.runs.size();
+  for (const std::string& queue : queues) {
+    const std::size_t here = t.view.queue_info(queue).pending;
+    CAPTURE(queue);
+    CHECK(here >= 25);
+    moved += here;
+  }
+  CHECK(moved == 1000);
+}
+
+TEST_CASE("a call that may move nothing more says that there is more", "[redis][cost]") {
+  RedisFixture t;
+  const std::vector<std::string> queues = names(6);
+  for (const std::string& queue : queues) {
+    std::vector<EnqueueRequest> batch;
+    for (int i = 0; i < 200; ++i)
+      batch.push_back(scheduled(message("t" + std::to_string(i), queue), Duration{1s}));
+    t.broker.enqueue(std::move(batch));
+  }
+  t.advance(1s);
+  // What it moves, it takes.
+  ExchangeReply reply = t.broker.exchange({.quotas = strictly(queues, 1000)});
+  CHECK(reply.runs.size() == 1000);
+  CHECK(reply.more);
+  reply = t.broker.exchange({.quotas = strictly(queues, 1000)});
+  CHECK(reply.runs.size() == 200);
+  CHECK_FALSE(reply.more);
+}
+
+TEST_CASE("a call removes a bounded number of ids without task, whatever the number of queues",
+          "[redis][cost]") {
+  RedisFixture t;
+  const std::vector<std::string> queues = names(5);
+  for (const std::string& queue : queues) {
+    t.redis.command({"EVAL", "for n = 1, 800 do redis.call('LPUSH', KEYS[1], n) end", "1",
+                     "asynq:{" + queue + "}:pending"});
+  }
+  enqueue(t.broker, message("behind", queues.back()));
+  const auto left = [&] {
+    std::int64_t sum = 0;
+    for (const std::string& queue : queues)
+      sum += t.redis.command({"LLEN", "asynq:{" + queue + "}:pending"}).as_integer();
+    return sum;
+  };
+  for (int call = 1; call <= 4; ++call) {
+    CHECK(t.broker.exchange({.quotas = strictly(queues, 1)}).more);
+    CHECK(left() == 4001 - 1000 * call);
+  }
+  CHECK(t.broker.exchange({.quotas = strictly(queues, 1)}).runs.size() == 1);
+}
+
+TEST_CASE("what a call says and does covers more queues than one script has", "[redis][cost]") {
+  RedisFixture t;
+  const std::vector<std::string> queues = names(600);
+  const auto scripts_of = [&](const std::vector<QueueQuota>& quotas, ExchangeReply& reply,
+                              std::size_t free_workers = 100) {
+    t.redis.command({"CONFIG", "RESETSTAT"});
+    reply = t.broker.exchange({.quotas = quotas, .free_workers = free_workers});
+    const std::string calls = t.redis.info("commandstats", "cmdstat_evalsha");
+    return calls.substr(0, calls.find(','));
+  };
+  ExchangeReply reply;
+  scripts_of(strictly(queues, 10), reply);  // Loads the script.
+  CHECK(scripts_of(strictly(queues, 10), reply) == "calls=3");
+  CHECK_FALSE(reply.more);
+
+  SECTION("the last queue makes up for all others") {
+    t.broker.enqueue(many("t", 12, queues.back()));
+    CHECK(scripts_of(strictly(queues, 10), reply) == "calls=4");
+    CHECK(reply.runs.size() == 10);
+    CHECK(reply.more);
+    CHECK(scripts_of(strictly(queues, 10), reply) == "calls=4");
+    CHECK(reply.runs.size() == 2);
+    CHECK_FALSE(reply.more);
+  }
+  SECTION("each queue gives its count, in the order of the quotas") {
+    std::vector<QueueQuota> quotas;
+    for (const std::string& queue : queues) {
+      t.broker.enqueue(many("t", 2, queue));
+      quotas.push_back({queue, 1});
+    }
+    CHECK(scripts_of(quotas, reply, 500) == "calls=3");
+    REQUIRE(reply.runs.size() == 600);
+    std::size_t ahead = 0;
+    for (std::size_t i = 0; i < 600; ++i) {
+      CHECK(reply.runs[i].message->queue == queues[i]);
+      ahead += reply.runs[i].begun == Begun::perhaps ? 1U : 0U;
+    }
+    CHECK(ahead == 100);
+    CHECK(reply.more);
+  }
+  SECTION("no task is taken ahead of a worker that must not be") {
+    TaskMessage once = message("once", queues.back());
+    once.max_retry = 0;
+    enqueue(t.broker, once);
+    t.broker.enqueue(many("t", 3, queues.front()));
+    auto quotas = strictly(queues, 3);
+    quotas.back().count = 1;
+    scripts_of(quotas, reply, 3);
+    CHECK(reply.runs.size() == 3);
+    CHECK(reply.more);
+    scripts_of(quotas, reply, 1);
+    CHECK(reply.runs.size() == 1);
+  }
+}
+
 }  // namespace
 }  // namespace taskmux::test

@@ -99,7 +99,7 @@ class Exchanger {
     for (std::size_t i = 0; i < chunks_.size(); ++i) read_settled(chunks_[i], replies[i]);
     read_recalls(std::span{replies}.subspan(first_recall, first_take - first_recall));
     read_takes(std::span{replies}.subspan(first_take));
-    if (session_.cluster()) take_leftovers();
+    if (shares_.size() > queues_of_a_call()) take_leftovers();
     finish();
     return std::move(reply_);
   }
@@ -111,9 +111,10 @@ class Exchanger {
     std::size_t count = 0;
     std::vector<Run> runs{};
     std::string fault{};
-    std::size_t free_workers = 0;  // the number that the call passed
     std::size_t begun_below = 0;   // a worker is free for the runs of lower numbers
-    bool empty = false;
+    std::size_t free_workers =
+        0;                 // the number that the call passed; from its reply on, that it left
+    bool more = false;     // It may hold more that is ready.
     bool stopped = false;  // before its count, perhaps for want of free workers
   };
 
@@ -388,19 +389,33 @@ class Exchanger {
                   .queue = queue});
   }
 
-  // One script for all queues; in a cluster one for each, as they lie on different nodes.
+  // A call is short: it has a bounded number of queues. In a cluster one, as they lie on different nodes.
+  std::size_t queues_of_a_call() const noexcept { return session_.cluster() ? 1 : bound::queues; }
+
   void add_takes(std::vector<Call>& calls) {
     if (shares_.empty()) return;
     learn_time();
-    if (!session_.cluster()) {
-      calls.push_back(take(std::span{shares_}, request_.free_workers));
-      return;
-    }
     std::size_t free = request_.free_workers;
-    for (std::size_t i = 0; i < shares_.size(); ++i) {
-      calls.push_back(take(std::span{shares_}.subspan(i, 1), free));
-      free -= std::min(free, shares_[i].count);
+    for (const std::span<Share> part : parts_of(shares_)) {
+      const std::size_t count = wanted_of(part);
+      calls.push_back(take(part, count, free));
+      free -= std::min(free, count);
     }
+  }
+
+  std::vector<std::span<Share>> parts_of(std::span<Share> shares) const {
+    std::vector<std::span<Share>> parts;
+    while (!shares.empty()) {
+      parts.push_back(shares.first(std::min(shares.size(), queues_of_a_call())));
+      shares = shares.subspan(parts.back().size());
+    }
+    return parts;
+  }
+
+  static std::size_t wanted_of(std::span<const Share> shares) noexcept {
+    std::size_t count = 0;
+    for (const Share& share : shares) count += share.count;
+    return count;
   }
 
   // A call that does not say until when it is wanted may be carried out at any time.
@@ -410,7 +425,8 @@ class Exchanger {
     session_.learn_time(queues);
   }
 
-  Call take(std::span<Share> shares, std::size_t free_workers) {
+  // `count` is the sum of the shares' counts.
+  Call take(std::span<Share> shares, std::size_t count, std::size_t free_workers) {
     Call call{.slot_key = session_.keys(shares.front().queue).pending(),
               .script = &scripts().acquire};
     call.args.push_back(text(static_cast<std::int64_t>(shares.size())));
@@ -418,10 +434,13 @@ class Exchanger {
     const auto there = session_.add_now_or_never(call.args, shares.front().queue);
     if (there) taken_since_ = std::min(taken_since_, *there);
     take_budget_ = session_.transport().line().budget();
+    // The calls of an exchange share the line, unless they go to different nodes.
+    const std::size_t budget =
+        session_.cluster() || count == wanted_ ? take_budget_ : take_budget_ * count / wanted_ + 1;
     call.args.push_back(micros(request_.lease));
     call.args.push_back(hex_of_block(block_));
     call.args.push_back(text(static_cast<std::int64_t>(std::min(free_workers, most_runs))));
-    call.args.push_back(text(static_cast<std::int64_t>(take_budget_)));
+    call.args.push_back(text(static_cast<std::int64_t>(budget)));
     call.args.push_back(text(bound::forward));
     call.args.push_back(text(session_.longest_message()));
     call.args.push_back(text(static_cast<std::int64_t>(next_number_)));
@@ -478,13 +497,11 @@ class Exchanger {
   }
 
   void read_takes(std::span<const Reply> replies) {
-    if (shares_.empty()) return;
-    const std::size_t of_one = session_.cluster() ? 1 : shares_.size();
-    for (std::size_t i = 0; i < replies.size(); ++i) {
-      const auto shares = std::span{shares_}.subspan(i * of_one, of_one);
-      if (read_take(replies[i], shares)) continue;
+    const std::vector<std::span<Share>> parts = parts_of(shares_);
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      if (read_take(replies[i], parts[i])) continue;
       remember_loss(replies[i].is_error() && replies[i].error_code() == slow_code);
-      lose(shares);
+      lose(parts[i]);
     }
   }
 
@@ -498,7 +515,10 @@ class Exchanger {
       session_.note_time(shares.front().queue, reply_.now, sent_at_);
       session_.note_longest_message(reply[1 + shares.size()].as_integer());
       RunReader reader{session_, block_};
+      const std::size_t taken_before = taken_;
       for (std::size_t i = 0; i < shares.size(); ++i) read_share(reply[1 + i], shares[i], reader);
+      for (Share& share : shares)
+        share.free_workers -= std::min(share.free_workers, taken_ - taken_before);
       whole = true;
       reader.set_aside();
       if (shares.size() > 1) session_.queue_health().worked(QueueOperation::take, {});
@@ -509,11 +529,14 @@ class Exchanger {
     return whole;
   }
 
-  // What these queues gave is not known, and so is given back: also what was understood of it.
-  void lose(std::span<Share> shares) {
+  // What these queues gave is not known, and so is given back: also what was understood of it, and what
+  // an earlier call of this exchange took of them, as one block names the runs of both.
+  void lose(std::span<const Share> part) {
     LostTake& lost = reply_.lost_takes.emplace_back(LostTake{.token_block = block_});
-    for (Share& share : shares) {
-      taken_ -= std::exchange(share.runs, {}).size();
+    auto of = shares_.begin();
+    for (const Share& share : part) {
+      while (of->queue != share.queue) ++of;
+      taken_ -= std::exchange(of->runs, {}).size();
       lost.queues.push_back(share.queue);
     }
   }
@@ -542,8 +565,7 @@ class Exchanger {
     if (!reply[2].is_nil()) {
       reply_.next_due = detail::earlier(reply_.next_due, time_of(reply[2].as_integer()));
     }
-    reply_.more = reply_.more || reply[3].as_integer() != 0;
-    share.empty = reply[3].as_integer() == 0;
+    share.more = reply[3].as_integer() != 0;
     share.stopped = share.runs.size() - before < share.count;
     tell_dropped(share.queue, reply[4]);
   }
@@ -571,34 +593,51 @@ class Exchanger {
     session_.log()(LogLevel::warning, line);
   }
 
-  // In a cluster: what one queue could not give is taken from the others, one by one.
+  // What the queues of one call could not give is taken from those of the others, a call at a time.
   void take_leftovers() {
-    for (Share& share : shares_) {
-      if (taken_ >= wanted_) return;
-      if (share.empty || !share.fault.empty()) continue;
-      const std::size_t free = request_.free_workers - std::min(request_.free_workers, taken_);
-      if (share.stopped && free + share.runs.size() <= share.free_workers) continue;
-      Share more{.queue = share.queue, .count = wanted_ - taken_};
-      if (next_number_ + more.count > block_size) {
-        reply_.more = true;
-        return;
-      }
-      const std::vector<Call> calls{take(std::span{&more, 1}, free)};
-      sent_at_ = session_.steady_now();
-      try {
-        if (!read_take(run_noting_loss(calls).front(), std::span{&more, 1})) {
-          remember_loss(false);
-          lose(std::span{&share, 1});
-          continue;
-        }
-      } catch (const Error& error) {
-        share.fault = error.what();
-        lose(std::span{&share, 1});
-        note(QueueOperation::take, share.queue, error);
-        return;
-      }
-      std::move(more.runs.begin(), more.runs.end(), std::back_inserter(share.runs));
+    if (taken_ >= wanted_) return;
+    std::vector<Share> rest;
+    for (const Share& share : shares_) {
+      const bool for_more_workers = share.stopped && free_workers() <= share.free_workers;
+      if (share.more && share.fault.empty() && !for_more_workers)
+        rest.push_back({.queue = share.queue});
     }
+    for (const std::span<Share> part : parts_of(rest)) {
+      const std::size_t count = wanted_ - std::min(wanted_, taken_);
+      if (count == 0 || next_number_ + count > block_size) return;
+      part.front().count = count;
+      const std::vector<Call> calls{take(part, count, free_workers())};
+      sent_at_ = session_.steady_now();
+      bool known = false;
+      try {
+        known = read_take(run_noting_loss(calls).front(), part);
+        if (!known) remember_loss(false);
+      } catch (const Error& error) {
+        note(QueueOperation::take, part.size() == 1 ? part.front().queue : "", error);
+        merge(part);
+        lose(part);
+        return;
+      }
+      merge(part);
+      if (!known) lose(part);
+    }
+  }
+
+  // Adds what a second call said of some of the queues, in their order, to what the first said.
+  void merge(std::span<Share> part) {
+    auto of = shares_.begin();
+    for (Share& later : part) {
+      while (of->queue != later.queue) ++of;
+      std::move(later.runs.begin(), later.runs.end(), std::back_inserter(of->runs));
+      later.runs.clear();
+      of->more = later.more;
+      of->fault = later.fault;
+    }
+  }
+
+  // Those that no run has been taken for yet.
+  std::size_t free_workers() const noexcept {
+    return request_.free_workers - std::min(request_.free_workers, taken_);
   }
 
   void note(QueueOperation operation, std::string_view queue, const Error& error) {
@@ -610,6 +649,7 @@ class Exchanger {
     if (first_error_ && !any_answer_) throw *first_error_;
     for (Share& share : shares_) {
       std::move(share.runs.begin(), share.runs.end(), std::back_inserter(reply_.runs));
+      reply_.more = reply_.more || share.more;
     }
     if (reply_.now == Time{}) reply_.now = session_.now();
   }

@@ -12,6 +12,8 @@
 local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
 local token, free, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local taken, first_number = 0, tonumber(ARGV[9])
+-- Ids without a task are removed on the way to those that are taken: so many in a call.
+local danglers, most_danglers = 0, 1000
 local call, format = redis.call, string.format
 
 -- Whether the task may not be taken ahead of a free worker: a crash would end it before its only attempt, or it may
@@ -72,8 +74,8 @@ local fields = {'msg', 'tmx_facts', 'pending_since'}
 
 local function take(queue, count)
   local P, seen = queue.P, queue.seen
-  while count > 0 and bytes > 0 and not queue.stopped and not queue.empty do
-    local asked = math.min(count, chunk)
+  while count > 0 and bytes > 0 and danglers < most_danglers and not queue.stopped and not queue.empty do
+    local asked = math.min(count, chunk, most_danglers - danglers)
     local found = tail(P, 'pending', asked, fields)
     local size = #found
     if size == 0 then
@@ -121,10 +123,9 @@ local function take(queue, count)
       -- Only now are they the caller's: a server that takes no writes stops this before.
       queue.runs[last + 1], queue.runs[last + 2] = first_number + first, found
       for _, id in ipairs(dangling) do queue.dangling[#queue.dangling + 1] = id end
+      danglers = danglers + #dangling
     end
     count = count - number
-    -- However many there are, a call is short.
-    if #queue.dangling >= 1000 then queue.stopped = true end
     chunk = at_once(math.min(8 * chunk, 200), longest)
   end
 end
@@ -135,8 +136,11 @@ local function serve(queue, count)
   if not ok then queue.error = type(problem) == 'table' and problem.err or tostring(problem) end
 end
 
--- However many queues have a crowd that is due, a call is short: the rest comes with the next.
+-- However many queues have a crowd that is due, a call is short: the rest comes with the next. Half of
+-- what a call moves is kept in equal parts for the queues that are still to come, at least one task each,
+-- so that no crowd shuts out the last.
 local forwards = 5 * tonumber(ARGV[7])
+local part = math.max(1, math.floor(forwards / 2 / #KEYS))
 local queues, wanted = {}, 0
 for n = 1, #KEYS do
   local P = string.sub(KEYS[n], 1, -8)
@@ -145,7 +149,7 @@ for n = 1, #KEYS do
   queues[n] = queue
   local ok, problem = pcall(function()
     local moved, dropped, due
-    moved, dropped, due, queue.more = forward(P, math.min(tonumber(ARGV[7]), math.max(forwards, 1)))
+    moved, dropped, due, queue.more = forward(P, math.min(tonumber(ARGV[7]), forwards - part * (#KEYS - n)))
     forwards = forwards - moved - dropped
     call('LLEN', KEYS[n])
     queue.paused = call('EXISTS', P .. 'paused') == 1

@@ -5,7 +5,7 @@
 -- lost. An entry of tmx:due counts iff, rounded up to a second, it is the public score; one that is
 -- due and does not count is removed. Returns how many tasks were moved, how many ids without task
 -- were removed, when the next one is due (or nil), and whether that has passed, since the limit was
--- reached.
+-- reached. A limit below 1 moves nothing.
 local function source_of(P, id, micros)
   local score = text(seconds_up(micros))
   if redis.call('ZSCORE', P .. 'scheduled', id) == score then return 'scheduled' end
@@ -77,6 +77,7 @@ end
 local function forward(P, limit)
   local due = next_due(P)
   if not due or due > now then return 0, 0, due, false end
+  if limit < 1 then return 0, 0, due, true end
   redis.call('LLEN', P .. 'pending')
   local tasks, unmatched = due_tasks(P, limit)
   local groups_are_listed = read('SCARD', P .. 'groups')
