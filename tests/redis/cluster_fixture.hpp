@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "redis/route/key_slot.hpp"
 #include "redis/route/transport.hpp"
 #include "support/builders.hpp"
 #include "support/redis_server.hpp"

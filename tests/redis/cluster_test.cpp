@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "redis/route/key_slot.hpp"
 #include "redis/route/transport.hpp"
 #include "support/redis_server.hpp"
 #include "support/test.hpp"

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cluster_fixture.hpp"
+#include "redis/route/key_slot.hpp"
 #include "redis/route/transport.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"

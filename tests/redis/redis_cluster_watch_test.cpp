@@ -6,6 +6,7 @@
 
 #include "cluster_fixture.hpp"
 #include "redis/net/connection.hpp"
+#include "redis/route/key_slot.hpp"
 #include "redis/route/transport.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"

@@ -10,6 +10,7 @@
 
 #include "golden_vectors.hpp"
 #include "redis/asynq/wire.hpp"
+#include "redis/route/key_slot.hpp"
 #include "redis/route/transport.hpp"
 #include "redis/session/session.hpp"
 #include "redis_fixture.hpp"

@@ -32,7 +32,6 @@ constexpr std::size_t read_bytes = 16 * 1024;
 constexpr std::size_t longest_unparsed = std::size_t{1} << 30;  // Redis's own limit is half of it
 constexpr int most_nested = 7;  // What Redis answers us nests 4 deep at most: CLUSTER SLOTS.
 constexpr std::size_t most_elements = std::size_t{1} << 22;
-constexpr std::size_t kept_bytes = std::size_t{1} << 20;
 
 std::string cause_of(int error) {
   if (error == ECONNREFUSED) return "connection refused";
@@ -144,43 +143,6 @@ bool at_least_6_2(std::string_view version) {
 }
 
 }  // namespace
-
-Commands& Commands::begin(std::size_t argument_count) {
-  add_header('*', argument_count);
-  ++count_;
-  return *this;
-}
-
-Commands& Commands::arg(std::string_view bytes) {
-  add_header('$', bytes.size());
-  bytes_.append(bytes).append("\r\n", 2);
-  return *this;
-}
-
-void Commands::clear() {
-  if (bytes_.capacity() > kept_bytes) {
-    bytes_ = {};
-  } else {
-    bytes_.clear();
-  }
-  count_ = 0;
-}
-
-void Commands::add_header(char kind, std::size_t number) {
-  std::array<char, 24> text;
-  text[0] = kind;
-  auto* end = std::to_chars(text.data() + 1, text.data() + text.size(), number).ptr;
-  *end++ = '\r';
-  *end++ = '\n';
-  bytes_.append(text.data(), end);
-}
-
-std::string Endpoint::to_string() const {
-  if (!socket_path.empty()) return printable(socket_path);
-  const std::string name = printable(host);
-  return host.find(':') == std::string::npos ? fmt::format("{}:{}", name, port)
-                                             : fmt::format("[{}]:{}", name, port);
-}
 
 Connection::Descriptor& Connection::Descriptor::operator=(Descriptor&& other) noexcept {
   std::swap(fd_, other.fd_);

@@ -3,142 +3,31 @@
 #include <hiredis/hiredis.h>
 #include <sys/socket.h>
 
-#include <algorithm>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "redis/net/commands.hpp"
+#include "redis/net/endpoint.hpp"
+#include "redis/net/patience.hpp"
 #include "redis/net/reply.hpp"
 #include "redis/net/resolver.hpp"
 #include "taskmux/clock.hpp"
 #include "taskmux/error.hpp"
-#include "taskmux/task.hpp"
 
 namespace taskmux::redis {
-
-/// Commands, encoded as they go over the wire. Arguments may hold any bytes and are copied once,
-/// into this.
-class Commands {
- public:
-  /// Adds one command: `commands.add({"LPUSH", key, id})`.
-  Commands& add(std::initializer_list<std::string_view> args) {
-    return add(std::span<const std::string_view>{args.begin(), args.size()});
-  }
-  Commands& add(std::span<const std::string_view> args) { return add_range(args); }
-  Commands& add(std::span<const std::string> args) { return add_range(args); }
-
-  /// Begins a command of `argument_count` arguments (its name included), each of which must follow
-  /// by arg().
-  Commands& begin(std::size_t argument_count);
-  Commands& arg(std::string_view bytes);
-
-  std::size_t size() const noexcept { return count_; }  ///< Commands.
-  bool empty() const noexcept { return count_ == 0; }
-  std::string_view bytes() const noexcept { return bytes_; }
-  /// Empties it, and keeps its memory unless that is large.
-  void clear();
-
- private:
-  template <typename Args>
-  Commands& add_range(const Args& args) {
-    begin(args.size());
-    for (const auto& each : args) arg(each);
-    return *this;
-  }
-  void add_header(char kind, std::size_t number);
-
-  std::string bytes_;
-  std::size_t count_ = 0;
-};
-
-/// Where one server listens.
-struct Endpoint {
-  std::string host{};  ///< Name, IPv4 or IPv6.
-  std::uint16_t port = 0;
-  std::string socket_path{};  ///< Not empty: a Unix socket, and no host or port.
-
-  bool operator==(const Endpoint&) const = default;
-  /// For error texts: `host:port`, `[::1]:port`, or the path.
-  std::string to_string() const;
-};
-
-/// How to log in to a server.
-struct Login {
-  std::string user{};
-  std::string password{};
-  int database = 0;
-  std::string client_name{};  ///< Empty: none is set.
-};
-
-/// What a server says of itself at login.
-struct ServerFacts {
-  std::string version{};  ///< Such as "7.0.15"; empty if an ACL forbids INFO.
-  std::string run_id{};   ///< Changes with each start of the server; empty if not known.
-  std::string mode{};     ///< "standalone", "cluster" or "sentinel"; empty if not known.
-};
 
 /// The connection was found closed before a byte of a request left: nothing can have been executed,
 /// and the request may be repeated on another.
 class NothingSent : public Error {
  public:
   using Error::Error;
-};
-
-/// A call was given up: its time was over before all replies had come.
-class TimedOut : public Error {
- public:
-  TimedOut(const std::string& text, bool was_moving)
-      : Error{Errc::unavailable, text}, was_moving_{was_moving} {}
-
-  /// Whether bytes still moved: the line is too slow for the call, rather than silent.
-  bool was_moving() const noexcept { return was_moving_; }
-
- private:
-  bool was_moving_;
-};
-
-/// How long a call waits. It ends at `deadline()`, which each byte that moves, in either direction, puts
-/// off to `after_progress` later, but never beyond `last`. A plain value of one call.
-class Patience {
- public:
-  using Span = SteadyTime::duration;
-
-  /// Nothing puts the deadline off.
-  Patience(SteadyTime deadline) : Patience{deadline, Span{0}, deadline} {}
-  Patience(SteadyTime deadline, Span after_progress, SteadyTime last)
-      : deadline_{std::min(deadline, last)}, after_progress_{after_progress}, last_{last} {}
-
-  SteadyTime deadline() const noexcept { return deadline_; }
-  /// Whether the call ran into its last limit, although bytes moved.
-  bool was_moving() const noexcept {
-    return moved_ && after_progress_ > Span{0} && deadline_ == last_;
-  }
-
-  void progressed(SteadyTime now) {
-    moved_ = true;
-    deadline_ = std::max(deadline_, std::min(now + after_progress_, last_));
-  }
-
-  /// When to look next whether bytes have moved that the kernel holds.
-  SteadyTime next_look(SteadyTime now) const {
-    constexpr Span longest = std::chrono::milliseconds{100};
-    const Span step = after_progress_ > Span{0} ? after_progress_ / 8 : longest;
-    return std::min(deadline_, now + std::min(step, longest));
-  }
-
- private:
-  SteadyTime deadline_;
-  Span after_progress_;
-  SteadyTime last_;
-  bool moved_ = false;
 };
 
 /// One connection to one server, made by its constructor: resolved, connected, logged in, the

@@ -12,38 +12,15 @@
 #include "redis/net/connection.hpp"
 #include "redis/net/line_rate.hpp"
 #include "redis/net/reply.hpp"
-#include "redis/scripts/script.hpp"
+#include "redis/route/batch.hpp"
+#include "redis/route/call.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/redis/redis_options.hpp"
 #include "taskmux/task.hpp"
 
 namespace taskmux::redis {
 
-class Pool;
 class Router;
-
-/// One script run or command, as Transport takes it.
-struct Call {
-  /// Chooses the node in a cluster: any key of the call. Empty: whichever node.
-  std::string slot_key{};
-  /// Null: `args` is a command with its name, as {"LLEN", key}.
-  const Script* script = nullptr;
-  /// For a script what follows its SHA: the number of keys, the keys, the arguments.
-  std::vector<std::string> args{};
-};
-
-/// Adds `call` to `commands`; a script by its SHA.
-void encode(const Call& call, Commands& commands);
-/// Adds `call`, which runs a script, with the script's source: for a server that forgot it.
-void encode_with_source(const Call& call, Commands& commands);
-
-/// What Transport::run_and_wait() tells.
-struct WaitedReplies {
-  std::vector<Reply> replies{};
-  /// For each call: how many replicas had acknowledged it when the time was over. 0 where it is not
-  /// known (an error reply, WAIT refused).
-  std::vector<int> replicas{};
-};
 
 /// The way to a Redis server, to the master behind Sentinels, or to a Cluster: pooled connections,
 /// one a call at a time, made when they are needed.
@@ -124,9 +101,6 @@ class Transport {
   /// What calls learn about the line.
   const LineRate& line() const noexcept { return line_; }
 
-  /// In command timeouts: a call whose bytes move all the time is given up after this.
-  static constexpr int longest_call = 4;
-
   /// A deadline for one command from now: for use with dedicate().
   SteadyTime command_deadline() const;
 
@@ -140,9 +114,5 @@ class Transport {
   LineRate line_{options_.command_timeout};
   std::unique_ptr<Router> router_;
 };
-
-/// The hash slot of `key`, as Redis Cluster has it: CRC16 of the part between the first '{' and the
-/// next '}' if that is not empty, else of the whole key.
-std::uint16_t slot_of(std::string_view key) noexcept;
 
 }  // namespace taskmux::redis

@@ -3,10 +3,9 @@
 #include <string>
 #include <string_view>
 
-namespace taskmux::redis {
+#include "redis/scripts/sha1.hpp"
 
-/// The SHA-1 of `bytes` in lower-case hex, as EVALSHA wants it.
-std::string sha1_hex(std::string_view bytes);
+namespace taskmux::redis {
 
 /// A Lua script. Made once (they are constants of the program) and never moved, since connections
 /// remember by address which scripts their server has; must outlive every Transport that ran it.

@@ -9,6 +9,8 @@
 #include <system_error>
 #include <utility>
 
+#include "redis/route/key_slot.hpp"
+
 namespace taskmux::redis {
 namespace {
 

@@ -1,4 +1,4 @@
-#include "redis/scripts/script.hpp"
+#include "redis/scripts/sha1.hpp"
 
 #include <array>
 #include <bit>

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstddef>
+#include <initializer_list>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace taskmux::redis {
+
+/// Commands, encoded as they go over the wire. Arguments may hold any bytes and are copied once,
+/// into this.
+class Commands {
+ public:
+  /// Adds one command: `commands.add({"LPUSH", key, id})`.
+  Commands& add(std::initializer_list<std::string_view> args) {
+    return add(std::span<const std::string_view>{args.begin(), args.size()});
+  }
+  Commands& add(std::span<const std::string_view> args) { return add_range(args); }
+  Commands& add(std::span<const std::string> args) { return add_range(args); }
+
+  /// Begins a command of `argument_count` arguments (its name included), each of which must follow
+  /// by arg().
+  Commands& begin(std::size_t argument_count);
+  Commands& arg(std::string_view bytes);
+
+  std::size_t size() const noexcept { return count_; }  ///< Commands.
+  bool empty() const noexcept { return count_ == 0; }
+  std::string_view bytes() const noexcept { return bytes_; }
+  /// Empties it, and keeps its memory unless that is large.
+  void clear();
+
+ private:
+  template <typename Args>
+  Commands& add_range(const Args& args) {
+    begin(args.size());
+    for (const auto& each : args) arg(each);
+    return *this;
+  }
+  void add_header(char kind, std::size_t number);
+
+  std::string bytes_;
+  std::size_t count_ = 0;
+};
+
+}  // namespace taskmux::redis

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <chrono>
+#include <span>
+#include <vector>
+
+#include "redis/net/line_rate.hpp"
+#include "redis/net/reply.hpp"
+#include "redis/route/call.hpp"
+#include "redis/route/router.hpp"
+#include "taskmux/redis/redis_options.hpp"
+
+namespace taskmux::redis {
+
+/// The replies to a run of calls.
+struct WaitedReplies {
+  std::vector<Reply> replies{};
+  /// For each call: how many replicas had acknowledged it when the time was over. 0 where it is not
+  /// known (an error reply, WAIT refused).
+  std::vector<int> replicas{};
+};
+
+/// For how many replicas a run of calls waits; for none by default.
+struct ReplicaWait {
+  int replicas = 0;
+  std::chrono::milliseconds timeout{0};
+
+  bool wanted() const noexcept { return replicas > 0; }
+};
+
+/// In command timeouts: a call whose bytes move all the time is given up after this.
+constexpr int longest_call = 4;
+
+/// Runs `calls` once, as Transport::run_and_wait() says, on the servers that `router` leads to. `line`
+/// learns from them how fast the line is.
+WaitedReplies run_batch(Router& router, LineRate& line, const RedisOptions& options,
+                        std::span<const Call> calls, ReplicaWait wait);
+
+}  // namespace taskmux::redis
