@@ -491,4 +491,14 @@ TEST_CASE("a watch is told of its own queues until it is removed", "[memory]") {
   CHECK(told_of("b") == "2b ");
 }
 
+TEST_CASE("the latency of a queue is not negative for a reader whose clock is behind", "[memory]") {
+  const Time now{1h};
+  detail::MemoryQueue* changed = nullptr;
+  detail::MemoryQueue queue{"default", changed};
+  auto task = std::make_shared<detail::MemoryTask>(message("t1"));
+  queue.add(task, {now, now}, {.at = now}, now);
+  CHECK(queue.info({now - 1us, now - 1us}).latency == 0us);
+  CHECK(queue.info({now + 1us, now + 1us}).latency == 1us);
+}
+
 }  // namespace taskmux::test

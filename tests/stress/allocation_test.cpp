@@ -69,6 +69,45 @@ TEST_CASE("a fetch that lacks memory at any point loses no task", "[allocation]"
   CHECK_FALSE(failed);
 }
 
+TEST_CASE("a suspect that lacks memory at any point before it runs alone is run or given back",
+          "[allocation][suspects]") {
+  bool failed = true;
+  long number = 1;
+  for (; failed && number < 10'000; ++number) {
+    CAPTURE(number);
+    Engine engine{2};
+    detail::Fetcher fetcher{{engine.broker, engine.settler, engine.registry, *engine.pool,
+                             engine.health, engine.environment, [] {}},
+                            detail::QueuePicker{{{"default", 1}}, false},
+                            10s};
+    fetcher.set_watch(engine.broker.watch({"default"}, [&](const Hint&) { fetcher.hint(); }));
+    enqueue(engine.broker, message("last"));
+    for (int crash = 0; crash < 2; ++crash)
+      settle(engine.broker, {crashed(take(engine.broker).at(0))});
+    fetcher.hint();
+    // A std::deque allocates for every 32nd of these: so the next push does.
+    for (int i = 0; i < 31; ++i) {
+      engine.make_ready({nullptr});
+      engine.pool->ready().pop();
+      engine.pool->ready().done();
+    }
+    const auto ready = [&] { return engine.pool->load().ready; };
+    failed = fails_in(number, [&] {
+      for (int turn = 0; turn < 5 && ready() == 0; ++turn) fetcher.run_once();
+    });
+    for (int turn = 0; turn < 100 && ready() == 0; ++turn) {
+      fetcher.hint();
+      fetcher.run_once();
+      engine.clock->advance(50ms);
+    }
+    REQUIRE(ready() == 1);
+    REQUIRE(engine.registry.size() == 1);
+    REQUIRE(fetcher.alone());
+  }
+  CHECK(number > 5);
+  CHECK_FALSE(failed);
+}
+
 TEST_CASE("an outcome that lacks memory at any point is recorded in the end", "[allocation]") {
   bool failed = true;
   long number = 1;

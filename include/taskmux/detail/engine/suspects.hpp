@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <exception>
 #include <memory>
+#include <new>
 #include <span>
 #include <string>
 #include <utility>
@@ -116,11 +117,7 @@ class Suspects {
       case LeaseStatus::unknown: break;
       case LeaseStatus::lost: lose(run); break;
       case LeaseStatus::ok:
-        if (run->release(now())) {
-          RunPtr ready = run;
-          if (!parts_.pool.ready().push(std::span{&ready, 1}))
-            parts_.settler.give_back_unstarted(std::span{&run, 1});
-        }
+        if (run->release(now())) start(run);
     }
     return true;
   }
@@ -160,6 +157,19 @@ class Suspects {
     kept_.reset();
   }
 
+  /// Hands the released run to a worker. If memory runs out, the run is held again, and the next step
+  /// repeats this.
+  void start(const RunPtr& run) {
+    RunPtr ready = run;
+    try {
+      if (!parts_.pool.ready().push(std::span{&ready, 1}))
+        parts_.settler.give_back_unstarted(std::span{&run, 1});
+    } catch (...) {
+      run->hold();
+      throw;
+    }
+  }
+
   /// Keeps `run` if no other is kept.
   bool keep(const RunPtr& run) TASKMUX_EXCLUDES(mutex_) {
     {
@@ -169,12 +179,21 @@ class Suspects {
     }
     const Duration wait = wait_of(run->message());
     wait_until_ = now() + wait;
-    parts_.environment->log.log(
-        about(run->message(), LogLevel::warning,
-              "its last workers crashed while running it; it will run alone once all workers are "
-              "idle; until then this server takes no other task, for up to " +
-                  in_words(wait)));
+    log_kept(run->message(), wait);
     return true;
+  }
+
+  /// If memory runs out, the line is dropped: the run is kept all the same.
+  void log_kept(const TaskMessage& message, Duration wait) const noexcept {
+    try {
+      parts_.environment->log.log(
+          about(message, LogLevel::warning,
+                "its last workers crashed while running it; it will run alone once all workers are "
+                "idle; until then this server takes no other task, for up to " +
+                    in_words(wait)));
+    } catch (const std::bad_alloc&) {
+      // There is no memory for another text either.
+    }
   }
 
   /// Handlers were still at work at the end of the wait: the server goes on without the kept run, and

@@ -347,7 +347,8 @@ class MemoryQueue {
     info.retry = retry_.size();
     info.archived = archived_.size();
     info.completed = completed_.size();
-    if (!pending_.empty()) info.latency = now.steady - pending_.front()->at;
+    // Another thread may have read its clock later and come first.
+    if (!pending_.empty()) info.latency = std::max(Duration{0}, now.steady - pending_.front()->at);
     info.processed_today = today.processed;
     info.failed_today = today.failed;
     info.processed_total = statistics_.processed();
