@@ -133,6 +133,33 @@ TEST_CASE("an outcome that lacks memory at any point is recorded in the end", "[
   CHECK_FALSE(failed);
 }
 
+TEST_CASE("a failure that lacks memory at any point is counted once", "[allocation]") {
+  bool failed = true;
+  long number = 1;
+  for (; failed && number < 10'000; ++number) {
+    CAPTURE(number);
+    MemoryBroker broker;
+    enqueue(broker, message("t1"));
+    const Run run = take_one(broker);
+    const Settlement settlement{.run = run,
+                                .action = SettleAction::retry,
+                                .error = std::string(100, 'e'),
+                                .delay = 1h,
+                                .result = std::string(100, 'r')};
+    failed = fails_in(number, [&] { settle(broker, settlement); });
+    settle(broker, settlement);  // The same, as an exchange without a reply is repeated.
+    const std::optional<TaskInfo> info = broker.find("default", "t1");
+    REQUIRE(info->state == TaskState::retry);
+    REQUIRE(info->retried == 1);
+    REQUIRE(info->last_error == settlement.error);
+    REQUIRE(info->result == settlement.result);
+    REQUIRE(broker.queue_info("default").failed_total == 1);
+    REQUIRE(broker.queue_info("default").processed_today == 1);
+  }
+  CHECK(number > 5);
+  CHECK_FALSE(failed);
+}
+
 TEST_CASE("a shutdown that lacks memory at any point ends the server", "[allocation]") {
   bool failed = true;
   long number = 1;

@@ -33,6 +33,10 @@ inline constexpr Duration memory_recovery_delay = std::chrono::seconds{1};
 /// The attempts that ended in one queue.
 class MemoryStatistics {
  public:
+  /// Makes room for the day of `now`, so that count() can't fail. Throws std::bad_alloc.
+  void begin_day(Time now) { of_day(now); }
+
+  /// Needs begin_day() with the same time.
   void count(Time now, bool failed) {
     DailyStats& day = of_day(now);
     ++day.processed;
@@ -555,24 +559,33 @@ class MemoryQueue {
     dead.bury(task);
   }
 
+  /// If it throws std::bad_alloc, the run has not ended and nothing was counted.
   void apply(const Transition& next, const Settlement& settlement, MemoryTask& task, MemoryNow now,
              MemoryGraveyard& dead) {
+    if (next.processed) statistics_.begin_day(now.wall);
+    if (!next.to) {
+      if (next.processed) statistics_.count(now.wall, next.failed);
+      return erase(task, dead);
+    }
+    if (next.notes_error) task.message.last_error = settlement.error;
+    std::unique_ptr<std::string> result;
+    if (settlement.result) result = std::make_unique<std::string>(*settlement.result);
+    const Spot spot = spot_after(next, now);
+    const Slot slot = next.first_in_line ? std::nullopt : reserve(task, spot);
+    // Nothing below fails.
     if (next.processed) statistics_.count(now.wall, next.failed);
-    if (!next.to) return erase(task, dead);
-    if (settlement.result) task.result = std::make_unique<std::string>(*settlement.result);
-    if (next.rewrites()) stamp(next, settlement, task.message, now.wall);
+    if (result) task.result = std::move(result);
+    if (next.rewrites()) stamp(next, task.message, now.wall);
     if (!next.keeps_wish) task.cancel_requested = false;
     task.crashes = static_cast<std::uint16_t>(next.crashes);
     if (next.frees_lock) free_lock(task.message);
-    next.first_in_line ? move_to_front(task, now) : move(task, spot_after(next, now), now);
+    if (next.first_in_line) return move_to_front(task, now);
+    unlink(task);
+    link(task, slot, spot, now);
   }
 
-  static void stamp(const Transition& next, const Settlement& settlement, TaskMessage& message,
-                    Time now) {
-    if (next.notes_error) {
-      message.last_error = settlement.error;
-      message.last_failed_at = now;
-    }
+  static void stamp(const Transition& next, TaskMessage& message, Time now) noexcept {
+    if (next.notes_error) message.last_failed_at = now;
     if (next.uses_retry) ++message.retried;
     if (next.to == TaskState::completed) message.completed_at = now;
   }
