@@ -127,12 +127,13 @@ std::unique_ptr<Watch> WatchHub::watch(std::vector<std::string> queues,
     watcher->stems.push_back(session_.keys(queue).stem());
   }
   Nodes nodes = find_nodes(*watcher);
+  // First: if anything below throws, it ends the watch.
+  auto handle = std::make_unique<Handle>(*this, watcher);
   {
     detail::MutexLock lock{mutex_};
     open_posts(nodes);
     watchers_.emplace(watcher, std::move(nodes));
   }
-  auto handle = std::make_unique<Handle>(*this, watcher);
   await_post(watcher);
   return handle;
 }
