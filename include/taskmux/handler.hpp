@@ -101,6 +101,7 @@ enum class StopReason {
   cancelled,   ///< An operator cancelled it.
   lease_lost,  ///< Another worker may have it now; nothing that this run does will be recorded.
   shutdown,    ///< The server is ending; a task that is not done goes back to the queue.
+  ended,       ///< The handler has returned: a copy of its Context is still in use.
 };
 
 constexpr std::string_view to_string(StopReason reason) noexcept {
@@ -110,21 +111,25 @@ constexpr std::string_view to_string(StopReason reason) noexcept {
     case StopReason::cancelled: return "cancelled";
     case StopReason::lease_lost: return "lease lost";
     case StopReason::shutdown: return "shutdown";
+    case StopReason::ended: return "ended";
   }
   return "unknown";
 }
 
-/// What a handler knows of the run it is in. Valid only during the call; do not store it. A copy of
-/// its stop token may outlive the call. Thread-safe, so that a handler can hand it to threads that
-/// it joins before it returns.
+/// What a handler knows of the run it is in. Copies share the state of the run. A copy may outlive
+/// the call, the server and the broker: capture a copy, not a reference, in a thread that may outlive
+/// the handler. Each copy keeps the message of the task and the values of set_value() alive.
+/// Thread-safe.
 ///
-/// A handler that has to be given up (it did not stop in time) may go on calling: waits end at
-/// once, the stop token stays requested, results and log lines go nowhere.
+/// Once the handler and all middleware have returned, the run has ended: the stop token is
+/// requested, stop_reason() says so, waits end at once, value() finds nothing, and results, values
+/// and log entries are dropped. The same holds for a handler that was given up because it did not
+/// stop in time.
 class Context {
  public:
-  explicit Context(detail::RunState& state) noexcept : state_{state} {}
-  Context(const Context&) = delete;
-  Context& operator=(const Context&) = delete;
+  explicit Context(std::shared_ptr<detail::RunState> state) noexcept : state_{std::move(state)} {}
+  Context(const Context&) = default;
+  Context& operator=(const Context&) = default;
 
   std::string_view task_id() const noexcept;
   std::string_view queue() const noexcept;
@@ -139,9 +144,9 @@ class Context {
   /// Requested when the attempt should end. A handler that takes long must look at it, or use
   /// wait_for(); one that goes on for ServerConfig::abandon_after longer is given up. One that ends
   /// before its work is done says so: by Outcome::fail(), an exception, or, as a callable that
-  /// returns nothing, by returning. Outcome::success() is always a success. A std::stop_callback on
-  /// it runs on the server's thread that watches all runs: it must not wait for anything, and must
-  /// not throw.
+  /// returns nothing, by returning. Outcome::success() is always a success. Also requested when the
+  /// run ends, for those who hold it longer. A std::stop_callback on it runs on the server's thread
+  /// that watches all runs, or on the worker's: it must not wait for anything, and must not throw.
   std::stop_token stop_token() const;
   bool stop_requested() const noexcept;
   /// Why the run was asked to stop; StopReason::none unless stop_requested().
@@ -155,25 +160,27 @@ class Context {
   /// counts. It is written when the run is settled. Throws Error{payload_too_large} for more than
   /// ServerConfig::max_result_bytes; what was set before then stays. If the connection to the
   /// broker is too slow for it, the task is archived with that reason although its handler
-  /// succeeded.
+  /// succeeded. Does nothing once the run has ended.
   void set_result(std::string result);
 
-  /// Keeps a value for the handlers and middleware further in; replaces one of the same name.
+  /// Keeps a value for the handlers and middleware further in; replaces one of the same name. Does
+  /// nothing once the run has ended.
   void set_value(std::string name, std::any value);
-  /// The value of that name and type, or nullptr. Valid until it is replaced or the run ends.
+  /// The value of that name and type; nullptr if there is none, or once the run has ended. What it
+  /// points to is valid until the value is replaced, and as long as this Context.
   template <typename T>
   const T* value(std::string_view name) const {
     return std::any_cast<T>(find_value(name));
   }
 
   /// Writes an entry to the server's logger, with the task's id, type and queue as fields. Costs
-  /// almost nothing if the level is not enabled.
+  /// almost nothing if the level is not enabled. Does nothing once the run has ended.
   void log(LogLevel level, std::string_view text) const noexcept;
 
  private:
   const std::any* find_value(std::string_view name) const;
 
-  detail::RunState& state_;
+  std::shared_ptr<detail::RunState> state_;  ///< Never null: there is no move.
 };
 
 /// Where a mux sends the tasks of a type, and by which options. Valid as long as the mux.

@@ -183,10 +183,9 @@ inline void TestServer::run(Run taken, Time taken_at) {
   state->start(now, limits.steady, limits.wall, 0, route);
   call_hooks(detail::event_of(TaskEvent::Change::started, state->run(), state.get(), now));
   clock_->set_run(state.get());
-  const Outcome outcome = detail::attempt(*mux_, *state);
+  const Outcome outcome = detail::attempt(*mux_, state);
   clock_->set_run(nullptr);
   state->end(clock_->steady_now());
-  state->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
   settler_.finish(state, outcome, 0.5);
 }
 

@@ -473,6 +473,41 @@ TEST_CASE("a handler that hangs neither blocks its task nor shrinks the pool", "
   CHECK(f.pass_time_until([&] { return server.stats().abandoned == 0; }));
 }
 
+TEST_CASE("a thread with a copy of the context may outlive handler, server and broker",
+          "[server]") {
+  std::optional<Fixture> f{std::in_place};
+  std::thread late;
+  std::latch gone{1};
+  std::string seen;
+  {
+    Server server{f->broker, mux_of([&](Context& context, const Task&) {
+                    context.set_value("connection", std::string{"open"});
+                    const auto* const connection = context.value<std::string>("connection");
+                    late = std::thread{[&, connection, copy = context]() mutable {
+                      while (copy.wait_for(1h)) {
+                      }
+                      gone.wait();
+                      copy.set_result("late");
+                      copy.set_value("late", 1);
+                      copy.log(LogLevel::error, "late");
+                      seen = std::string{copy.task_id()} + ' ' + std::string{copy.type()} + ' ' +
+                             *connection + ' ' + std::string{to_string(copy.stop_reason())};
+                      if (!copy.stop_token().stop_requested() || copy.value<int>("late") != nullptr)
+                        seen = "the run goes on";
+                    }};
+                  }),
+                  f->config(1)};
+    f->client.enqueue({.type = "t"}, {.task_id = "t1"});
+    server.start();
+    REQUIRE(eventually([&] { return server.stats().succeeded == 1; }));
+    server.shutdown();
+  }
+  f.reset();
+  gone.count_down();
+  late.join();
+  CHECK(seen == "t1 t open ended");
+}
+
 TEST_CASE("with too many hanging handlers the server takes no more, and says so, until they return",
           "[server]") {
   Fixture f;

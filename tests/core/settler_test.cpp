@@ -122,7 +122,7 @@ TEST_CASE("a result set during the run is written when it is settled", "[settler
   kept.retention = 1h;
   enqueue(e.broker, kept);
   const auto runs = e.take_runs();
-  Context context{*runs.at(0)};
+  Context context{runs.at(0)};
   context.set_result("first");
   context.set_result(std::string("se\0cond", 7));
   e.settler.finish(runs.at(0), Outcome::success(), 0.0);
@@ -253,7 +253,7 @@ TEST_CASE("a batch is bounded in bytes, and holds one outcome at least", "[settl
     enqueue(e.broker, kept);
   }
   for (const auto& run : e.take_runs()) {
-    Context{*run}.set_result(std::string(1000, 'r'));
+    Context{run}.set_result(std::string(1000, 'r'));
     e.settler.finish(run, Outcome::success(), 0.0);
   }
   e.settler.collect();
@@ -269,7 +269,7 @@ TEST_CASE("a run whose result does not get through is settled without it", "[set
   enqueue(e.broker, kept);
   enqueue(e.broker, message("t2"));
   const auto runs = e.take_runs();
-  for (const auto& run : runs) Context{*run}.set_result("a result");
+  for (const auto& run : runs) Context{run}.set_result("a result");
   e.settler.finish(runs.at(0), Outcome::success(), 0.0);
   e.settler.finish(runs.at(1), Outcome::fail("boom"), 0.0);
   e.settler.collect();

@@ -17,7 +17,7 @@ struct OneRun {
             Run{.message = std::make_shared<TaskMessage>(
                     TaskMessage{.id = "t1", .queue = "default", .task = std::move(task)})},
             environment, clock->steady_now(), clock->now())},
-        context{*state} {}
+        context{state} {}
 
   std::shared_ptr<Clock> clock;
   std::shared_ptr<detail::RunEnvironment> environment;

@@ -102,6 +102,7 @@ class Watchdog {
       case StopReason::cancelled: return "cancelled";
       case StopReason::lease_lost: return "the lease was lost";
       case StopReason::shutdown:
+      case StopReason::ended:
       case StopReason::none: break;
     }
     return "the server shut down";

@@ -65,10 +65,10 @@ inline std::string_view too_late(const TaskMessage& message, const AttemptLimits
 }
 
 /// Runs one attempt of `run` on this thread.
-inline Outcome attempt(ServeMux& mux, RunState& run) noexcept {
+inline Outcome attempt(ServeMux& mux, const std::shared_ptr<RunState>& run) noexcept {
   return outcome_of([&] {
     Context context{run};
-    return mux.handle(context, run.message().task, run.route());
+    return mux.handle(context, run->message().task, run->route());
   });
 }
 
@@ -356,13 +356,12 @@ class WorkerPool {
     shared.note_begin(worker.slot, begin);
     if (!route.known) shared.unknown_types.fetch_add(1, std::memory_order_relaxed);
     config.started(*run);
-    const Outcome outcome = attempt(*config.mux, *run);
-    if (!run->advance(RunState::Phase::running, RunState::Phase::ended)) {
+    const Outcome outcome = attempt(*config.mux, run);
+    worker.free_since = config.environment->clock->steady_now();
+    if (!run->end(worker.free_since)) {
       worker.given_up = true;
       return nullptr;
     }
-    worker.free_since = config.environment->clock->steady_now();
-    run->end(worker.free_since);
     shared.note_pace(worker.free_since - begin);
     // Before the outcome is handed on, so that whoever is woken by it sees who is free.
     RunPtr next = shared.ready.done_and_pop();

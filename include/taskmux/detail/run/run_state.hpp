@@ -68,8 +68,8 @@ struct RunEnvironment {
 };
 
 /// One run and all that its handler can reach of it. Owned together by the worker's thread, which a
-/// hung handler may keep for ever, and by the server's tables. Points at no server and no broker.
-/// Thread-safe but for the members said to be set once.
+/// hung handler may keep for ever, by the copies of its Context, and by the server's tables. Points
+/// at no server and no broker. Thread-safe but for the members said to be set once.
 class RunState {
  public:
   enum class Phase : unsigned char {
@@ -147,10 +147,17 @@ class RunState {
     phase_.store(Phase::running, std::memory_order_release);
     return true;
   }
-  /// Notes the end of the handler, whatever becomes of its outcome.
-  void end(SteadyTime now) noexcept {
+  /// Ends the run, since its handler has returned, and lets go whoever still waits on a copy of its
+  /// Context; false if the handler was given up before.
+  bool end(SteadyTime now) noexcept {
+    Phase running = Phase::running;
+    if (!phase_.compare_exchange_strong(running, Phase::ended)) return false;
     ended_at_.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+    if (has_token_.load()) present_stop_source().request_stop();
+    return true;
   }
+  /// Whether the handler has ended or was given up: nothing that it set from now on would count.
+  bool is_over() const noexcept { return phase() >= Phase::ended; }
   /// The end of time if the handler has not ended.
   SteadyTime ended_at() const noexcept {
     return SteadyTime{SteadyTime::duration{ended_at_.load(std::memory_order_relaxed)}};
@@ -179,14 +186,19 @@ class RunState {
   SteadyTime stop_asked_at() const noexcept {
     return SteadyTime{SteadyTime::duration{stop_asked_at_.load(std::memory_order_acquire)}};
   }
+  /// What request_stop() was first called with; none if it was not called.
   StopReason stop_reason() const noexcept { return stop_reason_.load(std::memory_order_acquire); }
+  /// Whether whoever works on the run should stop: it was asked to, or is over.
+  bool must_stop() const noexcept { return stop_reason() != StopReason::none || is_over(); }
   /// Throws std::bad_alloc: most handlers never ask for one, so it is made for the first who does.
   std::stop_token stop_token() {
     MutexLock lock{mutex_};
     if (!stop_.stop_possible()) {
       stop_ = std::stop_source{};
+      has_token_.store(true);  // Before the look at the phase: end() looks in the other order.
       // A request whose time is not there yet has still to come past the mutex, and fires it then.
-      if (stop_asked_at() != SteadyTime::max()) stop_.request_stop();
+      if (stop_asked_at() != SteadyTime::max() || phase_.load() >= Phase::ended)
+        stop_.request_stop();
     }
     return stop_.get_token();
   }
@@ -198,12 +210,12 @@ class RunState {
   CancelMode cancel_mode() const noexcept { return cancel_mode_.load(std::memory_order_acquire); }
 
   bool wait_for(Duration duration) {
-    if (stop_reason() != StopReason::none) return false;
+    if (must_stop()) return false;
     Waker waker;
     const std::stop_callback wake{stop_token(), [&waker] { waker.notify(); }};
     const SteadyTime until =
         environment_->clock->steady_now() + std::min<Duration>(duration, Limits::longest);
-    while (stop_reason() == StopReason::none) {
+    while (!must_stop()) {
       if (environment_->clock->steady_now() >= until) return true;
       environment_->clock->wait(waker, until);
     }
@@ -211,6 +223,7 @@ class RunState {
   }
 
   void set_result(std::string result) {
+    if (is_over()) return;
     if (result.size() > environment_->max_result_bytes) {
       throw Error{Errc::payload_too_large,
                   "set_result: the result has " + std::to_string(result.size()) +
@@ -228,6 +241,7 @@ class RunState {
   }
 
   void set_value(std::string name, std::any value) {
+    if (is_over()) return;
     MutexLock lock{mutex_};
     for (auto& entry : values_) {
       if (entry->first == name) {
@@ -238,6 +252,7 @@ class RunState {
     values_.push_back(std::make_unique<Value>(std::move(name), std::move(value)));
   }
   const std::any* find_value(std::string_view name) {
+    if (is_over()) return nullptr;
     MutexLock lock{mutex_};
     for (const auto& entry : values_) {
       if (entry->first == name) return &entry->second;
@@ -246,7 +261,7 @@ class RunState {
   }
 
   void log(LogLevel level, std::string_view text) noexcept {
-    if (!environment_->log.enabled(level) || phase() == Phase::abandoned) return;
+    if (!environment_->log.enabled(level) || is_over()) return;
     environment_->log.log(about(message(), level, text));
   }
 
@@ -271,6 +286,7 @@ class RunState {
 
   std::atomic<SteadyTime::rep> lease_until_{SteadyTime::max().time_since_epoch().count()};
   std::atomic<Phase> phase_{Phase::ready};
+  std::atomic<bool> has_token_{false};  ///< Somebody has a token of stop_.
   std::atomic<StopReason> stop_reason_{StopReason::none};
   std::atomic<CancelMode> cancel_mode_{CancelMode::retry};
   std::atomic<SteadyTime::rep> stop_asked_at_{SteadyTime::max().time_since_epoch().count()};
