@@ -1,8 +1,24 @@
-# Joins each of SCRIPTS with the files of LIBRARY that it uses, and writes the texts to HEADER, as string literals, and
-# each to a file in FOLDER, where the line can be looked up that an error of Redis names.
+# Joins each of SCRIPTS with the files of LIBRARY that it uses. Writes the joined texts to TEXTS, as string literals,
+# and each to a file in FOLDER, where the line can be looked up that an error of Redis names. Writes to ARGUMENTS, for
+# C++, what each script takes.
 #
 # The first line of each file says which files of the library it uses, "-- uses: <name>...". Those come before it, and
 # before them what they use, each once. Comments are left out; what is kept in FOLDER is what Redis is sent.
+#
+# The lines after the first one of a script name what it takes:
+#
+#     -- keys: <name>...                        without it, the keys are the pending lists of the queues
+#     -- args: <name>...                        those after the time, which a script takes that uses `clock`
+#     -- each <group> [<variant>]: <name>...    a record of the group, of which any number follow the line above
+#
+# The script gets local variables for the keys and arguments. Numbers take the place of these names: where the first
+# record of the first group begins, <group>_first; how long a record is, <group>_[<variant>_]width; and where in a
+# record a field stands, <group>_<field>. So names cost nothing when the script runs. Variants of a group may have a
+# field in common if it stands at the same place in each. A field written as <name>='<text>' has always that value,
+# which C++ adds by itself.
+#
+# For C++ there is one struct for each script: `GiveBack` for give_back.lua. It has a member for each argument, a struct
+# `Keys` if the keys are named, and a struct for each record, with the name of its variant or else of its group.
 cmake_minimum_required(VERSION 3.25)
 
 # uses_of(<file> <variable>): the names in the first line of <file>.
@@ -46,8 +62,192 @@ function(text_of file variable)
   set(${variable} "${text}" PARENT_SCOPE)
 endfunction()
 
-set(header "// Made from the files in src/redis/scripts by cmake/EmbedLua.cmake.\n#pragma once\n\n#include <string_view>\n")
-string(APPEND header "\nnamespace taskmux::redis::lua {\n")
+# type_name(<name> <variable>): give_back -> GiveBack.
+function(type_name name variable)
+  string(REPLACE "_" ";" words "${name}")
+  set(result "")
+  foreach(word IN LISTS words)
+    string(SUBSTRING "${word}" 0 1 first)
+    string(SUBSTRING "${word}" 1 -1 rest)
+    string(TOUPPER "${first}" first)
+    string(APPEND result "${first}${rest}")
+  endforeach()
+  set(${variable} "${result}" PARENT_SCOPE)
+endfunction()
+
+# members(<indent> <words> <variable>): those of a struct with these fields.
+function(members indent words variable)
+  set(fields "")
+  set(appends "")
+  foreach(word IN LISTS words)
+    if(word MATCHES "^[a-z0-9_]+='(.*)'$")
+      string(APPEND appends "${indent}  args.emplace_back(\"${CMAKE_MATCH_1}\");\n")
+    else()
+      string(APPEND fields "${indent}Argument ${word};\n")
+      string(APPEND appends "${indent}  std::move(${word}).append_to(args);\n")
+    endif()
+  endforeach()
+  if(appends STREQUAL "")
+    set(${variable} "${indent}void append_to(std::vector<std::string>& /*args*/) && {}\n" PARENT_SCOPE)
+  else()
+    set(${variable} "${fields}${indent}void append_to(std::vector<std::string>& args) && {\n${appends}${indent}}\n"
+        PARENT_SCOPE)
+  endif()
+endfunction()
+
+# define(<name> <value>): what the script calls <name>. Of the caller's `file`.
+macro(define name value)
+  if(DEFINED value_of_${name} AND NOT value_of_${name} STREQUAL "${value}")
+    message(FATAL_ERROR "${file}: ${name} would be both ${value_of_${name}} and ${value}")
+  endif()
+  set(value_of_${name} "${value}")
+endmacro()
+
+set(no_name "[^A-Za-z0-9_'\"]")
+
+# names(<text> <name> <variable>): whether the code <text> names <name>.
+function(names text name variable)
+  if(text MATCHES "(^|${no_name})${name}(${no_name}|$)")
+    set(${variable} TRUE PARENT_SCOPE)
+  else()
+    set(${variable} FALSE PARENT_SCOPE)
+  endif()
+endfunction()
+
+# interface_of(<file> <code> <first> <lua> <struct>): what the lines after the first one of <file> name. <first> is the
+# number of the first argument after the time. Sets <lua> to the code of the script, which was <code>, with what the
+# names stand for, and <struct> to its struct for C++.
+function(interface_of file code first lua struct)
+  get_filename_component(script ${file} NAME_WE)
+  set(name "[a-z][a-z0-9_]*")
+  set(array "")
+  set(arrays "")
+  set(declarations "")
+  set(numbers "")
+  set(records "")
+  file(READ ${file} text)
+  string(FIND "${text}" "\n" end)
+  math(EXPR end "${end} + 1")
+  string(SUBSTRING "${text}" ${end} -1 text)
+  while(text MATCHES "^(-- (keys:|args:|each )[^\n]*)\n")
+    set(line "${CMAKE_MATCH_1}")
+    string(LENGTH "${line}\n" length)
+    string(SUBSTRING "${text}" ${length} -1 text)
+    if(line MATCHES "^-- (keys|args):(( ${name})*)$")
+      string(STRIP "${CMAKE_MATCH_2}" words)
+      string(REPLACE " " ";" words "${words}")
+      if(CMAKE_MATCH_1 STREQUAL "keys")
+        set(array KEYS)
+        set(next 1)
+        members("    " "${words}" keys_members)
+        if(words)
+          string(APPEND records "\n  struct Keys {\n${keys_members}  };\n")
+        endif()
+      else()
+        set(array ARGV)
+        set(next ${first})
+        set(arguments "${words}")
+      endif()
+      if(array IN_LIST arrays)
+        message(FATAL_ERROR "${file}: \"${line}\" is the second such line")
+      endif()
+      list(APPEND arrays ${array})
+      set(values "")
+      foreach(word IN LISTS words)
+        define(${word} "${array}[${next}]")
+        list(APPEND values "${array}[${next}]")
+        math(EXPR next "${next} + 1")
+        names("${code}" ${word} read)
+        if(NOT read)
+          message(FATAL_ERROR "${file}: the script does not read ${word}")
+        endif()
+      endforeach()
+      if(words)
+        list(JOIN words ", " words)
+        list(JOIN values ", " values)
+        string(APPEND declarations "local ${words} = ${values}\n")
+      endif()
+      set(group "")
+    elseif(array AND line MATCHES "^-- each (${name})( (${name}))?:(( ${name}(='[^' ;]*')?)+)$")
+      if(group STREQUAL "")
+        define(${CMAKE_MATCH_1}_first ${next})
+        list(APPEND numbers ${CMAKE_MATCH_1}_first)
+      endif()
+      set(group ${CMAKE_MATCH_1})
+      set(variant "${CMAKE_MATCH_3}")
+      string(STRIP "${CMAKE_MATCH_4}" words)
+      string(REPLACE " " ";" words "${words}")
+      list(LENGTH words width)
+      set(at 0)
+      foreach(word IN LISTS words)
+        string(REGEX REPLACE "=.*" "" field "${word}")
+        define(${group}_${field} ${at})
+        list(APPEND numbers ${group}_${field})
+        math(EXPR at "${at} + 1")
+        names("${code}" ${group}_${field} read)
+        if(width GREATER 1 AND NOT read)
+          message(FATAL_ERROR "${file}: the script does not read ${group}_${field}")
+        endif()
+      endforeach()
+      set(record ${group})
+      set(width_name ${group}_width)
+      if(variant)
+        set(record ${variant})
+        set(width_name ${group}_${variant}_width)
+      endif()
+      define(${width_name} ${width})
+      list(APPEND numbers ${width_name})
+      members("    " "${words}" record_members)
+      type_name(${record} record)
+      string(APPEND records "\n  struct ${record} {\n    static constexpr std::size_t width = ${width};\n"
+                            "${record_members}  };\n")
+    else()
+      message(FATAL_ERROR "${file}: \"${line}\" is not \"-- keys: <name>...\", \"-- args: <name>...\" or, after one "
+                          "of these, \"-- each <group> [<variant>]: <name>[='<text>']...\"")
+    endif()
+  endwhile()
+  if(NOT "ARGV" IN_LIST arrays)
+    message(FATAL_ERROR "${file}: no line \"-- args: <name>...\" follows the first ones")
+  endif()
+  if(text MATCHES "(^|\n)(-- (uses|keys|args):[^\n]*|-- each ${name}( ${name})?:[^\n]*)")
+    message(FATAL_ERROR "${file}: \"${CMAKE_MATCH_2}\" does not follow the first lines")
+  endif()
+  foreach(array IN LISTS arrays)
+    if(code MATCHES "${array} *[[][^]]*[0-9][^]]*[]]")
+      message(FATAL_ERROR "${file}: ${CMAKE_MATCH_0} is read by its number: give it a name")
+    endif()
+  endforeach()
+
+  list(REMOVE_DUPLICATES numbers)
+  foreach(number IN LISTS numbers)
+    set(value ${value_of_${number}})
+    if(value EQUAL 0)
+      string(REGEX REPLACE " [+] ${number}(${no_name})" "\\1" code "${code}")
+    endif()
+    # Twice, since two names may share the character between them.
+    foreach(_ RANGE 1)
+      string(REGEX REPLACE "(${no_name})${number}(${no_name})" "\\1${value}\\2" code "${code}")
+    endforeach()
+  endforeach()
+  string(PREPEND code "${declarations}")
+  # Each use of a local variable costs less than one of a global.
+  if(code MATCHES "ARGV.*ARGV")
+    string(PREPEND code "local ARGV = ARGV\n")
+  endif()
+  set(${lua} "${code}" PARENT_SCOPE)
+
+  members("  " "${arguments}" own_members)
+  type_name(${script} type)
+  string(CONCAT own_struct "\n/// Of ${script}.lua.\nstruct ${type} {\n  static constexpr auto script = &Scripts::${script};\n\n"
+         "${own_members}${records}};\n")
+  set(${struct} "${own_struct}" PARENT_SCOPE)
+endfunction()
+
+set(origin "// Made from the files in src/redis/scripts by cmake/EmbedLua.cmake.\n#pragma once\n")
+set(texts "${origin}\n#include <string_view>\n\nnamespace taskmux::redis::lua {\n")
+string(CONCAT arguments "${origin}\n#include <cstddef>\n#include <string>\n#include <utility>\n#include <vector>\n\n"
+       "#include \"redis/scripts/argument.hpp\"\n#include \"redis/scripts/scripts.hpp\"\n\n"
+       "namespace taskmux::redis::lua {\n")
 foreach(script IN LISTS SCRIPTS)
   get_filename_component(name ${script} NAME_WE)
   uses_of(${script} uses)
@@ -60,10 +260,22 @@ foreach(script IN LISTS SCRIPTS)
     text_of(${LIBRARY}/${part}.lua text)
     string(APPEND joined "-- lib/${part}.lua\n${text}")
   endforeach()
+  set(first 1)
+  if(clock IN_LIST order)
+    set(first 3)
+  endif()
   text_of(${script} text)
+  set(struct "")
+  file(STRINGS ${script} lines LIMIT_COUNT 2)
+  if(lines MATCHES ";-- (keys|args):")  # the others still read their arguments by number
+    interface_of(${script} "${text}" ${first} text struct)
+  endif()
   string(APPEND joined "-- ${name}.lua\n${text}")
   file(WRITE ${FOLDER}/${name}.lua "${joined}")
-  string(APPEND header "\ninline constexpr std::string_view ${name} = R\"lua(${joined})lua\";\n")
+  string(APPEND texts "\ninline constexpr std::string_view ${name} = R\"lua(${joined})lua\";\n")
+  string(APPEND arguments "${struct}")
 endforeach()
-string(APPEND header "\n}  // namespace taskmux::redis::lua\n")
-file(WRITE ${HEADER} "${header}")
+string(APPEND texts "\n}  // namespace taskmux::redis::lua\n")
+string(APPEND arguments "\n}  // namespace taskmux::redis::lua\n")
+file(WRITE ${TEXTS} "${texts}")
+file(WRITE ${ARGUMENTS} "${arguments}")

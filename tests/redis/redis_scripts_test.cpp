@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "lua_arguments.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
 #include "support/test.hpp"
@@ -25,6 +26,32 @@ using Dump = std::map<std::string, std::string>;
 
 TEST_CASE("all scripts are among all()", "[redis][scripts]") {
   CHECK(redis::scripts().all().size() == sizeof(redis::Scripts) / sizeof(redis::Script));
+}
+
+/// Whether so many arguments make an `Args`.
+template <typename Args, typename... Given>
+concept MadeOf = requires(Given... given) { Args{given...}; };
+
+TEST_CASE("a script's arguments can only be made with all of them", "[redis][scripts]") {
+  using redis::Argument;
+  using Run = redis::lua::Extend::Run;
+  STATIC_REQUIRE(MadeOf<Run, Argument, Argument, Argument>);
+  STATIC_REQUIRE_FALSE(MadeOf<Run, Argument, Argument>);
+  STATIC_REQUIRE_FALSE(MadeOf<Run>);
+  STATIC_REQUIRE_FALSE(MadeOf<redis::lua::Extend>);
+  STATIC_REQUIRE_FALSE(MadeOf<redis::lua::Heartbeat::Keys, Argument, Argument, Argument>);
+}
+
+TEST_CASE("arguments are appended as the script reads them", "[redis][scripts]") {
+  using Strings = std::vector<std::string>;
+  Strings args{"first"};
+  redis::lua::Extend::Run{.id = "task", .token = std::string{"token"}, .begun = true}.append_to(args);
+  CHECK(args == Strings{"first", "task", "token", "1"});
+  args.clear();
+  redis::lua::Settle::Complete{
+      .id = "task", .token = "token", .facts = "", .head = "h", .tail = "t", .retention_seconds = -7}
+      .append_to(args);
+  CHECK(args == Strings{"c", "task", "token", "", "h", "t", "-7"});
 }
 
 TEST_CASE("a Redis server accepts each script", "[redis][scripts]") {

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "lua_arguments.hpp"
 #include "redis/asynq/wire.hpp"
 #include "redis/ops/operations.hpp"
 
@@ -73,25 +74,25 @@ class Enqueuer {
     chunk.items.push_back(item);
     chunk.bytes += bytes.size();
     std::vector<std::string>& args = chunk.call.args;
-    args.push_back(message.id);
-    args.push_back(std::move(bytes));
     std::string due = instant(request.process_at, request.process_in);
     std::string expiry = instant(if_set(message.expires_at), request.expires_in);
     const std::int64_t idempotent_for = request.idempotent_for.count();
     if (message.unique_key.empty() && due.empty() && expiry.empty() && message.max_retry > 0 &&
         idempotent_for == 0) {
-      args.emplace_back();
+      lua::Enqueue::Plain{.id = message.id, .message = std::move(bytes)}.append_to(args);
       return;
     }
-    args.emplace_back("x");
-    args.push_back(message.unique_key);
-    args.push_back(text(request.unique_for.count()));
     if (!due.empty()) need('d', args[chunk.needs]);
-    args.push_back(std::move(due));
-    args.push_back(std::move(expiry));
-    args.emplace_back(message.max_retry > 0 ? "1" : "0");
-    args.push_back(text(idempotent_for));
     if (idempotent_for > 0) need('r', args[chunk.needs]);
+    lua::Enqueue::Special{.id = message.id,
+                          .message = std::move(bytes),
+                          .lock = message.unique_key,
+                          .lock_seconds = request.unique_for.count(),
+                          .due = std::move(due),
+                          .expires = std::move(expiry),
+                          .retries = message.max_retry > 0,
+                          .remembered_seconds = idempotent_for}
+        .append_to(args);
   }
 
   static void need(char what, std::string& needs) {
@@ -111,10 +112,9 @@ class Enqueuer {
         open->bytes + more_bytes <= bound::bytes) {
       return *open;
     }
-    Chunk& chunk =
-        chunks_.emplace_back(Chunk{.queue = queue, .call = session_.call(scripts().enqueue, queue)});
-    chunk.needs = chunk.call.args.size();
-    chunk.call.args.emplace_back();
+    Chunk& chunk = chunks_.emplace_back(
+        Chunk{.queue = queue, .call = session_.call(queue, lua::Enqueue{.needs = ""})});
+    chunk.needs = chunk.call.args.size() - 1;
     return chunk;
   }
 

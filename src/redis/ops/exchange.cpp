@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "lua_arguments.hpp"
 #include "redis/asynq/wire.hpp"
 #include "redis/ops/operations.hpp"
 #include "redis/ops/runs.hpp"
@@ -54,8 +55,6 @@ const TaskMessage& no_message() {
   }();
   return message;
 }
-
-std::string flag(bool set) { return set ? "1" : "0"; }
 
 // Whether a call of that age, whose reply was lost, may still be carried out. It takes nothing once
 // the server's time is past what that was thought to be when it was sent, and a command timeout; the
@@ -212,7 +211,7 @@ class Exchanger {
       chunk = &*open;
     } else {
       chunk = &chunks_.emplace_back(
-          Chunk{.queue = message.queue, .call = session_.call(scripts().settle, message.queue)});
+          Chunk{.queue = message.queue, .call = session_.call(message.queue, lua::Settle{})});
     }
     chunk->items.push_back(item);
     chunk->bytes += bytes;
@@ -229,45 +228,62 @@ class Exchanger {
     const TaskMessage& written = long_one ? no_message() : message;
     const auto unknown = [&] { return long_one ? UnknownFields{} : unknown_of(settlement.run); };
     std::vector<std::string> args;
-    const auto add = [&args](std::initializer_list<std::string_view> more) {
-      args.insert(args.end(), more.begin(), more.end());
-    };
-    const auto add_message = [&args, long_one](StampedMessage stamped) {
+    const auto add = [&args](auto record) { std::move(record).append_to(args); };
+    const auto marked = [long_one](StampedMessage stamped) {
       if (long_one) stamped.head.insert(0, 1, '+');
-      args.push_back(std::move(stamped.head));
-      args.push_back(std::move(stamped.tail));
+      return stamped;
     };
-    const auto add_failure = [&] {
-      add_message(stamp_failure(written, unknown(), error_text(settlement.error),
-                                message.retried + (next.uses_retry ? 1 : 0)));
+    const auto failure = [&] {
+      return marked(stamp_failure(written, unknown(), error_text(settlement.error),
+                                  message.retried + (next.uses_retry ? 1 : 0)));
     };
-    if (settlement.result && next.to) add({"=", *settlement.result});
+    if (settlement.result && next.to) add(lua::Settle::Result{.result = *settlement.result});
     if (next.frees_lock && !message.unique_key.empty()) {
       const std::string_view lock = lock_of(message, session_.keys(message.queue));
-      if (!lock.empty()) add({"!", lock});
+      if (!lock.empty()) add(lua::Settle::Lock{.lock = lock});
     }
     if (!next.to) {
-      add({"d", id, token});
+      add(lua::Settle::Remove{.id = id, .token = token});
       return args;
     }
     switch (settlement.action) {
-      case SettleAction::complete:
-        add({"c", id, token});
-        add_message(stamp_success(written, unknown()));
-        add({text(message.retention.count()), facts});
+      case SettleAction::complete: {
+        auto [head, tail] = marked(stamp_success(written, unknown()));
+        add(lua::Settle::Complete{.id = id,
+                                  .token = token,
+                                  .facts = facts,
+                                  .head = std::move(head),
+                                  .tail = std::move(tail),
+                                  .retention_seconds = message.retention.count()});
         break;
-      case SettleAction::retry:
-        add({"r", id, token});
-        add_failure();
-        add({next.first_in_line ? "-1" : micros(next.due_in), flag(next.failed), facts});
+      }
+      case SettleAction::retry: {
+        auto [head, tail] = failure();
+        add(lua::Settle::Retry{.id = id,
+                               .token = token,
+                               .facts = facts,
+                               .head = std::move(head),
+                               .tail = std::move(tail),
+                               .delay = next.first_in_line ? "-1" : micros(next.due_in),
+                               .failed = next.failed});
         break;
-      case SettleAction::archive:
-        add({"a", id, token});
-        add_failure();
-        add({facts});
+      }
+      case SettleAction::archive: {
+        auto [head, tail] = failure();
+        add(lua::Settle::Archive{.id = id,
+                                 .token = token,
+                                 .facts = facts,
+                                 .head = std::move(head),
+                                 .tail = std::move(tail)});
         break;
-      case SettleAction::snooze: add({"s", id, token, micros(next.due_in), facts}); break;
-      case SettleAction::give_back: add({"q", id, token, facts}); break;
+      }
+      case SettleAction::snooze:
+        add(lua::Settle::Snooze{
+            .id = id, .token = token, .facts = facts, .snoozed_for = micros(next.due_in)});
+        break;
+      case SettleAction::give_back:
+        add(lua::Settle::GiveBack{.id = id, .token = token, .facts = facts});
+        break;
       case SettleAction::remove: break;
     }
     return args;
@@ -298,25 +314,22 @@ class Exchanger {
       for (const std::string& queue : lost.queues) add_recall(lost, queue);
     }
     for (const Recall& recall : recalls_) {
-      Call call{.slot_key = session_.keys(recall.queues.front()).pending(),
-                .script = &scripts().give_back};
-      call.args.push_back(text(static_cast<std::int64_t>(recall.queues.size())));
-      for (const std::string& queue : recall.queues)
-        call.args.push_back(session_.keys(queue).pending());
-      session_.add_now(call.args);
       Duration age{};
       Time sent_at = Time::max();
-      std::vector<std::string> blocks;
+      std::vector<std::string> records;
       for (const LostTake* lost : recall.calls) {
         const Session::LostCall known = session_.lost_call(lost->token_block);
         age = std::max(age, lost->age);
         sent_at = std::min(sent_at, known.sent_at);
-        blocks.push_back(hex_of_block(lost->token_block));
-        blocks.push_back(known.carried == 0 ? "" : text(static_cast<std::int64_t>(known.carried)));
+        lua::GiveBack::Call{.block = hex_of_block(lost->token_block),
+                            .carried = known.carried == 0 ? Argument{""} : Argument{known.carried}}
+            .append_to(records);
       }
-      call.args.push_back(micros(age));
-      call.args.push_back(sent_at == Time::max() ? "" : micros(sent_at));
-      std::move(blocks.begin(), blocks.end(), std::back_inserter(call.args));
+      Call call = session_.call_on_queues(scripts().give_back, recall.queues);
+      session_.add_now(call.args);
+      lua::GiveBack{.age = micros(age), .sent_at = sent_at == Time::max() ? "" : micros(sent_at)}
+          .append_to(call.args);
+      std::move(records.begin(), records.end(), std::back_inserter(call.args));
       calls.push_back(std::move(call));
     }
   }
@@ -437,18 +450,19 @@ class Exchanger {
     // The calls of an exchange share the line, unless they go to different nodes.
     const std::size_t budget =
         session_.cluster() || count == wanted_ ? take_budget_ : take_budget_ * count / wanted_ + 1;
-    call.args.push_back(micros(request_.lease));
-    call.args.push_back(hex_of_block(block_));
-    call.args.push_back(text(static_cast<std::int64_t>(std::min(free_workers, most_runs))));
-    call.args.push_back(text(static_cast<std::int64_t>(budget)));
-    call.args.push_back(text(bound::forward));
-    call.args.push_back(text(session_.longest_message()));
-    call.args.push_back(text(static_cast<std::int64_t>(next_number_)));
+    lua::Acquire{.lease_time = micros(request_.lease),
+                 .token = hex_of_block(block_),
+                 .free = std::min(free_workers, most_runs),
+                 .bytes = budget,
+                 .most_forwarded = bound::forward,
+                 .longest_before = session_.longest_message(),
+                 .first_number = next_number_}
+        .append_to(call.args);
     const std::size_t begun_below = next_number_ + std::min(free_workers, most_runs);
     for (Share& share : shares) {
       share.free_workers = free_workers;
       share.begun_below = begun_below;
-      call.args.push_back(text(static_cast<std::int64_t>(share.count)));
+      lua::Acquire::Queue{.wanted = share.count}.append_to(call.args);
       next_number_ += share.count;
     }
     return call;
@@ -731,13 +745,13 @@ std::vector<ExtendReply> extend(Session& session, std::span<const ExtendRequest>
     while (at > 0 && parts[at - 1].queue != message.queue) --at;
     if (at == 0 || parts[at - 1].items.size() >= bound::items) {
       parts.push_back({message.queue, {}});
-      calls.push_back(session.call(scripts().extend, message.queue, {micros(lease)}));
+      calls.push_back(session.call(message.queue, lua::Extend{.lease_time = micros(lease)}));
       at = parts.size();
     }
     parts[at - 1].items.push_back(i);
-    calls[at - 1].args.push_back(message.id);
-    calls[at - 1].args.push_back(hex_of_token(runs[i].run.token));
-    calls[at - 1].args.push_back(flag(runs[i].begun));
+    lua::Extend::Run{
+        .id = message.id, .token = hex_of_token(runs[i].run.token), .begun = runs[i].begun}
+        .append_to(calls[at - 1].args);
   }
 
   const std::vector<Reply> answers = session.run(calls);

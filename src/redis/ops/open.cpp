@@ -9,9 +9,7 @@
 namespace taskmux::redis {
 namespace {
 
-std::string subject(std::string_view queue) {
-  return "serve queue \"" + printable(queue) + "\"";
-}
+std::string subject(std::string_view queue) { return "serve queue \"" + printable(queue) + "\""; }
 
 /// The names of the commands that failed for one reason.
 std::string names_of(ReplyView failed, std::string_view fault) {
@@ -30,9 +28,9 @@ void throw_if_refused(std::string_view queue, ReplyView failed) {
   // Full, or refusing writes for the time being: that passes, and is no matter of rights.
   if (errc == Errc::queue_full || errc == Errc::unavailable) return;
   const bool unknown = fault.find("nknown Redis command") != std::string_view::npos;
-  throw Error{unknown ? Errc::unsupported : errc, subject(queue) + ": Redis refuses " +
-                                                      names_of(failed, fault) + ": " +
-                                                      printable(fault)};
+  throw Error{
+      unknown ? Errc::unsupported : errc,
+      subject(queue) + ": Redis refuses " + names_of(failed, fault) + ": " + printable(fault)};
 }
 
 }  // namespace
@@ -44,10 +42,7 @@ OpenReply open(Session& session, std::span<const std::string> queues) {
   calls.push_back(Session::command(names, {"SMEMBERS", names}));
   for (std::size_t first = 0; first < queues.size(); first += most) {
     const auto part = queues.subspan(first, std::min(most, queues.size() - first));
-    Call& call = calls.emplace_back(
-        Call{.slot_key = session.keys(part.front()).pending(), .script = &scripts().try_rights});
-    call.args.push_back(text(static_cast<std::int64_t>(part.size())));
-    for (const std::string& queue : part) call.args.push_back(session.keys(queue).pending());
+    calls.push_back(session.call_on_queues(scripts().try_rights, part));
   }
   const std::vector<Reply> replies = session.run(calls);
   for (std::size_t first = 0, at = 1; first < queues.size(); first += most, ++at) {

@@ -4,28 +4,26 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "lua_arguments.hpp"
 #include "redis/asynq/wire.hpp"
 
 namespace taskmux::redis {
 namespace {
 
-std::string seconds_up(Duration duration) {
-  return text(std::max<std::int64_t>(1, std::chrono::ceil<std::chrono::seconds>(duration).count()));
+template <typename Record>
+void add_workers(Call& call, const ServerInfo& server) {
+  for (const WorkerInfo& worker : server.workers) {
+    Record{.task_id = worker.task_id, .record = encode_worker(server, worker)}.append_to(call.args);
+  }
 }
 
-// A script about a server; its arguments so far are now and `lifetime`.
-Call server_call(const Session& session, const Script& script,
-                 std::initializer_list<std::string_view> keys, std::string_view lifetime) {
-  Call call = Session::call_on(script, keys, {});
-  session.add_now(call.args);
-  call.args.emplace_back(lifetime);
-  return call;
+std::string seconds_up(Duration duration) {
+  return text(std::max<std::int64_t>(1, std::chrono::ceil<std::chrono::seconds>(duration).count()));
 }
 
 }  // namespace
@@ -41,21 +39,20 @@ void announce(Session& session, const ServerInfo& server, Duration lifetime) {
   std::vector<Call> calls;
   if (session.cluster()) {
     const auto list = [&](std::string_view key, const std::string& member) {
-      calls.push_back(server_call(session, scripts().register_server, {key}, seconds));
-      calls.back().args.push_back(member);
+      calls.push_back(session.call_on({.list = key},
+                                      lua::RegisterServer{.seconds = seconds, .member = member}));
     };
     list(servers, record);
     list(tables, workers);
-    calls.push_back(server_call(session, scripts().write_server, {record, workers}, seconds));
-  } else {
     calls.push_back(
-        server_call(session, scripts().heartbeat, {servers, tables, record, workers}, seconds));
-  }
-  std::vector<std::string>& args = calls.back().args;
-  args.push_back(encode_server(server));
-  for (const WorkerInfo& worker : server.workers) {
-    args.push_back(worker.task_id);
-    args.push_back(encode_worker(server, worker));
+        session.call_on({.record_key = record, .table_key = workers},
+                        lua::WriteServer{.seconds = seconds, .record = encode_server(server)}));
+    add_workers<lua::WriteServer::Worker>(calls.back(), server);
+  } else {
+    calls.push_back(session.call_on(
+        {.servers = servers, .tables = tables, .record_key = record, .table_key = workers},
+        lua::Heartbeat{.seconds = seconds, .record = encode_server(server)}));
+    add_workers<lua::Heartbeat::Worker>(calls.back(), server);
   }
   for (const Reply& reply : session.run(calls)) throw_if_error("announce server", reply);
 }
@@ -75,9 +72,7 @@ void retire(Session& session, const ServerInfo& server) {
 std::vector<ServerInfo> servers(Session& session) {
   std::vector<Call> calls;
   for (const std::string& list : {session.global().servers(), session.global().workers()}) {
-    Call call = Session::call_on(scripts().live_servers, {list}, {});
-    session.add_now(call.args);
-    calls.push_back(std::move(call));
+    calls.push_back(session.call_on({.list = list}, lua::LiveServers{}));
   }
   const std::vector<Reply> lists = session.run(calls);
   for (const Reply& reply : lists) throw_if_error("list servers", reply);

@@ -5,6 +5,8 @@
 #include <protozero/pbf_reader.hpp>
 #include <utility>
 
+#include "lua_arguments.hpp"
+
 namespace taskmux::redis {
 namespace {
 
@@ -161,9 +163,11 @@ void RunReader::keep_malformed(std::string_view queue, std::string_view id, std:
                 .task_id = id,
                 .queue = queue});
   const TaskMessage message = malformed_message(queue, id, reason);
-  const auto [head, tail] = stamp_failure(message, {}, message.last_error, message.retried);
-  malformed_.push_back(
-      session_.call(scripts().quarantine, queue, {id, hex_of_token(token), head, tail}));
+  auto [head, tail] = stamp_failure(message, {}, message.last_error, message.retried);
+  malformed_.push_back(session_.call(queue, lua::Quarantine{}));
+  lua::Quarantine::Run{
+      .id = id, .token = hex_of_token(token), .head = std::move(head), .tail = std::move(tail)}
+      .append_to(malformed_.back().args);
 }
 
 std::size_t RunReader::set_aside() {

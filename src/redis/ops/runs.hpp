@@ -66,7 +66,7 @@ class RunReader {
   /// `block`: see Session::token_block(); as was passed to the script.
   RunReader(Session& session, std::uint64_t block) : session_{session}, block_{block} {}
 
-  /// Appends to `runs` a list of them that acquire returned, see scripts.cpp, of which the first has
+  /// Appends to `runs` a list of them that acquire.lua returned, of which the first has
   /// the number `first`. A worker was free for those of numbers below `begun_below`.
   void read_taken(std::string_view queue, std::uint64_t first, ReplyView list,
                   std::uint64_t begun_below, std::vector<Run>& runs);

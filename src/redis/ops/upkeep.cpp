@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "lua_arguments.hpp"
 #include "redis/asynq/wire.hpp"
 #include "redis/ops/operations.hpp"
 #include "redis/ops/runs.hpp"
@@ -66,9 +67,7 @@ void read_queue(Session& session, const std::string& subject, const std::string&
 }  // namespace
 
 Call Upkeep::call_on(Session& session, const UpkeepRequest& request, Part& part) {
-  Call call{.slot_key = session.keys(part.queues.front()).pending(), .script = &scripts().upkeep};
-  call.args.push_back(text(static_cast<std::int64_t>(part.queues.size())));
-  for (const std::string& queue : part.queues) call.args.push_back(session.keys(queue).pending());
+  Call call = session.call_on_queues(scripts().upkeep, part.queues);
   session.add_now_or_never(call.args, part.queues.front());
   // An outage of Redis must not make every run look lost: their owners could not extend them
   // either.
@@ -76,21 +75,25 @@ Call Upkeep::call_on(Session& session, const UpkeepRequest& request, Part& part)
     session.note_time(part.queues.front(), session.options().clock->now(), session.steady_now());
   const bool recover = request.recover && session.in_contact_for(request.lease, call.slot_key);
   const auto limit = std::clamp<std::size_t>(request.limit, 1, bound::upkeep);
-  call.args.insert(
-      call.args.end(),
-      {text(static_cast<std::int64_t>(limit)), micros(request.lease), recover ? "1" : "0",
-       text(static_cast<std::int64_t>(session.transport().line().budget())), text(bound::effort)});
+  lua::Upkeep{.limit = limit,
+              .lease_time = micros(request.lease),
+              .looks_for_lost = recover,
+              .bytes = session.transport().line().budget(),
+              .effort = bound::effort}
+      .append_to(call.args);
   for (const std::string& queue : part.queues) {
     const Ranks ranks = ranks_of(queue);
     part.blocks.push_back(session.token_block());
-    call.args.insert(call.args.end(),
-                     {hex_of_block(part.blocks.back()), text(ranks.due), text(ranks.active)});
+    lua::Upkeep::Queue{.block = hex_of_block(part.blocks.back()),
+                       .due_rank = ranks.due,
+                       .active_rank = ranks.active}
+        .append_to(call.args);
   }
   if (!recover) return call;
   for (const Run& run : request.own) {
     const bool here = run.message && std::ranges::find(part.queues, run.message->queue) !=
                                          part.queues.end();
-    if (here) call.args.push_back(hex_of_token(run.token));
+    if (here) lua::Upkeep::Own{.token = hex_of_token(run.token)}.append_to(call.args);
   }
   return call;
 }

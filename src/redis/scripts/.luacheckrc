@@ -9,8 +9,8 @@ std = {
 max_line_length = false
 ignore = {
   -- Of a file of the library a script may use a part alone.
-  '211/T', '211/allowed', '211/count', '211/detach', '211/holds_run', '211/last_field', '211/late', '211/list_server',
-  '211/now_ns', '211/remove_leftovers', '211/remove_tasks', '211/seconds_up', '211/words_after', '211/write_server',
+  '211/T', '211/allowed', '211/count', '211/detach', '211/holds_run', '211/last_field', '211/late',
+  '211/now_ns', '211/remove_leftovers', '211/remove_tasks', '211/seconds_up', '211/words_after',
   '211/act', '211/many', '231/fault',
   -- Functions of the library take the prefix of a queue, since some scripts work on several.
   '431/P',

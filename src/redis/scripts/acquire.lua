@@ -1,17 +1,20 @@
 -- uses: clock read due_of crashes_of many tail protobuf forward
+-- args: lease_time token free bytes most_forwarded longest_before first_number
+-- each queue: wanted
 
 -- Moves what is due to pending, and takes pending tasks under a lease; of several queues unless in
--- a cluster; takes none if late. KEYS: the queues'. ARGV: now, length of the lease, first 12 of the
--- 16 hex digits of the tokens, number of free workers, bytes of messages at most, due tasks to move
--- at most in each queue, bytes of the longest message lately read, the number of the first run, then
--- for each queue how many to take. Returns now; for each queue, {error or '', runs, next due time or nil,
+-- a cluster; takes none if late. Takes the length of the lease, the first 12 of the 16 hex digits of the
+-- tokens, the number of free workers, the bytes of messages at most, the due tasks to move at most in
+-- each queue, the bytes of the longest message lately read, the number of the first run, and for each
+-- queue how many to take. Returns now; for each queue, {error or '', runs, next due time or nil,
 -- whether it may hold more, ids that had no task, pairs of the number of a run that is to be cancelled
 -- and the mode}; and bytes of the longest message read. Runs are any number of pairs: the number of a
 -- run, and a list of it and those that follow it, each as four values: id, message, facts, since when
 -- it was pending in ns. A token ends in the number of the run, as 4 hex digits.
-local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
-local token, free, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local taken, first_number = 0, tonumber(ARGV[9])
+local lease_end = text(seconds_up(now + tonumber(lease_time)))
+free, bytes, most_forwarded = tonumber(free), tonumber(bytes), tonumber(most_forwarded)
+first_number = tonumber(first_number)
+local taken = 0
 -- Ids without a task are removed on the way to those that are taken: so many in a call.
 local danglers, most_danglers = 0, 1000
 local call, format = redis.call, string.format
@@ -69,7 +72,7 @@ end
 -- What is read at once grows while the messages are small.
 local function at_once(most, longest) return math.max(1, math.min(most, math.floor(1000000 / (longest + 1)))) end
 
-local chunk, longest = at_once(8, tonumber(ARGV[8])), 0
+local chunk, longest = at_once(8, tonumber(longest_before)), 0
 local fields = {'msg', 'tmx_facts', 'pending_since'}
 
 local function take(queue, count)
@@ -139,17 +142,18 @@ end
 -- However many queues have a crowd that is due, a call is short: the rest comes with the next. Half of
 -- what a call moves is kept in equal parts for the queues that are still to come, at least one task each,
 -- so that no crowd shuts out the last.
-local forwards = 5 * tonumber(ARGV[7])
+local forwards = 5 * most_forwarded
 local part = math.max(1, math.floor(forwards / 2 / #KEYS))
 local queues, wanted = {}, 0
 for n = 1, #KEYS do
   local P = string.sub(KEYS[n], 1, -8)
   local queue = {P = P, error = '', runs = {}, wishes = {}, dangling = {}, seen = {}, more = false}
-  local count = late and 0 or tonumber(ARGV[9 + n])
+  local at = queue_first + (n - 1) * queue_width
+  local count = late and 0 or tonumber(ARGV[at + queue_wanted])
   queues[n] = queue
   local ok, problem = pcall(function()
     local moved, dropped, due
-    moved, dropped, due, queue.more = forward(P, math.min(tonumber(ARGV[7]), forwards - part * (#KEYS - n)))
+    moved, dropped, due, queue.more = forward(P, math.min(most_forwarded, forwards - part * (#KEYS - n)))
     forwards = forwards - moved - dropped
     call('LLEN', KEYS[n])
     queue.paused = call('EXISTS', P .. 'paused') == 1

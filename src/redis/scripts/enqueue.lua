@@ -1,19 +1,21 @@
 -- uses: one_queue clock read many due_life
+-- args: needs
+-- each task plain: id message kind=''
+-- each task special: id message kind='x' lock lock_seconds due expires retries remembered_seconds
 
--- Takes in tasks of one queue.
--- KEYS: the queue's. ARGV: now, what any task needs (r: its id is to be remembered; d: it may be due later), then for each task id,
--- message, and '' if there is no more to say of it, else 'x', lock key ('' = none), seconds of the
--- lock beyond the due time, when it is due, when it expires (each '' = none; an instant; or `+` and a
--- delay), whether it may be retried (0 or 1), for how many seconds its id is to be remembered (0 = not).
+-- Takes in tasks of one queue. Takes what any of them needs (r: its id is to be remembered; d: it may be
+-- due later), and for a special task the key of its lock ('' = none), the seconds of the lock beyond the
+-- due time, when it is due and when it expires (each '' = none; an instant; or `+` and a delay), whether
+-- it may be retried (0 or 1), and for how many seconds its id is to be remembered (0 = not).
 -- Returns for each: 0 it is pending; -1 the lock is held; -2 the id is taken; -3 Redis is full (told
 -- so only where ids are remembered: else the whole call is refused); -4 the id is remembered; else it
 -- is scheduled, and this is when it is due. asynq takes the lock before it looks for the id, and so
 -- leaks it.
 local call = redis.call
 call('LLEN', P .. 'pending')
-local remembers = string.find(ARGV[3], 'r', 1, true)
+local remembers = string.find(needs, 'r', 1, true)
 if remembers then call('ZCARD', P .. 'tmx:ids') end
-if string.find(ARGV[3], 'd', 1, true) then
+if string.find(needs, 'd', 1, true) then
   call('ZCARD', P .. 'scheduled')
   call('ZCARD', P .. 'tmx:due')
 end
@@ -46,18 +48,20 @@ local function is_remembered(id)
   return over and tonumber(over) > now
 end
 
-local replies, pending, at, writes_due = {}, {}, 4, false
+local replies, pending, at, writes_due = {}, {}, task_first, false
 while at <= #ARGV do
-  local id, message, lock, ttl, due, facts = ARGV[at], ARGV[at + 1], '', nil, now, now_text
+  local id, message = ARGV[at + task_id], ARGV[at + task_message]
+  local lock, ttl, due, facts = '', nil, now, now_text
   local idempotent_for, outcome = 0, 0
-  if ARGV[at + 2] == '' then
-    at = at + 3
+  if ARGV[at + task_kind] == '' then
+    at = at + task_plain_width
   else
-    lock, ttl, due = ARGV[at + 3], ARGV[at + 4], instant(ARGV[at + 5]) or now
-    local expires = instant(ARGV[at + 6])
-    if expires or ARGV[at + 7] == '0' then facts = string.format('%016.0f %.0f 0', now, expires or 0) end
-    idempotent_for = tonumber(ARGV[at + 8])
-    at = at + 9
+    lock, ttl = ARGV[at + task_lock], ARGV[at + task_lock_seconds]
+    due = instant(ARGV[at + task_due]) or now
+    local expires = instant(ARGV[at + task_expires])
+    if expires or ARGV[at + task_retries] == '0' then facts = string.format('%016.0f %.0f 0', now, expires or 0) end
+    idempotent_for = tonumber(ARGV[at + task_remembered_seconds])
+    at = at + task_special_width
   end
   local key = T .. id
   if idempotent_for > 0 and is_remembered(id) then

@@ -1,16 +1,17 @@
 -- uses: one_queue clock read fence many
+-- args: lease_time
+-- each run: id token begun
 
--- Extends leases of one queue.
--- KEYS: the queue's. ARGV: now, length of the lease, then id, token, and whether it has begun (0 or 1)
--- of each run.
+-- Extends leases of one queue by their new length; tells of a run whether it has begun (0 or 1).
 -- Returns for each: 0 it is not the caller's; 1 it is extended; or the mode in which an operator
 -- asked to cancel it, extended too.
-local lease_end = text(seconds_up(now + tonumber(ARGV[3])))
+local lease_end = text(seconds_up(now + tonumber(lease_time)))
 local ids, leases, replies, fences = {}, {}, {}, {}
-for at = 4, #ARGV, 3 do ids[#ids + 1] = ARGV[at] end
+for at = run_first, #ARGV, run_width do ids[#ids + 1] = ARGV[at + run_id] end
 local scores = redis.call('ZMSCORE', P .. 'lease', unpack(ids))
 for n, id in ipairs(ids) do
-  local token, begun = ARGV[2 + 3 * n], ARGV[3 + 3 * n] == '1'
+  local at = run_first + (n - 1) * run_width
+  local token, begun = ARGV[at + run_token], ARGV[at + run_begun] == '1'
   local task = read('HMGET', T .. id, 'tmx_run', 'tmx_cancel') or {}
   if scores[n] and holds_run(task[1], token, scores[n]) then
     replies[n] = task[2] or 1

@@ -1,19 +1,23 @@
 -- uses: clock read many splice give_up_run
+-- args: age sent_at
+-- each call: block carried
 
 -- Puts what lost calls took back to pending, first in line, as if it had not been taken; of several
 -- queues unless in a cluster. But a task that was all that a call took, and whose message is longer than
 -- what that call could carry, goes last in line, so that others come before it; the third time it is archived,
 -- with the reason after its message, whose fields a reader takes last: it is not read back.
--- KEYS: the queues'. ARGV: now, the age of the oldest of the calls, when it was sent by the clock that was then (''
--- if that is not known), then of each the first 12 hex digits of its tokens, and the bytes that it could carry ('' if that was not why it was lost).
+-- Takes the age of the oldest of the calls, when it was sent by the clock that was then ('' if that is not
+-- known), and of each call the first 12 hex digits of its tokens, and the bytes that it could carry ('' if
+-- that was not why it was lost).
 -- Returns for each queue {error or '', how many, list of id, bytes, how often of those that were too long}.
 local call = redis.call
 -- The clock may have jumped since, in either direction.
-local since = math.min(now - tonumber(ARGV[3]), tonumber(ARGV[4]) or now) - 1000000
+local since = math.min(now - tonumber(age), tonumber(sent_at) or now) - 1000000
 local blocks, counts = {}, {}
-for n = 5, #ARGV, 2 do
-  blocks[ARGV[n]] = tonumber(ARGV[n + 1]) or math.huge
-  counts[ARGV[n]] = 0
+for at = call_first, #ARGV, call_width do
+  local block = ARGV[at + call_block]
+  blocks[block] = tonumber(ARGV[at + call_carried]) or math.huge
+  counts[block] = 0
 end
 
 -- The runs in question, the newest first. The head of active holds what was taken last, so there is no

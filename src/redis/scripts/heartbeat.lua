@@ -1,9 +1,14 @@
--- uses: clock server_record
+-- uses: clock list_server write_server
+-- keys: servers tables record_key table_key
+-- args: seconds record
+-- each worker: task_id record
 
--- KEYS: the list of servers, the list of tables of workers, a server's record, its table of workers.
--- ARGV: now, seconds to live, the record, then task id and record of each worker. For where the
--- keys may lie together; in a cluster the two scripts that follow.
-list_server(KEYS[1], KEYS[3], ARGV[3])
-list_server(KEYS[2], KEYS[4], ARGV[3])
-write_server(KEYS[3], KEYS[4], ARGV[3], ARGV[4], 5)
+-- Announces a server, where its keys may lie together; in a cluster, register_server and write_server do.
+-- Takes the list of servers, the list of tables of workers, the server's own two keys, for how many
+-- seconds it is to be believed, and its record.
+list_server(servers, record_key, seconds)
+list_server(tables, table_key, seconds)
+local workers = {}
+for at = worker_first, #ARGV, worker_width do workers[ARGV[at + worker_task_id]] = ARGV[at + worker_record] end
+write_server(record_key, table_key, seconds, record, workers)
 return 1

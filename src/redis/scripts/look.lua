@@ -1,8 +1,11 @@
 -- uses: clock due_of
+-- keys:
+-- each queue: paused pending scheduled retry due canary
+-- args:
 
 -- Tells how queues stand, by reading alone; of several queues unless in a cluster. Redis tracks for
 -- a script the keys that are declared, or that it reads, according to its version: so all are both.
--- KEYS: for each queue its paused, pending, scheduled, retry, tmx:due, tmx:canary. ARGV: now. Returns now, and
+-- Returns now, and
 -- for each queue when something is due, 0 if something is ready, or nil. A key of the wrong type is for
 -- acquire to complain of.
 local reply = {now}
@@ -13,11 +16,11 @@ local function head_of(key, unit)
   return unit == 1 and math.min(math.floor(tonumber(head[2])), 8990000000000000) or due_of(head[2])
 end
 
-for n = 1, #KEYS, 6 do
-  local paused = redis.pcall('EXISTS', KEYS[n], KEYS[n + 5]) == 1
-  local pending = redis.pcall('LLEN', KEYS[n + 1])
-  local due = head_of(KEYS[n + 2], 1000000)
-  for at, unit in pairs({[n + 3] = 1000000, [n + 4] = 1}) do
+for n = queue_first, #KEYS, queue_width do
+  local paused = redis.pcall('EXISTS', KEYS[n + queue_paused], KEYS[n + queue_canary]) == 1
+  local pending = redis.pcall('LLEN', KEYS[n + queue_pending])
+  local due = head_of(KEYS[n + queue_scheduled], 1000000)
+  for at, unit in pairs({[n + queue_retry] = 1000000, [n + queue_due] = 1}) do
     local head = head_of(KEYS[at], unit)
     if head and (not due or head < due) then due = head end
   end

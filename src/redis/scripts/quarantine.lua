@@ -1,19 +1,21 @@
 -- uses: one_queue clock read fence splice
+-- args:
+-- each run: id token head tail
 
 -- Sets runs aside whose message is not valid: archives each, with a message in place of the
--- original, which it keeps as tmx_raw.
--- KEYS: the queue's. ARGV: now, then id, token, head, tail of each (see settle).
+-- original, which it keeps as tmx_raw; head and tail of it are as in settle.
 -- Returns for each: 1 done; 0 it is not the caller's.
 redis.call('ZCARD', P .. 'archived')
 local replies = {}
-for at = 3, #ARGV, 4 do
-  local id = ARGV[at]
+for at = run_first, #ARGV, run_width do
+  local id = ARGV[at + run_id]
   local score = redis.call('ZSCORE', P .. 'lease', id)
-  if score and holds_run(read('HGET', T .. id, 'tmx_run'), ARGV[at + 1], score) then
+  if score and holds_run(read('HGET', T .. id, 'tmx_run'), ARGV[at + run_token], score) then
     redis.call('LREM', P .. 'active', -1, id)
     redis.call('ZREM', P .. 'lease', id)
     redis.call('HSETNX', T .. id, 'tmx_raw', redis.call('HGET', T .. id, 'msg'))
-    redis.call('HSET', T .. id, 'msg', ARGV[at + 2] .. stamp .. ARGV[at + 3], 'state', 'archived')
+    local message = ARGV[at + run_head] .. stamp .. ARGV[at + run_tail]
+    redis.call('HSET', T .. id, 'msg', message, 'state', 'archived')
     -- The facts were of the message that is no more.
     redis.call('HDEL', T .. id, 'tmx_run', 'tmx_cancel', 'tmx_facts')
     redis.call('ZADD', P .. 'archived', now_s, id)

@@ -1,5 +1,7 @@
--- uses: clock server_record
+-- uses: clock list_server
+-- keys: list
+-- args: seconds member
 
--- KEYS: one of the lists. ARGV: now, seconds to live, the member.
-list_server(KEYS[1], ARGV[4], ARGV[3])
+-- Of heartbeat the part that writes to one of the lists.
+list_server(list, member, seconds)
 return 1

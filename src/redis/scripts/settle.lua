@@ -1,37 +1,49 @@
 -- uses: one_queue clock read fence give_up_run many due_life tail splice statistics locks
+-- args:
+-- each run remove: action='d' id token
+-- each run complete: action='c' id token facts head tail retention_seconds
+-- each run retry: action='r' id token facts head tail delay failed
+-- each run archive: action='a' id token facts head tail
+-- each run snooze: action='s' id token facts snoozed_for
+-- each run give_back: action='q' id token facts
+-- each run result: action='=' result
+-- each run lock: action='!' lock
 
--- Ends runs of one queue, each iff its token is the present one.
--- KEYS: the queue's. ARGV: now, then for each run one of
---     d id token                               deletes it; counts as processed
---     c id token head tail retention facts     keeps it as completed, so many seconds
---     r id token head tail delay failed facts  to retry; failed is 0 or 1; a delay of 0 is last in
---                                              line, one of -1 first
---     a id token head tail facts               archives it
---     s id token delay facts                   schedules it again
---     q id token facts                         back to pending, first in line
--- each of which `= result` and `! lock` may precede, in this order. Head and tail are the message
--- round its time in seconds, or what follows the message that is there, if the head begins with `+` (as no
--- message does): a reader takes the last value of a field. Facts are '' if they stay as they are, and else
--- take the place of the first three words.
+-- Ends runs of one queue, each iff its token is the present one:
+--     remove     deletes the task; counts as processed
+--     complete   keeps it as completed, for so many seconds
+--     retry      puts it to retry; failed is 0 or 1; a delay of 0 puts it last in line, one of -1 first
+--     archive    archives it
+--     snooze     schedules it again
+--     give_back  puts it back to pending, first in line
+-- A result and a lock may precede any of these, in this order. Head and tail are the message round its
+-- time in seconds, or what follows the message that is there, if the head begins with `+` (as no message
+-- does): a reader takes the last value of a field. Facts are '' if they stay as they are, and else take the
+-- place of the first three words.
 -- Returns {1 or 0 (it was not the caller's) for each run, error of the counters or '', now}.
 local call = redis.call
-local width = {d = 3, c = 7, r = 8, a = 6, s = 5, q = 4}
+local width = {
+  d = run_remove_width, c = run_complete_width, r = run_retry_width, a = run_archive_width, s = run_snooze_width,
+  q = run_give_back_width,
+}
 local goal = {c = 'completed', r = 'retry', a = 'archived', s = 'scheduled'}
 local starts, ids, number, results, locks = {}, {}, 0, {}, {}
 do
-  local at = 3
+  local at = run_first
   while at <= #ARGV do
     number = number + 1
-    local action = ARGV[at]
+    local action = ARGV[at + run_action]
     if action == '=' then
-      results[number], action = ARGV[at + 1], ARGV[at + 2]
-      at = at + 2
+      results[number] = ARGV[at + run_result]
+      at = at + run_result_width
+      action = ARGV[at + run_action]
     end
     if action == '!' then
-      locks[number], action = ARGV[at + 1], ARGV[at + 2]
-      at = at + 2
+      locks[number] = ARGV[at + run_lock]
+      at = at + run_lock_width
+      action = ARGV[at + run_action]
     end
-    starts[number], ids[number] = at, ARGV[at + 1]
+    starts[number], ids[number] = at, ARGV[at + run_id]
     at = at + width[action]
     if goal[action] then
       call('ZCARD', P .. goal[action])
@@ -57,7 +69,7 @@ for n = 1, number do
   if score and not done[id] then
     local fence = fences[id]
     if fence == nil then fence = read('HGET', T .. id, 'tmx_run') end
-    if holds_run(fence, ARGV[starts[n] + 2], score) then
+    if holds_run(fence, ARGV[starts[n] + run_token], score) then
       own[n], done[id] = true, true
       locked[n] = locks[n] and holds(locks[n], id)
     end
@@ -113,7 +125,7 @@ local processed, failed, ended_count, gone_count = 0, 0, 0, 0
 for n = 1, number do
   if own[n] then
     local id, at = ids[n], starts[n]
-    local action, key = ARGV[at], T .. id
+    local action, key = ARGV[at + run_action], T .. id
     replies[n] = 1
     ended_count = ended_count + 1
     ended[ended_count] = id
@@ -126,41 +138,43 @@ for n = 1, number do
       gone[gone_count] = key
       processed = processed + 1
     else
-      local facts, state, head, rest
+      local facts = ARGV[at + run_facts]
+      local state
       if action == 'c' then
-        state, head, rest, facts = 'completed', ARGV[at + 3], ARGV[at + 4], ARGV[at + 6]
-        call('ZADD', P .. 'completed', seconds_up(now) + tonumber(ARGV[at + 5]), id)
+        state = 'completed'
+        call('ZADD', P .. 'completed', seconds_up(now) + tonumber(ARGV[at + run_retention_seconds]), id)
         processed = processed + 1
       elseif action == 'r' then
-        state, head, rest, facts = 'retry', ARGV[at + 3], ARGV[at + 4], ARGV[at + 7]
-        local delay = tonumber(ARGV[at + 5])
+        state = 'retry'
+        local delay = tonumber(ARGV[at + run_delay])
         if delay > 0 then
           wait_in('retry', id, delay)
         else
           state = 'pending'
           call(delay < 0 and 'RPUSH' or 'LPUSH', P .. 'pending', id)
         end
-        if ARGV[at + 6] == '1' then
+        if ARGV[at + run_failed] == '1' then
           processed = processed + 1
           failed = failed + 1
         end
       elseif action == 'a' then
-        state, head, rest, facts = 'archived', ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+        state = 'archived'
         call('ZADD', P .. 'archived', now_s, id)
         processed = processed + 1
         failed = failed + 1
       elseif action == 's' then
-        state, facts = 'scheduled', ARGV[at + 4]
-        wait_in('scheduled', id, tonumber(ARGV[at + 3]))
+        state = 'scheduled'
+        wait_in('scheduled', id, tonumber(ARGV[at + run_snoozed_for]))
       else
-        state, facts = 'pending', ARGV[at + 3]
+        state = 'pending'
         call('RPUSH', P .. 'pending', id)
       end
       local fields = {'state', state}
-      if head then
+      if action ~= 's' and action ~= 'q' then
+        local head = ARGV[at + run_head]
         if string.byte(head) == 43 then head = (call('HGET', key, 'msg') or '') .. string.sub(head, 2) end
         fields[#fields + 1] = 'msg'
-        fields[#fields + 1] = head .. stamp .. rest
+        fields[#fields + 1] = head .. stamp .. ARGV[at + run_tail]
       end
       if results[n] then
         fields[#fields + 1] = 'result'

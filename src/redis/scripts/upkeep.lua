@@ -1,19 +1,21 @@
 -- uses: clock read fence due_of crashes_of many due_life forward
+-- args: limit lease_time looks_for_lost bytes effort
+-- each queue: block due_rank active_rank
+-- each own: token
 
 -- One step of upkeep; of several queues unless in a cluster.
--- KEYS: the queues'. ARGV: now, how much to do in each role of each queue at most, length of the
--- lease of lost runs that are taken over, whether to look for them (0 or 1), bytes of their
--- messages at most, how much to do at most in the call (a queue that was begun is finished), then
--- for each queue the first 12 hex digits of its tokens and the ranks at which to go on checking
--- tmx:due and active, then the tokens of runs that are the caller's own. Returns now and, for each queue as far as the call came, at least one,
--- {forwarded, expired, repaired, next due time or nil, whether there is more to do, a list of
+-- Takes how much to do in each role of each queue at most, the length of the lease of lost runs that are
+-- taken over, whether to look for them (0 or 1), the bytes of their messages at most, how much to do at
+-- most in the call (a queue that was begun is finished), for each queue the first 12 hex digits of its
+-- tokens and the ranks at which to go on checking tmx:due and active, and the tokens of runs that are the
+-- caller's own. Returns now and, for each queue as far as the call came, at least one, {forwarded, expired, repaired, next due time or nil, whether there is more to do, a list of
 -- lost runs as acquire's, numbered from 0, next rank in tmx:due, in active, errors of roles, for
 -- each of the lost runs how far it had come (see begun_of in runs.hpp)}.
-local limit, bytes, effort = tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local lease_end = text(seconds_up(now + tonumber(ARGV[4])))
+limit, bytes, effort = tonumber(limit), tonumber(bytes), tonumber(effort)
+local lease_end = text(seconds_up(now + tonumber(lease_time)))
 local any_lost = false
 local own = {}
-for n = 8 + 3 * #KEYS, #ARGV do own[ARGV[n]] = true end
+for at = queue_first + #KEYS * queue_width, #ARGV do own[ARGV[at]] = true end
 local P, T, block, due_rank, active_rank
 local forwarded, expired, repaired, more, due
 local lost, lost_count, marks, errors
@@ -183,14 +185,16 @@ end
 local function step(n)
   P = string.sub(KEYS[n], 1, -8)
   T = P .. 't:'
-  block, due_rank, active_rank = ARGV[5 + 3 * n], tonumber(ARGV[6 + 3 * n]), tonumber(ARGV[7 + 3 * n])
+  local at = queue_first + (n - 1) * queue_width
+  block = ARGV[at + queue_block]
+  due_rank, active_rank = tonumber(ARGV[at + queue_due_rank]), tonumber(ARGV[at + queue_active_rank])
   forwarded, expired, repaired, more, due = 0, 0, 0, false, nil
   lost, lost_count, marks, errors = {}, 0, {}, {}
   local paused = redis.call('EXISTS', P .. 'paused') == 1
   role(expire_completed)
   role(expire_ids)
   role(check_due)
-  if ARGV[5] == '1' and not late then
+  if looks_for_lost == '1' and not late then
     role(recover)
     role(check_active)
   end

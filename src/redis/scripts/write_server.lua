@@ -1,5 +1,10 @@
--- uses: clock server_record
+-- uses: clock write_server
+-- keys: record_key table_key
+-- args: seconds record
+-- each worker: task_id record
 
--- KEYS: a server's record, its table of workers. ARGV: as for heartbeat.
-write_server(KEYS[1], KEYS[2], ARGV[3], ARGV[4], 5)
+-- Of heartbeat the part that writes what a server tells of itself.
+local workers = {}
+for at = worker_first, #ARGV, worker_width do workers[ARGV[at + worker_task_id]] = ARGV[at + worker_record] end
+write_server(record_key, table_key, seconds, record, workers)
 return 1

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <iterator>
 #include <system_error>
 #include <utility>
 
@@ -90,20 +91,26 @@ Keys Session::keys(std::string_view queue) const {
 
 Call Session::call(const Script& script, std::string_view queue,
                  std::initializer_list<std::string_view> args) const {
-  Call call = call_on(script, {keys(queue).pending()}, {});
+  Call call = call_on(script, {keys(queue).pending()});
   add_now(call.args);
   call.args.insert(call.args.end(), args.begin(), args.end());
   return call;
 }
 
-Call Session::call_on(const Script& script, std::initializer_list<std::string_view> keys,
-                    std::initializer_list<std::string_view> args) {
-  Call call{.slot_key = std::string{*keys.begin()}, .script = &script};
-  call.args.reserve(1 + keys.size() + args.size());
+Call Session::call_on(const Script& script, std::vector<std::string> keys) {
+  constexpr std::size_t most_arguments = 9;  // of a script, records apart
+  Call call{.slot_key = keys.front(), .script = &script};
+  call.args.reserve(1 + keys.size() + most_arguments);
   call.args.push_back(std::to_string(keys.size()));
-  call.args.insert(call.args.end(), keys.begin(), keys.end());
-  call.args.insert(call.args.end(), args.begin(), args.end());
+  std::move(keys.begin(), keys.end(), std::back_inserter(call.args));
   return call;
+}
+
+Call Session::call_on_queues(const Script& script, std::span<const std::string> queues) const {
+  std::vector<std::string> pending;
+  pending.reserve(queues.size());
+  for (const std::string& queue : queues) pending.push_back(keys(queue).pending());
+  return call_on(script, std::move(pending));
 }
 
 Call Session::command(std::string_view slot_key, std::initializer_list<std::string_view> args) {

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "redis/asynq/keys.hpp"
@@ -66,9 +67,23 @@ class Session {
   /// A run of `script` on `queue`; its arguments so far are now and `args`.
   Call call(const Script& script, std::string_view queue,
             std::initializer_list<std::string_view> args = {}) const;
-  /// A run of `script` on `keys`; its arguments are `args`.
-  static Call call_on(const Script& script, std::initializer_list<std::string_view> keys,
-                      std::initializer_list<std::string_view> args);
+  /// A run of the script that takes `args`, a struct of lua_arguments.hpp, on `queue`; its arguments so
+  /// far are now and `args`.
+  template <typename Args>
+  Call call(std::string_view queue, Args args) const {
+    return with_now(call_on(scripts().*Args::script, {keys(queue).pending()}), std::move(args));
+  }
+  /// The same on the keys that the script names.
+  template <typename Args>
+  Call call_on(typename Args::Keys keys, Args args) const {
+    std::vector<std::string> list;
+    std::move(keys).append_to(list);
+    return with_now(call_on(scripts().*Args::script, std::move(list)), std::move(args));
+  }
+  /// A run of `script` on `keys`, without arguments so far.
+  static Call call_on(const Script& script, std::vector<std::string> keys);
+  /// A run of `script` on several queues, without arguments so far.
+  Call call_on_queues(const Script& script, std::span<const std::string> queues) const;
   /// A plain command, `{"GET", key}`, for the server of `slot_key`.
   static Call command(std::string_view slot_key, std::initializer_list<std::string_view> args);
 
@@ -125,6 +140,12 @@ class Session {
   void note_longest_message(std::int64_t bytes) noexcept;
 
  private:
+  template <typename Args>
+  Call with_now(Call call, Args args) const {
+    add_now(call.args);
+    std::move(args).append_to(call.args);
+    return call;
+  }
   void note_contact(SteadyTime sent_at);
   void note_refusals(std::span<const Call> calls, std::span<const Reply> replies);
 

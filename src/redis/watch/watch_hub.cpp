@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "lua_arguments.hpp"
 #include "redis/ops/operations.hpp"
 #include "redis/scripts/scripts.hpp"
 #include "taskmux/detail/base/earlier.hpp"
@@ -17,8 +18,6 @@ namespace taskmux::redis {
 namespace {
 
 using namespace std::chrono_literals;
-
-constexpr std::size_t keys_per_look = 6;
 
 SteadyTime steady_now() { return std::chrono::steady_clock::now(); }
 
@@ -265,12 +264,16 @@ std::vector<WatchHub::Question> WatchHub::questions_about(
         Question{Call{.slot_key = session_.keys(first).pending(), .script = &scripts().look},
                  Numbers(now.begin(), now.end())});
     Call& call = question.call;
-    call.args.push_back(text(static_cast<std::int64_t>(keys_per_look * now.size())));
+    call.args.push_back(text(static_cast<std::int64_t>(lua::Look::Queue::width * now.size())));
     for (const std::size_t n : now) {
       const Keys keys = session_.keys(watcher.queues[n]);
-      call.args.insert(call.args.end(),
-                       {keys.paused(), keys.pending(), keys.scheduled(), keys.retry(), keys.due(),
-                        keys.canary()});
+      lua::Look::Queue{.paused = keys.paused(),
+                       .pending = keys.pending(),
+                       .scheduled = keys.scheduled(),
+                       .retry = keys.retry(),
+                       .due = keys.due(),
+                       .canary = keys.canary()}
+          .append_to(call.args);
     }
     session_.add_now(call.args);
   }
