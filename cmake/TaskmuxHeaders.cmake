@@ -21,11 +21,16 @@ set(taskmux_headers
     include/taskmux/detail/base/uuid.hpp
     include/taskmux/detail/engine/archive_trimmer.hpp
     include/taskmux/detail/engine/contact.hpp
+    include/taskmux/detail/engine/fetch_plan.hpp
     include/taskmux/detail/engine/fetcher.hpp
     include/taskmux/detail/engine/health_monitor.hpp
+    include/taskmux/detail/engine/hinted_queues.hpp
     include/taskmux/detail/engine/lease_keeper.hpp
+    include/taskmux/detail/engine/look_scope.hpp
     include/taskmux/detail/engine/loop_thread.hpp
+    include/taskmux/detail/engine/lost_takes.hpp
     include/taskmux/detail/engine/notifier.hpp
+    include/taskmux/detail/engine/pauses.hpp
     include/taskmux/detail/engine/queue_picker.hpp
     include/taskmux/detail/engine/ready_queue.hpp
     include/taskmux/detail/engine/server_engine.hpp
