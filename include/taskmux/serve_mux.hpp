@@ -112,8 +112,8 @@ class TASKMUX_API ServeMux final : public TaskHandler {
   /// Routes and runs; never throws.
   TASKMUX_INLINE Outcome handle(Context& context, const Task& task) noexcept override;
 
-  /// The same where the type was routed before: `route` is this mux's for the task's type. Routes
-  /// again only where muxes nest.
+  /// The same where the type was routed before: `route` is this mux's for the task's type. Looks no
+  /// pattern up, but for those of muxes that nest in this one.
   Outcome handle(Context& context, const Task& task, const TaskRoute& route) const noexcept;
 
   /// Whether a pattern matches.
@@ -161,6 +161,10 @@ class TASKMUX_API ServeMux final : public TaskHandler {
   }
 
   const Registrations::value_type* find(std::string_view type) const noexcept;
+  /// What runs the tasks of a type for which find() returned `found`.
+  TaskHandler& handler_of(const Registrations::value_type* found) const noexcept;
+  void refine(const Registrations::value_type* found, std::string_view type,
+              TaskRoute& route) const noexcept;
   TASKMUX_INLINE void refine(std::string_view type, TaskRoute& route) const noexcept override;
 
   Registrations routes_;

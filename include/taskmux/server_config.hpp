@@ -34,6 +34,9 @@ struct TaskEvent {
   Change change = Change::started;
   /// As it was when this attempt began; never null.
   std::shared_ptr<const TaskMessage> task{};
+  /// The pattern in the server's mux that the type of the task matched, as a name of bounded variety
+  /// for metrics; in nested muxes the innermost one. Empty if none matched.
+  std::string pattern{};
   /// Counts from 1.
   int attempt = 1;
   /// How long this attempt waited to be started, from when the task was ready to run: enqueued, due

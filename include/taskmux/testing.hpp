@@ -99,8 +99,9 @@ inline TestServer::TestServer(Broker& broker, ServeMux mux, ServerConfig config)
                registry_,
                config_.logger,
                [] {},
-               [this](const Settlement& settlement, const detail::RunState* state) {
-                 call_hooks(detail::event_of(settlement, state, clock_->steady_now()));
+               [this](const Settlement& settlement, const detail::RunState* state,
+                      std::string_view pattern) {
+                 call_hooks(detail::event_of(settlement, state, pattern, clock_->steady_now()));
                }} {
   for (const auto& queue : config_.queues) queues_.push_back(queue.first);
 }
@@ -177,11 +178,13 @@ inline void TestServer::run(Run taken, Time taken_at) {
   if (const std::string_view reason = detail::too_late(message, limits, now, taken_at);
       !reason.empty()) {
     state->withdraw();
+    state->set_route(route);
     settler_.finish(state, Outcome::skip_retry(std::string{reason}), 0.5);
     return;
   }
   state->start(now, limits.steady, limits.wall, 0, route);
-  call_hooks(detail::event_of(TaskEvent::Change::started, state->run(), state.get(), now));
+  call_hooks(
+      detail::event_of(TaskEvent::Change::started, state->run(), state.get(), route.pattern, now));
   clock_->set_run(state.get());
   const Outcome outcome = detail::attempt(*mux_, state);
   clock_->set_run(nullptr);

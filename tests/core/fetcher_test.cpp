@@ -431,7 +431,7 @@ TEST_CASE("an event tells how late an attempt was, not how old its task is", "[f
   f.clock->advance(20ms);
   f.begin(*run);
   f.clock->advance(5s);
-  const TaskEvent event = detail::event_of(TaskEvent::Change::succeeded, run->run(), run.get(),
+  const TaskEvent event = detail::event_of(TaskEvent::Change::succeeded, run->run(), run.get(), {},
                                            f.clock->steady_now());
   CHECK(event.waited == 3s + 20ms);
   CHECK(event.ran == 5s);

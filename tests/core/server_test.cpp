@@ -365,6 +365,32 @@ TEST_CASE("an event tells how long the handler took, not how long the broker was
   CHECK(waited.load() == 3s);
 }
 
+TEST_CASE("events name the pattern of their tasks, also after the server is gone", "[server]") {
+  Fixture f;
+  std::mutex mutex;
+  std::vector<TaskEvent> events;
+  const std::string pattern = "a pattern that is too long for any small string: ";
+  {
+    ServeMux mux;
+    mux.handle(pattern, nothing);
+    ServerConfig config = f.config();
+    config.hooks.on_state_change = [&](const TaskEvent& event) {
+      const std::lock_guard lock{mutex};
+      events.push_back(event);
+    };
+    Server server{f.broker, std::move(mux), std::move(config)};
+    f.client.enqueue({.type = pattern + "1"});
+    f.client.enqueue({.type = "unknown"}, {.max_retry = 0});
+    server.start();
+    REQUIRE(eventually([&] {
+      const std::lock_guard lock{mutex};
+      return events.size() == 4;
+    }));
+  }
+  for (const TaskEvent& event : events)
+    CHECK(event.pattern == (event.task->task.type == "unknown" ? "" : pattern));
+}
+
 TEST_CASE("a handler can stop its server but not shut it down", "[server]") {
   Fixture f;
   Server* self = nullptr;

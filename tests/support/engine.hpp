@@ -63,13 +63,16 @@ struct Engine {
   std::atomic<int> skipped{0};
   std::atomic<int> lapsed{0};
   std::vector<std::pair<std::string, SettleAction>> settled;
-  detail::Settler settler{{FixedDelay{std::chrono::minutes{1}}, {}, 3, mux},
-                          registry,
-                          logger,
-                          [this] { ++arrivals; },
-                          [this](const Settlement& settlement, const detail::RunState*) {
-                            settled.emplace_back(settlement.run.message->id, settlement.action);
-                          }};
+  std::vector<std::string> patterns;  ///< Of what was settled.
+  detail::Settler settler{
+      {FixedDelay{std::chrono::minutes{1}}, {}, 3, mux},
+      registry,
+      logger,
+      [this] { ++arrivals; },
+      [this](const Settlement& settlement, const detail::RunState*, std::string_view pattern) {
+        settled.emplace_back(settlement.run.message->id, settlement.action);
+        patterns.emplace_back(pattern);
+      }};
   std::unique_ptr<detail::WorkerPool> pool;
 };
 

@@ -54,17 +54,25 @@ TASKMUX_INLINE void ServeMux::not_found(std::unique_ptr<TaskHandler> handler) {
 TASKMUX_INLINE TaskRoute ServeMux::route(std::string_view type) const noexcept {
   TaskRoute route;
   const auto* const found = find(type);
-  route.handler = found        ? found->second.handler.get()
-                  : not_found_ ? not_found_.get()
-                               : default_not_found_.get();
-  refine(type, route);
+  route.handler = &handler_of(found);
+  refine(found, type, route);
   return route;
+}
+
+TASKMUX_INLINE TaskHandler& ServeMux::handler_of(
+    const Registrations::value_type* found) const noexcept {
+  if (found != nullptr) return *found->second.handler;
+  return not_found_ ? *not_found_ : *default_not_found_;
+}
+
+TASKMUX_INLINE void ServeMux::refine(std::string_view type, TaskRoute& route) const noexcept {
+  refine(find(type), type, route);
 }
 
 /// What this mux knows of the type counts more than what is in `route`, and what its handler knows
 /// if that is a mux counts more than both.
-TASKMUX_INLINE void ServeMux::refine(std::string_view type, TaskRoute& route) const noexcept {
-  const auto* const found = find(type);
+TASKMUX_INLINE void ServeMux::refine(const Registrations::value_type* found, std::string_view type,
+                                     TaskRoute& route) const noexcept {
   route.known = found != nullptr || not_found_ != nullptr;
   if (found != nullptr) {
     const auto& [pattern, registration] = *found;
@@ -78,7 +86,7 @@ TASKMUX_INLINE void ServeMux::refine(std::string_view type, TaskRoute& route) co
 }
 
 TASKMUX_INLINE Outcome ServeMux::handle(Context& context, const Task& task) noexcept {
-  return handle(context, task, route(task.type));
+  return Next{middleware_, 0, handler_of(find(task.type))}(context, task);
 }
 
 TASKMUX_INLINE Outcome ServeMux::handle(Context& context, const Task& task,

@@ -498,7 +498,8 @@ class ServerEngine {
                              "attempt " + std::to_string(run.message().retried + 1) + " starts"));
       }
       if (!config_.hooks.on_state_change) return;
-      post(event_of(TaskEvent::Change::started, run.run(), &run, run.started_at()));
+      post(event_of(TaskEvent::Change::started, run.run(), &run, run.route().pattern,
+                    run.started_at()));
     } catch (...) {
       log_exception(config_.logger, "the start of a run could not be told");
     }
@@ -517,10 +518,10 @@ class ServerEngine {
   }
 
   /// Empty without hooks, so that a settlement then costs no event.
-  std::function<void(const Settlement&, const RunState*)> settled_hook() {
+  Settler::Settled settled_hook() {
     if (!wants_task_events(config_.hooks)) return {};
-    return [this](const Settlement& settlement, const RunState* run) {
-      post(event_of(settlement, run, environment_->clock->steady_now()));
+    return [this](const Settlement& settlement, const RunState* run, std::string_view pattern) {
+      post(event_of(settlement, run, pattern, environment_->clock->steady_now()));
     };
   }
 

@@ -53,6 +53,7 @@ class EndedRuns {
     RunPtr run;              ///< Null if it was taken over from a lost worker.
     SteadyTime lease_until;  ///< See RunState; for those that were taken over.
     bool repeated = false;   ///< It was sent before, and what became of it is not known.
+    std::string_view pattern{};  ///< Of the route; for those that were taken over.
 
     bool held_at(SteadyTime instant) const noexcept {
       return instant < (run ? run->lease_until() : lease_until);
@@ -120,10 +121,14 @@ class Settler {
     std::shared_ptr<const ServeMux> mux;  ///< For the types' own policies.
   };
 
-  /// `arrived` is called after a run was handed in, to wake the exchanging thread; `settled` for
-  /// each settlement that the broker applied (may be empty).
+  /// Told of each settlement that the broker applied, with the run (null if it was taken over from a
+  /// lost worker) and the pattern that its type matched.
+  using Settled = std::function<void(const Settlement&, const RunState*, std::string_view)>;
+
+  /// `arrived` is called after a run was handed in, to wake the exchanging thread; `settled` may be
+  /// empty.
   Settler(Rules rules, RunRegistry& registry, const Logger& logger, std::function<void()> arrived,
-          std::function<void(const Settlement&, const RunState*)> settled)
+          Settled settled)
       : rules_{std::move(rules)},
         registry_{registry},
         logger_{logger},
@@ -133,11 +138,9 @@ class Settler {
   /// A run has ended with `outcome`. `random` in [0, 1) feeds the retry policy.
   void finish(RunPtr run, const Outcome& outcome, double random) {
     const TaskMessage& message = run->message();
-    // One that was not started has no route yet.
-    const TaskRoute route =
-        run->route().handler != nullptr ? run->route() : route_of(message.task.type);
+    if (run->route().handler == nullptr) run->set_route(route_of(message.task.type));
     Verdict verdict = judge(message, outcome, run->stop_reason(), run->cancel_mode(),
-                            rules_for(route, random));
+                            rules_for(run->route(), random));
     put(std::move(run), std::move(verdict));
   }
 
@@ -201,10 +204,11 @@ class Settler {
   /// A lost run that was taken over, together with others if `several`, and is held until
   /// `lease_until`: decides what becomes of its task.
   void settle_lost(const Run& run, bool several, double random, SteadyTime lease_until) {
-    Verdict verdict =
-        judge_lost(run, several, rules_for(route_of(run.message->task.type), random));
+    const TaskRoute route = route_of(run.message->task.type);
+    Verdict verdict = judge_lost(run, several, rules_for(route, random));
     complain(*run.message, verdict);
-    push(settlement_of(run, std::move(verdict)), {.run = nullptr, .lease_until = lease_until});
+    push(settlement_of(run, std::move(verdict)),
+         {.run = nullptr, .lease_until = lease_until, .pattern = route.pattern});
   }
 
   /// Runs handed in and not yet known to be settled. Thread-safe.
@@ -337,6 +341,13 @@ class Settler {
     return rules_.mux ? rules_.mux->route(type) : TaskRoute{};
   }
 
+  std::string_view pattern_of(const Settlement& settlement, const EndedRuns::Origin& origin) const {
+    if (!origin.run) return origin.pattern;
+    const TaskRoute& route = origin.run->route();
+    if (route.handler != nullptr) return route.pattern;
+    return route_of(settlement.run.message->task.type).pattern;  // It was given back unstarted.
+  }
+
   /// Those for a failure of a task of that route.
   JudgeRules rules_for(const TaskRoute& route, double random) const {
     return {route.retry_policy != nullptr ? *route.retry_policy : rules_.retry_policy,
@@ -385,7 +396,7 @@ class Settler {
       if (rejected) return tell_rejected(settlement, reply);
       if (!applied) return tell_stale(settlement, origin.repeated);
       tell(settlement, origin.run.get());
-      if (settled_) settled_(settlement, origin.run.get());
+      if (settled_) settled_(settlement, origin.run.get(), pattern_of(settlement, origin));
     } catch (...) {
       log_exception(logger_, "what became of a run could not be told");
     }
@@ -446,7 +457,7 @@ class Settler {
   RunRegistry& registry_;
   const Logger& logger_;
   const std::function<void()> arrived_;
-  const std::function<void(const Settlement&, const RunState*)> settled_;
+  const Settled settled_;
   SettlerCounts counts_;
   std::atomic<std::size_t> unsettled_{0};
   std::atomic<int> giving_back_{0};

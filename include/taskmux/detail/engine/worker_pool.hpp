@@ -342,6 +342,7 @@ class WorkerPool {
     const AttemptLimits limits = attempt_limits(run->message(), route.timeout, begin, wall);
     if (const std::string_view reason = too_late(run->message(), limits, begin, wall);
         !reason.empty() && run->withdraw()) {
+      run->set_route(route);
       const Outcome outcome =
           outcome_of([&] { return Outcome::skip_retry(std::string{reason}); });
       RunPtr next = shared.ready.done_and_pop();

@@ -168,9 +168,10 @@ class RunState {
   SteadyTime deadline() const noexcept { return deadline_; }
   Time deadline_wall() const noexcept { return deadline_wall_; }
   std::size_t worker() const noexcept { return worker_; }
-  /// Where the server's mux sends the task: without a handler in a run that was not started. Whoever
-  /// has withdrawn a run may read it too, since nobody starts that any more.
+  /// Where the server's mux sends the task: without a handler in a run that was not routed. Whoever
+  /// has withdrawn a run may read and set it too, since nobody starts that any more.
   const TaskRoute& route() const noexcept { return route_; }
+  void set_route(const TaskRoute& route) noexcept { route_ = route; }
 
   /// Fires the stop token, with `reason` if it is the first; true if so. Reason and time are there
   /// before the token fires.

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "taskmux/broker.hpp"
@@ -27,11 +29,14 @@ constexpr TaskEvent::Change change_of(SettleAction action) noexcept {
   return TaskEvent::Change::given_back;
 }
 
-/// What happened to `run`; `now` ends a run whose handler has not. `state` is null for a lost run
-/// that was taken over.
+/// What happened to `run`, whose type matched `pattern`; `now` ends a run whose handler has not.
+/// `state` is null for a lost run that was taken over.
 inline TaskEvent event_of(TaskEvent::Change change, const Run& run, const RunState* state,
-                          SteadyTime now) {
-  TaskEvent event{.change = change, .task = run.message, .attempt = run.message->retried + 1};
+                          std::string_view pattern, SteadyTime now) {
+  TaskEvent event{.change = change,
+                  .task = run.message,
+                  .pattern = std::string{pattern},
+                  .attempt = run.message->retried + 1};
   if (state == nullptr || state->started_at() == SteadyTime{}) return event;
   const auto until_started =
       std::chrono::duration_cast<Duration>(state->started_at() - state->taken_at());
@@ -45,8 +50,9 @@ inline TaskEvent event_of(TaskEvent::Change change, const Run& run, const RunSta
   return event;
 }
 
-inline TaskEvent event_of(const Settlement& settlement, const RunState* state, SteadyTime now) {
-  TaskEvent event = event_of(change_of(settlement.action), settlement.run, state, now);
+inline TaskEvent event_of(const Settlement& settlement, const RunState* state,
+                          std::string_view pattern, SteadyTime now) {
+  TaskEvent event = event_of(change_of(settlement.action), settlement.run, state, pattern, now);
   event.delay = settlement.delay;
   event.error = settlement.error;
   return event;
