@@ -13,9 +13,11 @@ set(taskmux_headers
     include/taskmux/detail/api/serve_mux.hpp
     include/taskmux/detail/api/server.hpp
     include/taskmux/detail/base/config.hpp
+    include/taskmux/detail/base/cursor.hpp
     include/taskmux/detail/base/earlier.hpp
     include/taskmux/detail/base/error_text.hpp
     include/taskmux/detail/base/mutex.hpp
+    include/taskmux/detail/base/pattern.hpp
     include/taskmux/detail/base/thread.hpp
     include/taskmux/detail/base/utf8.hpp
     include/taskmux/detail/base/uuid.hpp

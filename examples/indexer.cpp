@@ -163,20 +163,21 @@ struct Report {
 /// The totals are of the tasks that `counts`.
 Report collect(Broker& broker, const std::string& queue,
                const std::function<bool(const TaskInfo&)>& counts) {
-  constexpr std::size_t page = 500;
   Report report;
   Inspector inspector{broker};
-  for (std::size_t offset = 0;; offset += page) {
-    const auto completed = inspector.list(queue, TaskState::completed, {offset, page});
-    for (const TaskInfo& task : completed) {
+  taskmux::ListRequest request{
+      .queue = queue, .state = TaskState::completed, .limit = 500, .with_payload = false};
+  do {
+    taskmux::TaskPage page = inspector.list(request);
+    for (const TaskInfo& task : page.tasks) {
       if (counts(task)) report.totals.add(task.result);
       report.retries += static_cast<std::uint64_t>(task.retried);
       if (task.retried > 0) report.late.push_back(task);
     }
-    if (completed.size() < page) break;
-  }
+    request.cursor = std::move(page.next);
+  } while (!request.cursor.empty());
   DeadLetterQueue dead_letters{broker, queue};
-  report.dead_letters = dead_letters.list({.limit = dead_letters.count()});
+  report.dead_letters = dead_letters.list({}, dead_letters.count());
   for (const TaskInfo& task : report.dead_letters) {
     report.retries += static_cast<std::uint64_t>(task.retried);
   }

@@ -65,21 +65,22 @@ class TASKMUX_API BrokerWrapper : public Broker, public QueueView, public Regist
 
   Time now() override { return view().now(); }
   std::vector<std::string> queues() override { return view().queues(); }
-  QueueInfo queue_info(std::string_view queue) override { return view().queue_info(queue); }
+  std::vector<QueueInfoReply> queue_infos(std::span<const std::string> queues) override {
+    return view().queue_infos(queues);
+  }
   std::vector<DailyStats> history(std::string_view queue, int days) override {
     return view().history(queue, days);
   }
-  std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) override {
-    return view().list(queue, state, page);
-  }
+  std::vector<GroupInfo> groups(std::string_view queue) override { return view().groups(queue); }
+  TaskPage list(const ListRequest& request) override { return view().list(request); }
   std::optional<TaskInfo> find(std::string_view queue, std::string_view id) override {
     return view().find(queue, id);
   }
-  std::vector<std::optional<Errc>> act(std::string_view queue, TaskAction action,
-                                       std::span<const std::string> ids,
-                                       std::optional<TaskState> only) override {
-    return view().act(queue, action, ids, only);
+  std::vector<TaskStatus> states(std::string_view queue,
+                                 std::span<const std::string> ids) override {
+    return view().states(queue, ids);
   }
+  std::vector<ActReply> act(const ActRequest& request) override { return view().act(request); }
   std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
                       std::size_t limit) override {
     return view().act_all(queue, action, state, limit);

@@ -9,17 +9,16 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/queue_view.hpp"
-#include "taskmux/registry.hpp"
 #include "taskmux/task.hpp"
 
 namespace taskmux {
 inline namespace v0 {
 
 /// Which dead letters are meant: those that meet all that is given. Ages count from when a task was
-/// archived, by the broker's clock.
+/// archived, by the broker's clock. For the rest see TaskFilter.
 struct DeadLetterFilter {
-  std::string type{};                      ///< The task's type; any when empty.
-  std::string type_prefix{};               ///< What the type begins with, such as "email:".
+  std::string type_pattern{};              ///< The task's type, or a pattern such as "email:*".
+  std::string id_prefix{};                 ///< What the id begins with.
   std::string error_contains{};            ///< A part of the last error, spelt exactly.
   std::optional<Duration> older_than{};    ///< Archived at least this long ago.
   std::optional<Duration> younger_than{};  ///< Archived less than this long ago.
@@ -27,15 +26,13 @@ struct DeadLetterFilter {
 
 /// The archived tasks of one queue, which have failed for good. Each has its last error
 /// (TaskInfo::last_error) and the time when it was archived (TaskInfo::archived_at). Thread-safe.
-/// The broker must outlive it.
+/// The broker must outlive it. For a listing by pages, see Inspector::list().
 ///
-/// Every action is on tasks that are still archived at that moment. One by a filter reads the
-/// archive in bounded parts, from the newest to the oldest, so that what is removed or archived
-/// meanwhile, here or elsewhere, makes it skip nothing; one on all takes the oldest first. What is
-/// archived while the call runs may be met or not.
+/// Every action is on tasks that are still archived at that moment, the oldest first. One by a filter reads
+/// the archive in bounded parts, and skips nothing, whatever is removed or archived meanwhile, here or
+/// elsewhere. What is archived while the call runs may be met or not.
 ///
-/// Throws Error{queue_not_found} if nothing was ever enqueued to the queue, but for find(), count(),
-/// list() and the actions on many if a live server works on the queue; Error{unavailable} when
+/// A queue to which nothing was ever enqueued has no dead letters. Throws Error{unavailable} when
 /// the broker can't be reached, and Error{invalid_argument} for an age that is negative or over 100
 /// years. An Error in the midst of many says in its text how many had been done.
 class DeadLetterQueue {
@@ -50,11 +47,8 @@ class DeadLetterQueue {
   /// How many dead letters there are.
   std::size_t count() const;
 
-  /// A page of them, oldest first.
-  std::vector<TaskInfo> list(Page page = {}) const;
-  /// A page of those that match; `page.offset` counts these alone. Keeps no more than the page in
-  /// memory.
-  std::vector<TaskInfo> list(const DeadLetterFilter& filter, Page page = {}) const;
+  /// The oldest of those that match, `limit` at most, oldest first. Keeps no more in memory.
+  std::vector<TaskInfo> list(const DeadLetterFilter& filter = {}, std::size_t limit = 30) const;
 
   /// One dead letter; nullopt if there is none of this id (the task may be in another state).
   std::optional<TaskInfo> find(std::string_view id) const;
@@ -77,7 +71,6 @@ class DeadLetterQueue {
 
  private:
   QueueView& view_;
-  Registry& registry_;
   const std::string queue_;
 };
 

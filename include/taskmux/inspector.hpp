@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,10 +29,10 @@ struct InspectorConfig {
 /// Looks into the queues of a broker, and repairs what is in them. Thread-safe. The broker must
 /// outlive it.
 ///
-/// A call that names a queue throws Error{queue_not_found} if nothing was ever enqueued to it. But
-/// before that, a queue on which a live server works is shown as an empty one by queue_info(),
-/// history(), list(), find() and the actions on all tasks of a state. Every call throws Error{unavailable} when the broker can't be reached. The text of each Error
-/// names the operation, the subject and the cause.
+/// A queue to which nothing was ever enqueued holds no tasks: it is listed as empty, and none of its tasks
+/// is found. Only queue_info(), unpause() and delete_queue() report Error{queue_not_found}; queue_info()
+/// shows it as empty if a live server works on it. Every call throws Error{unavailable} when the broker
+/// can't be reached. The text of each Error names the operation, the subject and the cause.
 class Inspector {
  public:
   /// Throws Error{unsupported} if the broker has no QueueView.
@@ -39,19 +40,34 @@ class Inspector {
   Inspector(const Inspector&) = delete;
   Inspector& operator=(const Inspector&) = delete;
 
-  /// All queues that anything was ever enqueued to, sorted by name.
+  /// The broker's clock, by which TaskFilter::after and `until` are judged.
+  Time now();
+
+  /// All queues that anything was ever enqueued to, or that were paused, sorted by name.
   std::vector<std::string> queues();
 
   /// How a queue stands: tasks in each state, latency, processed and failed today and in all.
   QueueInfo queue_info(std::string_view queue);
+  /// The same of several queues in one call, one reply for each of `queues`, in order. What is wrong with
+  /// one queue is in its reply.
+  std::vector<QueueInfoReply> queue_infos(std::span<const std::string> queues);
 
-  /// Processed and failed on each of the last `days` days, today first; empty for a
-  /// queue to which nothing was ever enqueued. Throws Error{invalid_argument} unless `days` is from 1 to
-  /// 90.
+  /// Processed and failed on each of the last `days` days, today first. Throws Error{invalid_argument}
+  /// unless `days` is from 1 to 90.
   std::vector<DailyStats> history(std::string_view queue, int days = 7);
 
-  /// A page of the tasks in a state, in the order of QueueView::list(). Empty beyond the end.
-  std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page = {});
+  /// The groups of asynq's aggregation that hold tasks, at most 1000, sorted by name.
+  std::vector<GroupInfo> groups(std::string_view queue);
+
+  /// The first tasks in a state, in the order of QueueView::list(); `limit` of them at most. Reads as many
+  /// pages as that takes. For a state of `aggregating`, use the other form.
+  std::vector<TaskInfo> list(std::string_view queue, TaskState state, std::size_t limit = 30);
+  /// One page of the tasks that a filter selects, from the place that a cursor names; with or without
+  /// payloads and results. See QueueView::list(): a page may be short although more tasks follow.
+  TaskPage list(const ListRequest& request);
+
+  /// The states of tasks, one reply for each of `ids`, in order.
+  std::vector<TaskStatus> states(std::string_view queue, std::span<const std::string> ids);
 
   /// One task, with its result if it is completed and its handler set one; nullopt if there is no
   /// such task.
@@ -64,6 +80,10 @@ class Inspector {
   void archive(std::string_view queue, std::string_view id);
   /// Deletes a task that is not active for good, and frees its unique lock.
   void remove(std::string_view queue, std::string_view id);
+
+  /// The same for many ids in one call. Throws nothing for a task that does not allow it: there is one
+  /// reply for each id, in order.
+  std::vector<ActReply> act(const ActRequest& request);
 
   /// The same for all tasks of a state; returns how many. As many as there were when the call came
   /// are taken, in the order of list(), so that it ends even while others keep coming. Throws
@@ -78,8 +98,8 @@ class Inspector {
   /// {wrong_state}.
   void update_payload(std::string_view queue, std::string_view id, std::string payload);
 
-  /// Stops servers from taking tasks of the queue. Running tasks go on, and enqueue works. Throws
-  /// Error{wrong_state} if already paused.
+  /// Stops servers from taking tasks of the queue. Running tasks go on, and enqueue works. Creates
+  /// the queue if there is none. Throws Error{wrong_state} if already paused.
   void pause(std::string_view queue);
   /// Throws Error{wrong_state} if not paused.
   void unpause(std::string_view queue);

@@ -7,9 +7,11 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "taskmux/broker.hpp"
+#include "taskmux/detail/base/pattern.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/task.hpp"
 
@@ -26,7 +28,9 @@ struct QueueInfo {
   std::size_t retry = 0;
   std::size_t archived = 0;
   std::size_t completed = 0;
+  /// At least so many: if `groups` is over 1000, those of 1000 groups.
   std::size_t aggregating = 0;
+  std::size_t groups = 0;  ///< Groups of asynq's aggregation that hold tasks.
   /// How long the task that is next in line could have been run: since it was enqueued, was due, or
   /// went back to pending. 0 if none is pending, or if it is not known since when.
   Duration latency{};
@@ -52,12 +56,83 @@ struct DailyStats {
   std::uint64_t failed = 0;
 };
 
-/// A part of a listing.
-struct Page {
-  /// How many tasks to skip.
-  std::size_t offset = 0;
-  /// How many tasks to return at most; 0 returns none.
+/// A group of asynq's aggregation, and how many tasks it holds.
+struct GroupInfo {
+  std::string group{};
+  std::size_t size = 0;
+};
+
+/// What became of one queue in QueueView::queue_infos().
+struct QueueInfoReply {
+  QueueInfo info{};
+  std::optional<Error> error{};  ///< Why there is no info; queue_not_found among others.
+};
+
+/// Selects tasks: those that meet all conditions that are given. An empty filter selects all.
+struct TaskFilter {
+  /// The whole type, in which `*` stands for any characters, also none: `email:*`. A backslash makes
+  /// the next character stand for itself.
+  std::string type_pattern{};
+  /// What the id begins with.
+  std::string id_prefix{};
+  /// A part of the last error, byte for byte.
+  std::string error_contains{};
+  /// The instant of since() lies after `after`, and not after `until`. Whoever knows an age subtracts
+  /// it from QueueView::now(). A task of which since() is not known is not selected if one of the two
+  /// is given.
+  std::optional<Time> after{};
+  std::optional<Time> until{};
+
+  /// The instant that counts for the age of a task, as far as it is known. Active: when its run was
+  /// taken. Archived, completed: since when. Retry: when it failed. Others: when it was enqueued.
+  static std::optional<Time> since(const TaskInfo& task) noexcept {
+    switch (task.state) {
+      case TaskState::active: return task.started_at;
+      case TaskState::retry: return task.last_failed_at;
+      case TaskState::archived: return task.archived_at;
+      case TaskState::completed: return task.completed_at;
+      case TaskState::pending:
+      case TaskState::scheduled:
+      case TaskState::aggregating: break;
+    }
+    return task.enqueued_at;
+  }
+
+  bool selects(const TaskInfo& task) const noexcept {
+    return selects(task.id, task.task.type, task.last_error, since(task));
+  }
+  bool selects(std::string_view id, std::string_view type, std::string_view last_error,
+               std::optional<Time> since) const noexcept {
+    return id.starts_with(id_prefix) &&
+           (type_pattern.empty() || detail::fits(type_pattern, type)) &&
+           last_error.find(error_contains) != std::string_view::npos &&
+           (!after || (since && *since > *after)) && (!until || (since && *since <= *until));
+  }
+};
+
+/// Asks for some of the tasks of one state; see QueueView::list().
+struct ListRequest {
+  std::string queue{};
+  TaskState state = TaskState::pending;
+  /// Aggregating: the group, which must be given; see QueueView::groups(). Else ignored.
+  std::string group{};
+  /// Empty for the first tasks, else TaskPage::next of a listing of the same queue, state and group.
+  std::string cursor{};
+  /// How many tasks to return at most; 0 returns none, and the cursor as it was given.
   std::size_t limit = 30;
+  TaskFilter filter{};
+  /// Whether to return payloads and results; else they are empty.
+  bool with_payload = true;
+  bool with_result = true;
+};
+
+/// A part of a listing.
+struct TaskPage {
+  /// May be fewer than ListRequest::limit, even none, although more follow: see `next`.
+  std::vector<TaskInfo> tasks{};
+  /// The cursor of the tasks that follow; empty at the end. Printable ASCII without spaces, otherwise
+  /// opaque.
+  std::string next{};
 };
 
 /// What an operator does to a task that is not running.
@@ -75,6 +150,27 @@ constexpr bool allows(TaskAction action, TaskState state) noexcept {
   if (state == TaskState::aggregating) return false;
   return state != (action == TaskAction::run ? TaskState::pending : TaskState::archived);
 }
+
+/// Asks for an action on tasks that are named; see QueueView::act(). `ids` must stay valid for the call.
+struct ActRequest {
+  std::string queue{};
+  TaskAction action = TaskAction::run;
+  std::span<const std::string> ids{};
+  /// Acts only on tasks that are in this state, if it is given.
+  std::optional<TaskState> only{};
+};
+
+/// What became of one id of an ActRequest.
+struct ActReply {
+  /// Unset if it was done, else task_not_found or wrong_state.
+  std::optional<Errc> error{};
+};
+
+/// How one task stands; see QueueView::states().
+struct TaskStatus {
+  /// None: there is no such task.
+  std::optional<TaskState> state{};
+};
 
 /// How much the archive of a queue may hold, and how many tasks a step may delete.
 struct TrimRequest {
@@ -99,9 +195,10 @@ struct TrimReply {
 
 /// The port to inspection and repair, in addition to Broker. Used by Inspector and DeadLetterQueue.
 ///
-/// An operation that names a queue throws Error{queue_not_found} if nothing was ever enqueued to it
-/// (or if it was deleted), and any operation throws Error{unavailable} when the broker can't be
-/// reached. Thread-safe.
+/// A queue to which nothing was ever enqueued, or that was deleted, holds no tasks: it is listed as empty,
+/// and none of its tasks is found. Only queue_info(), unpause() and delete_queue() report
+/// Error{queue_not_found}. Any operation throws Error{unavailable} when the broker can't be reached.
+/// Thread-safe.
 class TASKMUX_API QueueView {
  public:
   QueueView() = default;
@@ -112,27 +209,49 @@ class TASKMUX_API QueueView {
   /// The broker's clock.
   virtual Time now() = 0;
 
-  /// All queues that anything was ever enqueued to, sorted by name.
+  /// All queues that anything was ever enqueued to, or that were paused, sorted by name.
   virtual std::vector<std::string> queues() = 0;
 
-  virtual QueueInfo queue_info(std::string_view queue) = 0;
+  /// How queues stand, one reply for each of `queues`, in order. One round trip (in a cluster one to each
+  /// node). What is wrong with one queue is in its reply and does not affect the others.
+  virtual std::vector<QueueInfoReply> queue_infos(std::span<const std::string> queues) = 0;
+
+  /// How one queue stands. Throws Error{queue_not_found}.
+  QueueInfo queue_info(std::string_view queue) {
+    const std::string names[] = {std::string{queue}};
+    QueueInfoReply reply = std::move(queue_infos(names).at(0));
+    if (reply.error) throw *reply.error;
+    return std::move(reply.info);
+  }
 
   /// The last `days` days (1 to 90, else Error{invalid_argument}), today first.
   virtual std::vector<DailyStats> history(std::string_view queue, int days) = 0;
 
-  /// The tasks of a state. Pending: next to run first. Active: longest running first. Scheduled and
-  /// retry: by due time. Archived: oldest first. Completed: by the end of retention. With
-  /// payloads and results. Beyond the end: empty. Other writers may shift what a page holds.
-  virtual std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) = 0;
+  /// The groups of a queue that hold tasks, at most 1000, sorted by name.
+  virtual std::vector<GroupInfo> groups(std::string_view queue) = 0;
+
+  /// The tasks of a state that the filter selects, from the place that the cursor names. Pending: next to
+  /// run first. Active: longest running first. Scheduled and retry: by due time. Archived: oldest first.
+  /// Completed: by the end of retention. Aggregating: those of one group, by when they joined it.
+  ///
+  /// A call does a bounded amount of work, so a page may hold fewer tasks than asked for, or none, and
+  /// name a cursor nevertheless. The pages of one listing hold each task that stays in its place all the
+  /// time exactly once, whatever others come and go. Only where a cursor names a place in the middle of
+  /// pending or active tasks, and all tasks that it was made from have left, may a page begin again at the
+  /// first task. Throws Error{invalid_argument} for a cursor that is none, or of another state, and for
+  /// `aggregating` without a group.
+  virtual TaskPage list(const ListRequest& request) = 0;
 
   /// One task, with its result; nullopt if there is none.
   virtual std::optional<TaskInfo> find(std::string_view queue, std::string_view id) = 0;
 
-  /// Acts on each of `ids`, if it exists and (when `only` is given) is in that state at that
-  /// moment. For each, in order: unset if it was done, else task_not_found or wrong_state.
-  virtual std::vector<std::optional<Errc>> act(std::string_view queue, TaskAction action,
-                                               std::span<const std::string> ids,
-                                               std::optional<TaskState> only) = 0;
+  /// The states of tasks, one reply for each of `ids`, in order.
+  virtual std::vector<TaskStatus> states(std::string_view queue,
+                                         std::span<const std::string> ids) = 0;
+
+  /// Acts on each task that is named, if it exists and is in a state that allows it at that moment. One
+  /// reply for each id, in order.
+  virtual std::vector<ActReply> act(const ActRequest& request) = 0;
 
   /// Acts on up to `limit` tasks of `state`, in the order of list(), in one atomic step; returns on
   /// how many. Throws Error{wrong_state} where `action` is not possible from `state` (run from
@@ -151,11 +270,11 @@ class TASKMUX_API QueueView {
   /// {wrong_state}.
   virtual void update_payload(std::string_view queue, std::string_view id, std::string payload) = 0;
 
-  /// Stops servers from taking tasks of the queue. Running tasks go on, and enqueue works. Throws
-  /// Error{wrong_state} if already paused.
+  /// Stops servers from taking tasks of the queue. Running tasks go on, and enqueue works. Creates
+  /// the queue if there is none. Throws Error{wrong_state} if already paused.
   virtual void pause(std::string_view queue) = 0;
 
-  /// Throws Error{wrong_state} if not paused.
+  /// Throws Error{wrong_state} if not paused, and {queue_not_found}.
   virtual void unpause(std::string_view queue) = 0;
 
   /// Asks the worker that runs a task to stop it. Does not wait for that. Throws
@@ -164,7 +283,8 @@ class TASKMUX_API QueueView {
   virtual void cancel(std::string_view queue, std::string_view id, CancelMode mode) = 0;
 
   /// Deletes a queue with all that belongs to it. Throws Error{queue_not_empty} if it holds tasks
-  /// and `force` is not set, and Error{wrong_state} if tasks of it are active, forced or not.
+  /// and `force` is not set, and Error{wrong_state} if tasks of it are active, forced or not,
+  /// and {queue_not_found}.
   virtual void delete_queue(std::string_view queue, bool force) = 0;
 };
 

@@ -101,26 +101,33 @@ Time RedisBroker::now() { return impl_->session().now(); }
 
 std::vector<std::string> RedisBroker::queues() { return redis::queues(impl_->session()); }
 
-QueueInfo RedisBroker::queue_info(std::string_view queue) {
-  return redis::queue_info(impl_->session(), queue);
+std::vector<QueueInfoReply> RedisBroker::queue_infos(std::span<const std::string> queues) {
+  return redis::queue_infos(impl_->session(), queues);
 }
 
 std::vector<DailyStats> RedisBroker::history(std::string_view queue, int days) {
   return redis::history(impl_->session(), queue, days);
 }
 
-std::vector<TaskInfo> RedisBroker::list(std::string_view queue, TaskState state, Page page) {
-  return redis::list(impl_->session(), queue, state, page);
+std::vector<GroupInfo> RedisBroker::groups(std::string_view queue) {
+  return redis::groups(impl_->session(), queue);
+}
+
+TaskPage RedisBroker::list(const ListRequest& request) {
+  return redis::list(impl_->session(), request);
 }
 
 std::optional<TaskInfo> RedisBroker::find(std::string_view queue, std::string_view id) {
   return redis::find(impl_->session(), queue, id);
 }
 
-std::vector<std::optional<Errc>> RedisBroker::act(std::string_view queue, TaskAction action,
-                                                  std::span<const std::string> ids,
-                                                  std::optional<TaskState> only) {
-  return redis::act(impl_->session(), queue, action, ids, only);
+std::vector<TaskStatus> RedisBroker::states(std::string_view queue,
+                                            std::span<const std::string> ids) {
+  return redis::states(impl_->session(), queue, ids);
+}
+
+std::vector<ActReply> RedisBroker::act(const ActRequest& request) {
+  return redis::act(impl_->session(), request);
 }
 
 std::size_t RedisBroker::act_all(std::string_view queue, TaskAction action, TaskState state,

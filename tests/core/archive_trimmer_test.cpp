@@ -82,7 +82,7 @@ TEST_CASE("a task that is run again while the hook looks at it is not deleted", 
   Trimming t;
   t.archive(0, 1);
   const auto hook = [&](const TaskInfo& task) {
-    t.memory.act("default", TaskAction::run, std::vector{task.id}, std::nullopt);
+    act(t.memory, "default", TaskAction::run, std::vector{task.id}, std::nullopt);
   };
   CHECK(t.trim(t.trimmer({.max_tasks = 0}, hook)) == 0);
   CHECK(t.state("t0") == TaskState::pending);

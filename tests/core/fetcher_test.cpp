@@ -177,7 +177,7 @@ TEST_CASE("a task is not late that is scheduled after another's due time came to
   Fetching f;
   enqueue(f.broker, scheduled(message("t1"), 10s));
   f.settle_down();
-  f.memory.act("default", TaskAction::remove, std::vector<std::string>{"t1"}, {});
+  act(f.memory, "default", TaskAction::remove, std::vector<std::string>{"t1"}, {});
   f.clock->advance(10s);
   f.settle_down();  // Looks in vain, and pauses.
   f.clock->advance(20ms);

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <functional>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,22 +25,20 @@ class HookedView final : public BrokerWrapper {
   std::size_t longest_page = 0;
   std::size_t listed = 0;  ///< Tasks, in all pages.
 
-  std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) override {
+  TaskPage list(const ListRequest& request) override {
     if (before_list) before_list();
-    std::vector<TaskInfo> tasks = BrokerWrapper::list(queue, state, page);
-    longest_page = std::max(longest_page, page.limit);
-    listed += tasks.size();
-    return tasks;
+    TaskPage page = BrokerWrapper::list(request);
+    longest_page = std::max(longest_page, page.tasks.size());
+    listed += page.tasks.size();
+    return page;
   }
   std::optional<TaskInfo> find(std::string_view queue, std::string_view id) override {
     if (before_find) before_find();
     return BrokerWrapper::find(queue, id);
   }
-  std::vector<std::optional<Errc>> act(std::string_view queue, TaskAction action,
-                                       std::span<const std::string> ids,
-                                       std::optional<TaskState> only) override {
+  std::vector<ActReply> act(const ActRequest& request) override {
     if (before_act) before_act();
-    return BrokerWrapper::act(queue, action, ids, only);
+    return BrokerWrapper::act(request);
   }
   std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
                       std::size_t limit) override {

@@ -101,12 +101,46 @@ TEST_CASE("the inspector shows queues, counts, latency and statistics", "[inspec
 TEST_CASE("the inspector lists a state page by page", "[inspector]") {
   Fixture t;
   t.broker.enqueue(many("t", 5));
-  CHECK(ids(t.inspector.list("default", TaskState::pending, {.limit = 2})) ==
+  CHECK(ids(t.inspector.list("default", TaskState::pending, 2)) ==
         std::vector<std::string>{"t1", "t2"});
-  CHECK(ids(t.inspector.list("default", TaskState::pending, {.offset = 4, .limit = 2})) ==
-        std::vector<std::string>{"t5"});
-  CHECK(t.inspector.list("default", TaskState::pending, {.offset = 5}).empty());
+  CHECK(t.inspector.list("default", TaskState::pending).size() == 5);
   CHECK(t.inspector.list("default", TaskState::archived).empty());
+
+  TaskPage page = t.inspector.list({.queue = "default", .limit = 4, .with_payload = false});
+  CHECK(ids(page.tasks) == std::vector<std::string>{"t1", "t2", "t3", "t4"});
+  CHECK(page.tasks[0].task.payload.empty());
+  page = t.inspector.list({.queue = "default", .cursor = page.next});
+  CHECK(ids(page.tasks) == std::vector<std::string>{"t5"});
+  CHECK(page.next.empty());
+  const Error error = error_from([&] { t.inspector.list({.queue = "default", .cursor = "x"}); });
+  CHECK(error.errc() == Errc::invalid_argument);
+  CHECK(std::string{error.what()}.starts_with("list: "));
+}
+
+TEST_CASE("the inspector asks for several queues, and several tasks, in one call", "[inspector]") {
+  Fixture t;
+  enqueue(t.broker, message("t1"));
+  enqueue(t.broker, scheduled(message("t2", "other"), Duration{1h}));
+  CHECK(t.inspector.now() == t.clock->now());
+  const std::vector<std::string> queues{"other", "nowhere", "default"};
+  const auto infos = t.inspector.queue_infos(queues);
+  REQUIRE(infos.size() == 3);
+  CHECK(infos[0].info.scheduled == 1);
+  REQUIRE(infos[1].error);
+  CHECK(infos[1].error->errc() == Errc::queue_not_found);
+  CHECK(infos[2].info.pending == 1);
+
+  const std::vector<std::string> tasks{"t1", "t2"};
+  const auto states = t.inspector.states("default", tasks);
+  REQUIRE(states.size() == 2);
+  CHECK(states[0].state == TaskState::pending);
+  CHECK_FALSE(states[1].state);
+  const auto replies =
+      t.inspector.act({.queue = "default", .action = TaskAction::archive, .ids = tasks});
+  REQUIRE(replies.size() == 2);
+  CHECK_FALSE(replies[0].error);
+  CHECK(replies[1].error == Errc::task_not_found);
+  CHECK(t.inspector.groups("default").empty());
 }
 
 TEST_CASE("the inspector gets a task with its result, or none", "[inspector]") {
@@ -140,13 +174,14 @@ TEST_CASE("what can't be done to a task is told with operation, subject and caus
   const Error wrong = error_from([&] { t.inspector.run("default", "t"); });
   CHECK(wrong.errc() == Errc::wrong_state);
   CHECK(wrong.what() == std::string{"run: task t (queue \"default\"): it is pending"});
-  const Error queue = error_from([&] { t.inspector.pause("nowhere"); });
+  const Error queue = error_from([&] { t.inspector.unpause("nowhere"); });
   CHECK(queue.errc() == Errc::queue_not_found);
-  CHECK(std::string{queue.what()}.starts_with("pause: queue \"nowhere\": "));
+  CHECK(std::string{queue.what()}.starts_with("unpause: queue \"nowhere\": "));
   CHECK(error_of([&] { t.inspector.queue_info("nowhere"); }) == Errc::queue_not_found);
-  CHECK(error_of([&] { t.inspector.list("nowhere", TaskState::retry); }) == Errc::queue_not_found);
-  CHECK(error_of([&] { t.inspector.find("nowhere", "t"); }) == Errc::queue_not_found);
-  CHECK(error_of([&] { t.inspector.remove("nowhere", "t"); }) == Errc::queue_not_found);
+  CHECK(t.inspector.list("nowhere", TaskState::retry).empty());
+  CHECK_FALSE(t.inspector.find("nowhere", "t"));
+  CHECK(error_of([&] { t.inspector.remove("nowhere", "t"); }) == Errc::task_not_found);
+  CHECK(t.inspector.remove_all("nowhere", TaskState::retry) == 0);
   CHECK(error_of([&] { t.inspector.history("default", 0); }) == Errc::invalid_argument);
 }
 
@@ -331,7 +366,7 @@ TEST_CASE("a task that can't bring a result ends the wait at once", "[inspector]
     CHECK(std::string{error.what()}.ends_with("archived: no luck"));
     CHECK(error.task_id() == "t");
   }
-  SECTION("no such queue") { CHECK(error_from(wait).errc() == Errc::queue_not_found); }
+  SECTION("no such queue") { CHECK(error_from(wait).errc() == Errc::task_not_found); }
   CHECK(clock->waits.empty());
 }
 

@@ -78,7 +78,7 @@ TEST_CASE("tasks that were lost together come back apart, and those taken ahead 
   CHECK(ids(k.memory, TaskState::scheduled).size() == 15);
   std::set<Time> due;
   for (const TaskState state : {TaskState::retry, TaskState::scheduled}) {
-    for (const TaskInfo& info : k.memory.list("default", state, {})) {
+    for (const TaskInfo& info : listed(k.memory, "default", state)) {
       CHECK(info.crashes == 1);
       CHECK(info.retried == (state == TaskState::retry ? 1 : 0));
       CHECK(*info.next_process_at > k.clock->now());

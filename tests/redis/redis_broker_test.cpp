@@ -182,7 +182,7 @@ TEST_CASE("the fence is written by take and extend, and no move out of active le
     CHECK(t.field("t1", "tmx_cancel").empty() == (end.action != SettleAction::give_back));
     const std::vector<std::string> ids{"t1"};
     if (end.action != SettleAction::give_back) {
-      t.view.act("default", TaskAction::run, ids, std::nullopt);
+      act(t.view, "default", TaskAction::run, ids, std::nullopt);
     }
     run = take_one(t.broker);
   }
@@ -442,16 +442,15 @@ TEST_CASE("a page of large tasks is read in several calls, each of few bytes", "
     enqueue(t.broker, task);
   }
   t.redis.command({"CONFIG", "RESETSTAT"});
-  std::vector<TaskInfo> page =
-      t.view.list("default", TaskState::pending, {.offset = 1, .limit = 4});
+  std::vector<TaskInfo> page = listed(t.view, "default", TaskState::pending, 4);
   CHECK(calls() == "calls=2");
-  CHECK(ids(page) == Names{"t2", "t3", "t4", "t5"});
+  CHECK(ids(page) == Names{"t1", "t2", "t3", "t4"});
   for (const TaskInfo& info : page) CHECK(info.task.payload == large);
-  CHECK(t.view.list("default", TaskState::pending, {}).size() == 6);
+  CHECK(listed(t.view, "default", TaskState::pending).size() == 6);
 
   for (int i = 0; i < 3; ++i) settle(t.broker, completed(take_one(t.broker), large));
   t.redis.command({"CONFIG", "RESETSTAT"});
-  page = t.view.list("default", TaskState::completed, {});
+  page = listed(t.view, "default", TaskState::completed);
   CHECK(calls() == "calls=3");
   CHECK(page.size() == 3);
   for (const TaskInfo& info : page) CHECK(info.result == large);
@@ -535,8 +534,8 @@ TEST_CASE("an inspector's error names its operation once, and the state", "[redi
     return "nothing";
   };
   CHECK(text_of([&] { inspector.pause("default"); }) == "pause: queue \"default\": already paused");
-  CHECK(text_of([&] { inspector.pause("none"); }) ==
-        "pause: queue \"none\": nothing was ever enqueued to it");
+  CHECK(text_of([&] { inspector.unpause("none"); }) ==
+        "unpause: queue \"none\": nothing was ever enqueued to it");
   CHECK(text_of([&] { inspector.cancel("default", "t2"); }) == "cancel: task t2: it is pending");
   CHECK(text_of([&] { inspector.update_payload("default", "t1", "x"); }) ==
         "update payload: task t1: it is active");

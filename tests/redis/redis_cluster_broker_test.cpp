@@ -52,9 +52,9 @@ TEST_CASE("on a cluster a queue's name with braces is refused everywhere, with t
         [&] { t.broker.exchange({.quotas = quotas}); },
         [&] { t.broker.upkeep({.queues = queues}); },
         [&] { t.view.queue_info(queue); },
-        [&] { t.view.list(queue, TaskState::pending, {}); },
+        [&] { listed(t.view, queue, TaskState::pending); },
         [&] { t.view.pause(queue); },
-        [&] { t.view.act(queue, TaskAction::run, queues, std::nullopt); },
+        [&] { act(t.view, queue, TaskAction::run, queues, std::nullopt); },
         [&] { t.view.delete_queue(queue, true); },
     };
     for (const auto& call : calls) CHECK(error_of(call) == Errc::invalid_argument);
@@ -271,13 +271,13 @@ TEST_CASE("a slot that is on its way keeps no lost run in another slot from bein
 TEST_CASE("while a slot is on its way, nothing of a queue is lost", "[redis][cluster]") {
   MovingQueue t;
   RedisBroker& broker = t.broker;
-  const auto act = [&](TaskAction action, const std::vector<std::string>& tasks) {
-    return broker.act(t.queue, action, tasks, std::nullopt);
+  const auto acted = [&](TaskAction action, const std::vector<std::string>& tasks) {
+    return test::act(broker, t.queue, action, tasks, std::nullopt);
   };
   // Tasks in every state; five of them at work, to end in all ways.
   const std::vector<std::string> dead{"dead1", "dead2"};
   for (const std::string& id : dead) enqueue(broker, message(id, t.queue));
-  for (const auto& error : act(TaskAction::archive, dead)) REQUIRE_FALSE(error);
+  for (const auto& error : acted(TaskAction::archive, dead)) REQUIRE_FALSE(error);
   TaskMessage kept = message("done", t.queue);
   kept.retention = 1h;
   CHECK(settle(broker, completed(started(broker, kept))) == SettleStatus::applied);
@@ -349,7 +349,7 @@ TEST_CASE("while a slot is on its way, nothing of a queue is lost", "[redis][clu
         taken.push_back(run);
     });
     attempt([&] {
-      for (const auto& error : act(TaskAction::run, dead))
+      for (const auto& error : acted(TaskAction::run, dead))
         if (error)
           CHECK((*error == Errc::unavailable || (round > 0 && *error == Errc::wrong_state)));
     });
@@ -373,7 +373,7 @@ TEST_CASE("while a slot is on its way, nothing of a queue is lost", "[redis][clu
   CHECK(left == all);
 
   if (broker.queue_info(t.queue).paused) broker.unpause(t.queue);
-  act(TaskAction::run, {"dead1", "dead2", "run2", "run3", "run4", "later", "done"});
+  acted(TaskAction::run, {"dead1", "dead2", "run2", "run3", "run4", "later", "done"});
   for (const Run& run : take(broker, t.queue)) taken.push_back(run);
   for (const Run& run : taken) CHECK(settle(broker, removed(run)) == SettleStatus::applied);
   CHECK(taken.size() == all.size() - 1);

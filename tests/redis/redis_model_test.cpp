@@ -373,7 +373,7 @@ class Model {
     const auto only = chance(50) ? std::optional{any_state()} : std::nullopt;
     both("act", [&](Broker&, QueueView& view) {
       std::string text;
-      for (const auto& refusal : view.act(queue, action, ids, only)) {
+      for (const auto& refusal : act(view, queue, action, ids, only)) {
         text += refusal ? std::string{to_string(*refusal)} : "done";
         text += ' ';
       }
@@ -459,11 +459,17 @@ class Model {
 
   void lists() {
     const std::string queue = any_queue();
-    const Page page{.offset = below(5), .limit = below(5)};
+    const std::size_t first = below(5);
+    const std::size_t second = below(5);
     for (const TaskState state : {TaskState::pending, TaskState::active}) {
       both("list", [&](Broker&, QueueView& view) {
         std::string text;
-        for (const TaskInfo& info : view.list(queue, state, page)) text += info.id + ' ';
+        TaskPage page = view.list({.queue = queue, .state = state, .limit = first});
+        for (const TaskInfo& info : page.tasks) text += info.id + ' ';
+        text += page.next.empty() ? "end" : "more";
+        if (page.next.empty()) return text;
+        page = view.list({.queue = queue, .state = state, .cursor = page.next, .limit = second});
+        for (const TaskInfo& info : page.tasks) text += ' ' + info.id;
         return text;
       });
     }
@@ -484,7 +490,7 @@ class Model {
         for (const TaskState state :
              {TaskState::pending, TaskState::active, TaskState::scheduled, TaskState::retry,
               TaskState::archived, TaskState::completed}) {
-          std::vector<TaskInfo> infos = view.list(queue, state, {.limit = 1000});
+          std::vector<TaskInfo> infos = listed(view, queue, state, 1000);
           // By time, and among equals as each broker likes.
           if (state != TaskState::pending && state != TaskState::active) {
             std::sort(infos.begin(), infos.end(),

@@ -98,7 +98,7 @@ TEST_CASE("a page with malformed messages is listed in full", "[redis][repair]")
   for (const std::string& bytes : malformed_messages())
     put_raw(t, "bad" + std::to_string(number++), bytes);
   t.redis.command({"LPUSH", key("pending"), "nobody"});
-  const std::vector<TaskInfo> infos = t.view.list("default", TaskState::pending, {});
+  const std::vector<TaskInfo> infos = listed(t.view, "default", TaskState::pending);
   REQUIRE(infos.size() == 2 + malformed_messages().size());
   CHECK(infos[0].task.type == "email:welcome");
   for (std::size_t i = 1; i + 1 < infos.size(); ++i) {
@@ -241,7 +241,7 @@ TEST_CASE("a task leaves no group whose list of groups is broken", "[redis][repa
   t.redis.command({"ZADD", key("g:g"), "1", "t1"});
   t.redis.command({"SET", key("groups"), "not a set"});
   CHECK(error_of(
-      [&] { t.view.act("default", TaskAction::remove, std::vector<std::string>{"t1"}, {}); }));
+      [&] { act(t.view, "default", TaskAction::remove, std::vector<std::string>{"t1"}, {}); }));
   CHECK(t.redis.command({"ZCARD", key("g:g")}).as_integer() == 1);
 }
 
@@ -719,17 +719,17 @@ TEST_CASE("an expired aggregation goes back to its group, and the group is liste
   t.redis.command({"ZADD", set, "1767225600", "t1"});
   t.redis.command({"ZADD", key("aggregation_sets"), "1767225700", set});
   const std::vector<std::string> ids_of_t1{"t1"};
-  CHECK(t.view.act("default", TaskAction::remove, ids_of_t1, std::nullopt) ==
+  CHECK(act(t.view, "default", TaskAction::remove, ids_of_t1, std::nullopt) ==
         std::vector{std::optional{Errc::wrong_state}});
 
   CHECK(upkeep(t.broker).repaired == 1);
   CHECK(t.redis.command({"EXISTS", set}).as_integer() == 0);
   CHECK(t.redis.command({"EXISTS", key("aggregation_sets")}).as_integer() == 0);
   CHECK(ids(t.view, TaskState::aggregating) == Names{"t1"});
-  CHECK(t.view.list("default", TaskState::aggregating, {}).at(0).group == "tenant:9");
+  CHECK(listed(t.view, "default", TaskState::aggregating).at(0).group == "tenant:9");
   CHECK(t.view.queue_info("default").aggregating == 1);
 
-  CHECK(t.view.act("default", TaskAction::remove, ids_of_t1, std::nullopt) ==
+  CHECK(act(t.view, "default", TaskAction::remove, ids_of_t1, std::nullopt) ==
         std::vector{std::optional<Errc>{}});
   CHECK(t.view.queue_info("default").aggregating == 0);
   CHECK(t.redis.command({"EXISTS", key("groups")}).as_integer() == 0);
@@ -867,7 +867,7 @@ TEST_CASE("tasks are removed without a look at their messages", "[redis][repair]
   enqueue(t.broker, scheduled(message("s3"), 1h));
   const std::vector<std::string> commands = t.executed([&] {
     const std::vector<std::string> ids{"plain", "locked"};
-    t.view.act("default", TaskAction::remove, ids, std::nullopt);
+    act(t.view, "default", TaskAction::remove, ids, std::nullopt);
     CHECK(t.view.act_all("default", TaskAction::remove, TaskState::scheduled, 2) == 2);
     t.view.delete_queue("default", true);
   });
@@ -1055,8 +1055,8 @@ TEST_CASE("on a full Redis, runs end in every way, and repair works", "[redis][f
   t.view.update_payload("default", "s1", "new");
   const std::vector<std::string> one{"t2"};
   const std::vector<std::optional<Errc>> done{std::nullopt};
-  CHECK(t.view.act("default", TaskAction::run, one, std::nullopt) == done);
-  CHECK(t.view.act("default", TaskAction::archive, one, std::nullopt) == done);
+  CHECK(act(t.view, "default", TaskAction::run, one, std::nullopt) == done);
+  CHECK(act(t.view, "default", TaskAction::archive, one, std::nullopt) == done);
   CHECK(t.view.act_all("default", TaskAction::run, TaskState::scheduled, 10) == 1);
   CHECK(t.view.act_all("default", TaskAction::archive, TaskState::pending, 2) == 2);
   t.broker.registry().announce({.host = "h", .pid = 1, .id = "s1"}, 10s);
@@ -1140,7 +1140,7 @@ TEST_CASE("further words of tmx_run are ignored, and kept while the run lasts",
   const Time taken = t.clock.now();
   append(t, "t1", "tmx_run", mark + (mark.empty() ? "" : " later 2"));
   CHECK(t.view.find("default", "t1")->started_at == taken);
-  CHECK(t.view.list("default", TaskState::active, {}).at(0).started_at == taken);
+  CHECK(listed(t.view, "default", TaskState::active).at(0).started_at == taken);
 
   SECTION("extended and settled") {
     t.advance(3s);
@@ -1196,8 +1196,8 @@ TEST_CASE("further words of tmx_facts are ignored, and kept when the facts chang
   t.advance(3s);
   upkeep(t.broker);
   CHECK(ids(t.view, TaskState::pending) == Names{"t1", "t2"});  // It goes first for its crashes.
-  t.view.act("default", TaskAction::archive, Names{"t1"}, {});
-  t.view.act("default", TaskAction::run, Names{"t1"}, {});
+  act(t.view, "default", TaskAction::archive, Names{"t1"}, {});
+  act(t.view, "default", TaskAction::run, Names{"t1"}, {});
   CHECK(t.field("t1", "tmx_facts") == now + ' ' + expiry + " 0 later 7");
   CHECK(t.view.find("default", "t1")->crashes == 0);
 }

@@ -114,7 +114,7 @@ void use_all_of(RedisBroker& broker, RedisServer& redis) {
   broker.queue_info("default");
   broker.history("default", 2);
   for (const TaskState state : {TaskState::pending, TaskState::retry, TaskState::archived}) {
-    CHECK(broker.list("default", state, {}).size() >= 1);
+    CHECK(listed(broker, "default", state).size() >= 1);
   }
   CHECK(broker.find("default", "t4"));
   broker.update_payload("default", "t4", "x");

@@ -165,7 +165,7 @@ TEST_CASE("an operation that fails on a key of the wrong type has changed nothin
   const auto acts = [&](TaskAction action, const std::string& id) -> Operation {
     return [action, id, fails](Broker&, QueueView& view) {
       const std::string ids[] = {id};
-      return fails([&] { view.act("default", action, ids, std::nullopt); });
+      return fails([&] { act(view, "default", action, ids, std::nullopt); });
     };
   };
   const std::vector<std::pair<std::string, Operation>> operations = {
@@ -195,7 +195,7 @@ TEST_CASE("an operation that fails on a key of the wrong type has changed nothin
          return fails([&] {
            for (const TaskState state : {TaskState::pending, TaskState::active, TaskState::scheduled,
                                          TaskState::aggregating})
-             v.list("default", state, {});
+             listed(v, "default", state);
          });
        }},
       {"find", [&](Broker&, QueueView& v) { return fails([&] { v.find("default", "active"); }); }},
@@ -254,9 +254,9 @@ TEST_CASE("to remove many tasks of a long list takes many short calls", "[redis]
   }
   t.redis.command({"EVAL",
                    "for n = 1, 100000 do redis.call('LPUSH', 'asynq:{default}:pending', n) end", "0"});
-  t.view.act("default", TaskAction::remove, std::vector<std::string>{"none"}, std::nullopt);
+  act(t.view, "default", TaskAction::remove, std::vector<std::string>{"none"}, std::nullopt);
   t.redis.command({"CONFIG", "RESETSTAT"});
-  const auto refusals = t.view.act("default", TaskAction::remove, ids, std::nullopt);
+  const auto refusals = act(t.view, "default", TaskAction::remove, ids, std::nullopt);
   CHECK(refusals == std::vector<std::optional<Errc>>(20));
   CHECK(t.redis.info("commandstats", "cmdstat_evalsha").starts_with("calls=2,"));
   CHECK(t.redis.command({"LLEN", "asynq:{default}:pending"}).as_integer() == 100000);
@@ -274,11 +274,20 @@ TEST_CASE("many groups are counted and listed in bounded calls", "[redis][script
         end
       end)lua",
                    "0"});
-  CHECK(t.view.queue_info("default").aggregating == 4000);
-  const auto page = t.view.list("default", TaskState::aggregating, {.offset = 2501, .limit = 3});
-  CHECK(ids(page) == std::vector<std::string>{"b2250", "a2251", "b2251"});
-  CHECK(t.view.list("default", TaskState::aggregating, {.offset = 3999, .limit = 10}).size() == 1);
-  CHECK(t.view.list("default", TaskState::aggregating, {.offset = 4000, .limit = 10}).empty());
+  CHECK(t.view.queue_info("default").groups == 2000);
+  CHECK(t.view.queue_info("default").aggregating == 2000);  // of 1000 groups
+  CHECK(t.view.groups("default").size() == 1000);
+  CHECK(t.view.groups("default").at(0).size == 2);
+  const TaskPage page = t.view.list(
+      {.queue = "default", .state = TaskState::aggregating, .group = "2251", .limit = 1});
+  CHECK(ids(page.tasks) == std::vector<std::string>{"a2251"});
+  CHECK(page.tasks[0].group == "2251");
+  CHECK(ids(t.view
+                .list({.queue = "default",
+                       .state = TaskState::aggregating,
+                       .group = "2251",
+                       .cursor = page.next})
+                .tasks) == std::vector<std::string>{"b2251"});
 }
 
 TEST_CASE("a large aggregation goes back to its group in parts", "[redis][scripts]") {

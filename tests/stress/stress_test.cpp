@@ -167,7 +167,7 @@ TEST_CASE("every task succeeds despite failures on the way", "[stress]") {
     while (!over) {
       for (const TaskState state :
            {TaskState::pending, TaskState::retry, TaskState::scheduled, TaskState::active}) {
-        for (const TaskInfo& task : memory.list("default", state, {.limit = 5}))
+        for (const TaskInfo& task : listed(memory, "default", state, 5))
           violations.expect(task.state == state, "listed in another state");
       }
       memory.act_all("default", TaskAction::run, TaskState::retry, 3);
@@ -261,7 +261,7 @@ TEST_CASE("servers may end while handlers hang", "[stress]") {
     server.shutdown();
     REQUIRE(state_of(broker, std::to_string(round)) == TaskState::pending);
     REQUIRE(server.stats().abandoned == 1);
-    broker.act("default", TaskAction::remove, std::vector{std::to_string(round)}, std::nullopt);
+    act(broker, "default", TaskAction::remove, std::vector{std::to_string(round)}, std::nullopt);
   }
   shared->go.count_down();
   CHECK(eventually([&] { return shared->left == rounds; }));

@@ -189,10 +189,47 @@ inline std::optional<Begun> begun_of(const std::vector<Run>& runs, const std::st
   return std::nullopt;
 }
 
+/// The first tasks of a state, in the order of QueueView::list(), in as many pages as that takes.
+inline std::vector<TaskInfo> listed(QueueView& view, ListRequest request) {
+  std::vector<TaskInfo> tasks;
+  while (tasks.size() < request.limit) {
+    ListRequest part = request;
+    part.limit -= tasks.size();
+    TaskPage page = view.list(part);
+    for (TaskInfo& task : page.tasks) tasks.push_back(std::move(task));
+    if (page.next.empty()) break;
+    request.cursor = std::move(page.next);
+  }
+  return tasks;
+}
+inline std::vector<TaskInfo> listed(QueueView& view, const std::string& queue, TaskState state,
+                                    std::size_t limit = 10'000) {
+  if (state != TaskState::aggregating)
+    return listed(view, {.queue = queue, .state = state, .limit = limit});
+  std::vector<TaskInfo> tasks;
+  for (const GroupInfo& group : view.groups(queue)) {
+    for (TaskInfo& task :
+         listed(view, {.queue = queue, .state = state, .group = group.group, .limit = limit}))
+      tasks.push_back(std::move(task));
+  }
+  return tasks;
+}
+
+/// What QueueView::act() answers, as errors alone.
+inline std::vector<std::optional<Errc>> act(QueueView& view, const std::string& queue,
+                                            TaskAction action, std::span<const std::string> ids,
+                                            std::optional<TaskState> only = std::nullopt) {
+  std::vector<std::optional<Errc>> errors;
+  for (const ActReply& reply :
+       view.act({.queue = queue, .action = action, .ids = ids, .only = only}))
+    errors.push_back(reply.error);
+  return errors;
+}
+
 /// The ids of all tasks of a state, in the order of list().
 inline std::vector<std::string> ids(QueueView& view, TaskState state,
                                     const std::string& queue = "default") {
-  return ids(view.list(queue, state, {.limit = 10'000}));
+  return ids(listed(view, queue, state, 10'000));
 }
 
 /// The state of a task; none if there is no such task.

@@ -77,13 +77,19 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
 
   Time now() override { return clock_->now(); }
   TASKMUX_INLINE std::vector<std::string> queues() override;
-  TASKMUX_INLINE QueueInfo queue_info(std::string_view queue) override;
+  TASKMUX_INLINE std::vector<QueueInfoReply> queue_infos(
+      std::span<const std::string> queues) override;
   TASKMUX_INLINE std::vector<DailyStats> history(std::string_view queue, int days) override;
-  TASKMUX_INLINE std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) override;
+  std::vector<GroupInfo> groups(std::string_view queue) override {
+    static_cast<void>(queue);
+    check_process();
+    return {};
+  }
+  TASKMUX_INLINE TaskPage list(const ListRequest& request) override;
   TASKMUX_INLINE std::optional<TaskInfo> find(std::string_view queue, std::string_view id) override;
-  TASKMUX_INLINE std::vector<std::optional<Errc>> act(std::string_view queue, TaskAction action,
-                                              std::span<const std::string> ids,
-                                              std::optional<TaskState> only) override;
+  TASKMUX_INLINE std::vector<TaskStatus> states(std::string_view queue,
+                                                std::span<const std::string> ids) override;
+  TASKMUX_INLINE std::vector<ActReply> act(const ActRequest& request) override;
   TASKMUX_INLINE std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
                              std::size_t limit) override;
   TASKMUX_INLINE std::vector<TrimReply> trim_archives(std::span<const std::string> queues,
@@ -165,6 +171,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
   }
 
   detail::MemoryQueue& known(std::string_view queue) TASKMUX_REQUIRES(mutex_);
+  detail::MemoryQueue* find_queue(std::string_view queue) TASKMUX_REQUIRES(mutex_);
   detail::MemoryTask& known(std::string_view queue, std::string_view id) TASKMUX_REQUIRES(mutex_);
   std::size_t stored() const TASKMUX_REQUIRES(mutex_);
   std::vector<Arrival> receive(std::vector<EnqueueRequest>& batch, detail::MemoryNow now) const;
@@ -180,8 +187,11 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
   void tell_watches(detail::MemoryHints& hints) TASKMUX_REQUIRES(mutex_);
   Watch::State arm(detail::MemoryWatcher& watcher);
   void end(detail::MemoryWatcher& watcher);
-  static TaskInfo describe(const detail::MemoryTask& task, detail::MemoryNow now);
-  static void add_message(TaskInfo& info, const TaskMessage& message);
+  static TaskInfo describe(const detail::MemoryTask& task, detail::MemoryNow now, bool with_result);
+  static void add_message(TaskInfo& info, const TaskMessage& message, bool with_payload);
+  static std::optional<Time> if_set(Time time) {
+    return time == Time{} ? std::nullopt : std::optional{time};
+  }
   static std::string text(std::string_view kind, std::string_view name, std::string_view cause);
   static std::string text_of_task(std::string_view id, std::string_view cause);
 

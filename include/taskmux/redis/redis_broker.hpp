@@ -99,13 +99,13 @@ class TASKMUX_API RedisBroker final : public Broker, public QueueView, public Re
 
   Time now() override;
   std::vector<std::string> queues() override;
-  QueueInfo queue_info(std::string_view queue) override;
+  std::vector<QueueInfoReply> queue_infos(std::span<const std::string> queues) override;
   std::vector<DailyStats> history(std::string_view queue, int days) override;
-  std::vector<TaskInfo> list(std::string_view queue, TaskState state, Page page) override;
+  std::vector<GroupInfo> groups(std::string_view queue) override;
+  TaskPage list(const ListRequest& request) override;
   std::optional<TaskInfo> find(std::string_view queue, std::string_view id) override;
-  std::vector<std::optional<Errc>> act(std::string_view queue, TaskAction action,
-                                       std::span<const std::string> ids,
-                                       std::optional<TaskState> only) override;
+  std::vector<TaskStatus> states(std::string_view queue, std::span<const std::string> ids) override;
+  std::vector<ActReply> act(const ActRequest& request) override;
   std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
                       std::size_t limit) override;
   std::vector<TrimReply> trim_archives(std::span<const std::string> queues,

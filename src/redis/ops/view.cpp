@@ -7,17 +7,22 @@
 #include <limits>
 #include <utility>
 
+#include "lua_arguments.hpp"
 #include "redis/asynq/cancellations.hpp"
 #include "redis/asynq/wire.hpp"
 #include "redis/ops/operations.hpp"
 #include "redis/ops/runs.hpp"
+#include "taskmux/detail/base/cursor.hpp"
 #include "taskmux/detail/base/error_text.hpp"
 
 namespace taskmux::redis {
 namespace {
 
-// Rows of one script call.
-constexpr std::size_t rows_at_once = 100;
+// Of one page: rows, and ids that a filter makes it look at.
+constexpr std::size_t rows_at_once = 500;
+constexpr std::size_t looks_at_once = 1000;
+// How many ids a cursor of page.lua holds at most.
+constexpr std::size_t anchors_of_cursor = 8;
 // Tasks of one call of act_all's script.
 constexpr std::size_t acts_at_once = 1000;
 
@@ -35,26 +40,24 @@ Call membership(const Session& session, std::string_view queue) {
   return Session::command(session.global().queues(), {"SISMEMBER", session.global().queues(), queue});
 }
 
-void require_member(std::string_view queue, const Reply& reply) {
+// Of membership().
+bool is_member(std::string_view queue, const Reply& reply) {
   throw_if_error(of_queue(queue), reply);
-  if (reply.as_integer() == 0) {
-    throw Error{Errc::queue_not_found, of_queue(queue) + ": nothing was ever enqueued to it"};
-  }
+  return reply.as_integer() != 0;
+}
+
+Error no_such_queue(std::string_view queue) {
+  return Error{Errc::queue_not_found, of_queue(queue) + ": nothing was ever enqueued to it"};
+}
+
+bool exists(Session& session, std::string_view queue) {
+  const std::vector<Call> calls{membership(session, queue)};
+  return is_member(queue, session.run(calls).front());
 }
 
 // Before an operation that changes something.
 void require_queue(Session& session, std::string_view queue) {
-  const std::vector<Call> calls{membership(session, queue)};
-  require_member(queue, session.run(calls).front());
-}
-
-// An operation that only reads, in the same round trip.
-Reply read_of(Session& session, std::string_view queue, Call call) {
-  const std::vector<Call> calls{membership(session, queue), std::move(call)};
-  std::vector<Reply> replies = session.run(calls);
-  require_member(queue, replies[0]);
-  throw_if_error(of_queue(queue), replies[1]);
-  return std::move(replies[1]);
+  if (!exists(session, queue)) throw no_such_queue(queue);
 }
 
 std::string_view name_of(TaskAction action) {
@@ -198,66 +201,8 @@ std::vector<std::string> queues(Session& session) {
 
 namespace {
 
-// Groups, in the order of their names. Their number is not bounded, so nothing walks them in a script.
-std::vector<std::string> groups_of(Session& session, std::string_view queue) {
-  const std::string key = session.keys(queue).groups();
-  const Reply reply = read_of(session, queue, Session::command(key, {"SMEMBERS", key}));
-  std::vector<std::string> names;
-  for (std::size_t i = 0; i < reply.size(); ++i) names.emplace_back(reply[i].as_string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-std::vector<std::size_t> sizes_of(Session& session, std::string_view queue,
-                                  std::span<const std::string> groups) {
-  Call call = session.call(scripts().group_sizes, queue);
-  call.args.insert(call.args.end(), groups.begin(), groups.end());
-  const Reply reply = session.run_one(of_queue(queue), call);
-  reply.expect_array(groups.size());
-  std::vector<std::size_t> sizes;
-  for (std::size_t i = 0; i < groups.size(); ++i) sizes.push_back(count_of(reply[i]));
-  return sizes;
-}
-
-// Calls `visit` with each group's name and size until it returns false.
-template <typename Visit>
-void visit_groups(Session& session, std::string_view queue, Visit visit) {
-  const std::vector<std::string> groups = groups_of(session, queue);
-  for (std::size_t first = 0; first < groups.size(); first += bound::items) {
-    const auto part =
-        std::span{groups}.subspan(first, std::min(bound::items, groups.size() - first));
-    const std::vector<std::size_t> sizes = sizes_of(session, queue, part);
-    for (std::size_t i = 0; i < part.size(); ++i) {
-      if (!visit(part[i], sizes[i])) return;
-    }
-  }
-}
-
-// Adds to `infos` the tasks of one container, `page.limit` at most; `group` is that of `aggregating`.
-void list_into(std::vector<TaskInfo>& infos, Session& session, std::string_view queue, TaskState state,
-               Page page, std::string_view group) {
-  for (std::size_t listed = 0; listed < page.limit;) {
-    const std::size_t wanted = std::min(rows_at_once, page.limit - listed);
-    const Reply reply =
-        read_of(session, queue,
-                session.call(scripts().list, queue,
-                           {to_string(state), number(page.offset + listed), number(wanted),
-                            number(session.transport().line().budget()), group}));
-    reply.expect_array(2);
-    const Time now = time_of(reply[0].as_integer());
-    for (std::size_t i = 2; i < reply.size(); ++i) {
-      infos.push_back(read_row(reply[i], queue, state, now));
-    }
-    listed += reply.size() - 2;
-    if (reply.size() - 2 < wanted && reply[1].as_integer() == 0) break;
-  }
-}
-
-}  // namespace
-
-QueueInfo queue_info(Session& session, std::string_view queue) {
-  const Reply reply = read_of(session, queue, session.call(scripts().queue_info, queue));
-  reply.expect_array(14);
+QueueInfo read_info(const Reply& reply, const std::string& queue) {
+  reply.expect_array(15);
   QueueInfo info;
   info.queue = queue;
   info.paused = reply[1].as_integer() != 0;
@@ -267,21 +212,58 @@ QueueInfo queue_info(Session& session, std::string_view queue) {
   info.retry = count_of(reply[5]);
   info.archived = count_of(reply[6]);
   info.completed = count_of(reply[7]);
-  if (reply[8].as_integer() > 0) {
-    visit_groups(session, queue, [&info](const std::string&, std::size_t size) {
-      info.aggregating += size;
-      return true;
-    });
-  }
-  if (const auto since = parse_number(reply[9].as_optional_string()); since && *since > 0) {
+  info.groups = count_of(reply[8]);
+  info.aggregating = count_of(reply[9]);
+  if (const auto since = parse_number(reply[10].as_optional_string()); since && *since > 0) {
     const Duration latency{reply[0].as_integer() - *since / 1000};
     info.latency = std::max(Duration{0}, latency);
   }
-  info.processed_today = counter(reply[10]);
-  info.failed_today = counter(reply[11]);
-  info.processed_total = counter(reply[12]);
-  info.failed_total = counter(reply[13]);
+  info.processed_today = counter(reply[11]);
+  info.failed_today = counter(reply[12]);
+  info.processed_total = counter(reply[13]);
+  info.failed_total = counter(reply[14]);
   return info;
+}
+
+// Of at most bound::queues.
+void read_infos(Session& session, std::span<const std::string> queues,
+                std::span<QueueInfoReply> replies) {
+  std::vector<Call> calls;
+  std::vector<std::size_t> asked;  // Two calls each.
+  for (std::size_t i = 0; i < queues.size(); ++i) {
+    replies[i].info.queue = queues[i];
+    try {
+      calls.push_back(membership(session, queues[i]));
+      calls.push_back(session.call(scripts().queue_info, queues[i]));
+      asked.push_back(i);
+    } catch (const Error& error) {
+      if (error.errc() != Errc::invalid_argument) throw;
+      replies[i].error = error;
+    }
+  }
+  const std::vector<Reply> answers = session.run(calls);
+  for (std::size_t n = 0; n < asked.size(); ++n) {
+    const std::string& queue = queues[asked[n]];
+    QueueInfoReply& reply = replies[asked[n]];
+    try {
+      if (!is_member(queue, answers[2 * n])) throw no_such_queue(queue);
+      throw_if_error(of_queue(queue), answers[2 * n + 1]);
+      reply.info = read_info(answers[2 * n + 1], queue);
+    } catch (const Error& error) {
+      reply.error = error;
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<QueueInfoReply> queue_infos(Session& session, std::span<const std::string> queues) {
+  std::vector<QueueInfoReply> replies(queues.size());
+  for (std::size_t first = 0; first < queues.size(); first += bound::queues) {
+    const std::size_t count = std::min(bound::queues, queues.size() - first);
+    read_infos(session, queues.subspan(first, count), std::span{replies}.subspan(first, count));
+  }
+  return replies;
 }
 
 std::vector<DailyStats> history(Session& session, std::string_view queue, int days) {
@@ -290,45 +272,141 @@ std::vector<DailyStats> history(Session& session, std::string_view queue, int da
   }
   const Keys keys = session.keys(queue);
   const auto today = std::chrono::floor<std::chrono::days>(session.now());
-  Call get = Session::command(keys.pending(), {"MGET"});
+  std::vector<Call> calls{membership(session, queue), Session::command(keys.pending(), {"MGET"})};
   std::vector<DailyStats> stats;
   for (int back = 0; back < days; ++back) {
     stats.push_back({.day = today - std::chrono::days{back}});
-    get.args.push_back(keys.processed_on(stats.back().day));
-    get.args.push_back(keys.failed_on(stats.back().day));
+    calls[1].args.push_back(keys.processed_on(stats.back().day));
+    calls[1].args.push_back(keys.failed_on(stats.back().day));
   }
-  const Reply reply = read_of(session, queue, std::move(get));
-  reply.expect_array(2 * stats.size());
+  const std::vector<Reply> replies = session.run(calls);
+  if (!is_member(queue, replies[0])) return {};
+  throw_if_error(of_queue(queue), replies[1]);
+  replies[1].expect_array(2 * stats.size());
   for (std::size_t i = 0; i < stats.size(); ++i) {
-    stats[i].processed = counter(reply[2 * i]);
-    stats[i].failed = counter(reply[2 * i + 1]);
+    stats[i].processed = counter(replies[1][2 * i]);
+    stats[i].failed = counter(replies[1][2 * i + 1]);
   }
   return stats;
 }
 
-std::vector<TaskInfo> list(Session& session, std::string_view queue, TaskState state, Page page) {
-  std::vector<TaskInfo> infos;
-  if (page.limit == 0) require_queue(session, queue);
-  if (state != TaskState::aggregating) {
-    list_into(infos, session, queue, state, page, {});
-    return infos;
+std::vector<GroupInfo> groups(Session& session, std::string_view queue) {
+  const Reply reply = session.run_one(of_queue(queue), session.call(scripts().groups, queue));
+  std::vector<GroupInfo> infos;
+  for (std::size_t i = 0; i + 1 < reply.size(); i += 2) {
+    const std::size_t size = count_of(reply[i + 1]);
+    if (size > 0) infos.push_back({.group = std::string{reply[i].as_string()}, .size = size});
   }
-  visit_groups(session, queue, [&](const std::string& group, std::size_t size) {
-    if (page.offset >= size) {
-      page.offset -= size;
-      return true;
-    }
-    const std::size_t before = infos.size();
-    list_into(infos, session, queue, state, page, group);
-    page.limit -= std::min(page.limit, infos.size() - before);
-    page.offset = 0;
-    return page.limit > 0;
-  });
+  std::sort(infos.begin(), infos.end(),
+            [](const GroupInfo& a, const GroupInfo& b) { return a.group < b.group; });
   return infos;
 }
 
+namespace {
+
+std::string kind_of_cursor(TaskState state) { return "redis " + std::string{to_string(state)}; }
+
+// Whether a listing of the state goes on by an index and the ids before it, and not by a score.
+bool is_in_list(TaskState state) noexcept {
+  return state == TaskState::pending || state == TaskState::active;
+}
+
+// The place that a cursor names, as page.lua takes it.
+struct Place {
+  std::string score_or_index{};
+  std::vector<lua::Page::Anchor> anchors{};  // The last id first.
+};
+
+Place place_of(const ListRequest& request) {
+  Place place;
+  if (request.cursor.empty()) return place;
+  detail::CursorReader cursor{kind_of_cursor(request.state), request.cursor};
+  place.score_or_index = cursor.next();
+  const std::string& text = place.score_or_index;
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{} || end != text.data() + text.size() || std::isnan(number)) {
+    detail::CursorReader::fail();
+  }
+  if (!is_in_list(request.state)) {
+    place.anchors.push_back({.id = cursor.next(), .stamp = ""});
+    cursor.expect_end();
+    return place;
+  }
+  constexpr double highest_index = std::numeric_limits<std::int32_t>::max();
+  if (number < 0 || number > highest_index || number != std::floor(number)) {
+    detail::CursorReader::fail();
+  }
+  while (!cursor.at_end()) {
+    if (place.anchors.size() == anchors_of_cursor) detail::CursorReader::fail();
+    std::string id = cursor.next();
+    place.anchors.push_back({.id = std::move(id), .stamp = cursor.next()});
+  }
+  return place;
+}
+
+// The reverse of place_of().
+std::string read_place(ReplyView place, TaskState state) {
+  if (place.is_nil()) return {};
+  detail::CursorWriter cursor{kind_of_cursor(state)};
+  for (std::size_t i = 0; i < place.size(); ++i) cursor.add(place[i].as_string());
+  return cursor.text();
+}
+
+// What the message of each task contains whose type fits. A message that can't be read is shown with a
+// type of its own, which it does not contain.
+std::string part_of_type(std::string_view pattern) {
+  return detail::fits(pattern, malformed_type) ? std::string{} : detail::longest_literal(pattern);
+}
+
+// A bound of TaskFilter as a score of `archived`, in whole seconds.
+std::string score_of(std::optional<Time> instant) {
+  if (!instant) return {};
+  return text(std::chrono::floor<std::chrono::seconds>(*instant).time_since_epoch().count());
+}
+
+}  // namespace
+
+TaskPage list(Session& session, const ListRequest& request) {
+  const TaskState state = request.state;
+  if (state == TaskState::aggregating && request.group.empty()) {
+    throw Error{Errc::invalid_argument,
+                of_queue(request.queue) + ": which group to list was not given"};
+  }
+  if (request.limit == 0) return {.next = request.cursor};
+  const TaskFilter& filter = request.filter;
+  // The archive is in the order of what `after` and `until` are about.
+  const bool by_time = state == TaskState::archived;
+  Place place = place_of(request);
+  Call call = session.call(request.queue,
+                           lua::Page{.state = to_string(state),
+                                     .group = request.group,
+                                     .limit = std::min(request.limit, rows_at_once),
+                                     .bytes = session.transport().line().budget(),
+                                     .looks = looks_at_once,
+                                     .reads = bound::bytes,
+                                     .with_payload = request.with_payload,
+                                     .with_result = request.with_result,
+                                     .prefix = filter.id_prefix,
+                                     .one_part = part_of_type(filter.type_pattern),
+                                     .other_part = filter.error_contains,
+                                     .above = by_time ? score_of(filter.after) : std::string{},
+                                     .up_to = by_time ? score_of(filter.until) : std::string{},
+                                     .place = std::move(place.score_or_index)});
+  for (lua::Page::Anchor& anchor : place.anchors) std::move(anchor).append_to(call.args);
+  const Reply reply = session.run_one(of_queue(request.queue), call);
+  reply.expect_array(2);
+  TaskPage page{.next = read_place(reply[1], state)};
+  const Time now = time_of(reply[0].as_integer());
+  for (std::size_t i = 2; i < reply.size(); ++i) {
+    TaskInfo info = read_row(reply[i], request.queue, state, now);
+    if (filter.selects(info)) page.tasks.push_back(std::move(info));
+  }
+  return page;
+}
+
 std::optional<TaskInfo> find(Session& session, std::string_view queue, std::string_view id) {
-  const Reply reply = read_of(session, queue, session.call(scripts().find, queue, {id}));
+  const Reply reply = session.run_one(of_task(id), session.call(scripts().find, queue, {id}));
   reply.expect_array(1);
   if (reply.size() < 2) return std::nullopt;
   reply[1].expect_array(9);
@@ -339,27 +417,43 @@ std::optional<TaskInfo> find(Session& session, std::string_view queue, std::stri
   return read_row(reply[1], queue, *state, time_of(reply[0].as_integer()));
 }
 
-std::vector<std::optional<Errc>> act(Session& session, std::string_view queue, TaskAction action,
-                                     std::span<const std::string> ids,
-                                     std::optional<TaskState> only) {
-  require_queue(session, queue);
-  std::vector<std::optional<Errc>> refusals;
-  while (refusals.size() < ids.size()) {
-    const auto left = ids.subspan(refusals.size());
+std::vector<TaskStatus> states(Session& session, std::string_view queue,
+                               std::span<const std::string> ids) {
+  const Keys keys = session.keys(queue);
+  std::vector<TaskStatus> statuses;
+  while (statuses.size() < ids.size()) {
+    const auto left = ids.subspan(statuses.size());
+    std::vector<Call> calls;
+    for (const std::string& id : left.first(std::min(bound::items, left.size()))) {
+      const std::string key = keys.task(id);
+      calls.push_back(Session::command(key, {"HGET", key, field::state}));
+    }
+    for (const Reply& reply : session.run(calls)) {
+      throw_if_error(of_queue(queue), reply);
+      statuses.push_back({parse_state(reply.as_optional_string())});
+    }
+  }
+  return statuses;
+}
+
+std::vector<ActReply> act(Session& session, const ActRequest& request) {
+  const std::string_view only = request.only ? to_string(*request.only) : std::string_view{};
+  std::vector<ActReply> replies;
+  while (replies.size() < request.ids.size()) {
+    const auto left = request.ids.subspan(replies.size());
     const auto part = left.first(std::min(bound::items, left.size()));
-    Call call = session.call(scripts().act, queue,
-                           {name_of(action), only ? to_string(*only) : std::string_view{}});
+    Call call = session.call(scripts().act, request.queue, {name_of(request.action), only});
     call.args.insert(call.args.end(), part.begin(), part.end());
-    const Reply reply = session.run_one(of_queue(queue), call);
+    const Reply reply = session.run_one(of_queue(request.queue), call);
     reply.expect_array(1);  // where that is much work, it is done in part
     for (std::size_t i = 0; i < reply.size(); ++i) {
       const std::int64_t outcome = reply[i].as_integer();
-      refusals.push_back(outcome == 0   ? std::nullopt
+      replies.push_back({outcome == 0   ? std::nullopt
                          : outcome == 1 ? std::optional{Errc::task_not_found}
-                                        : std::optional{Errc::wrong_state});
+                                        : std::optional{Errc::wrong_state}});
     }
   }
-  return refusals;
+  return replies;
 }
 
 std::size_t act_all(Session& session, std::string_view queue, TaskAction action, TaskState state,
@@ -369,7 +463,6 @@ std::size_t act_all(Session& session, std::string_view queue, TaskAction action,
     throw Error{Errc::wrong_state,
                 operation + ": not possible for tasks that are " + std::string{to_string(state)}};
   }
-  require_queue(session, queue);
   std::size_t done = 0;
   while (done < limit) {
     const std::size_t wanted = std::min(acts_at_once, limit - done);
@@ -448,7 +541,6 @@ std::vector<TrimReply> trim_archives(Session& session, std::span<const std::stri
 
 void update_payload(Session& session, std::string_view queue, std::string_view id,
                     std::string_view payload) {
-  require_queue(session, queue);
   const std::string task = of_task(id);
   const std::string key = session.keys(queue).task(id);
   for (int attempt = 0; attempt < 10; ++attempt) {
@@ -470,7 +562,10 @@ void update_payload(Session& session, std::string_view queue, std::string_view i
 }
 
 void pause(Session& session, std::string_view queue) {
-  require_queue(session, queue);
+  if (!exists(session, queue)) {
+    const std::string& names = session.global().queues();
+    session.run_one(of_queue(queue), Session::command(names, {"SADD", names, queue}));
+  }
   const Reply reply = session.run_one(of_queue(queue), session.call(scripts().pause, queue));
   if (reply.as_integer() == 0) {
     throw Error{Errc::wrong_state, of_queue(queue) + ": already paused"};
@@ -487,7 +582,6 @@ void unpause(Session& session, std::string_view queue) {
 }
 
 void cancel(Session& session, std::string_view queue, std::string_view id, CancelMode mode) {
-  require_queue(session, queue);
   BoundCancellation message{.database = session.options().database,
                             .queue = std::string{queue},
                             .task_id = std::string{id}};

@@ -14,13 +14,14 @@
 namespace taskmux::redis {
 
 std::vector<std::string> queues(Session& session);
-QueueInfo queue_info(Session& session, std::string_view queue);
+std::vector<QueueInfoReply> queue_infos(Session& session, std::span<const std::string> queues);
 std::vector<DailyStats> history(Session& session, std::string_view queue, int days);
-std::vector<TaskInfo> list(Session& session, std::string_view queue, TaskState state, Page page);
+std::vector<GroupInfo> groups(Session& session, std::string_view queue);
+TaskPage list(Session& session, const ListRequest& request);
 std::optional<TaskInfo> find(Session& session, std::string_view queue, std::string_view id);
-std::vector<std::optional<Errc>> act(Session& session, std::string_view queue, TaskAction action,
-                                     std::span<const std::string> ids,
-                                     std::optional<TaskState> only);
+std::vector<TaskStatus> states(Session& session, std::string_view queue,
+                               std::span<const std::string> ids);
+std::vector<ActReply> act(Session& session, const ActRequest& request);
 std::size_t act_all(Session& session, std::string_view queue, TaskAction action, TaskState state,
                     std::size_t limit);
 std::vector<TrimReply> trim_archives(Session& session, std::span<const std::string> queues,

@@ -34,8 +34,8 @@ struct Scripts {
   Script write_server;
   Script live_servers;
   Script queue_info;
-  Script group_sizes;
-  Script list;
+  Script groups;
+  Script page;
   Script find;
   Script act;
   Script act_all;

@@ -210,8 +210,15 @@ class Peer {
     }
     if (op == "list") {
       Json tasks = Json::array();
-      for (const auto& info : inspector_.list(queue, state_of(command.at("state"))))
-        tasks.push_back(shown(info));
+      taskmux::ListRequest request{.queue = queue, .state = state_of(command.at("state"))};
+      if (request.state != taskmux::TaskState::aggregating) {
+        for (const auto& info : inspector_.list(request).tasks) tasks.push_back(shown(info));
+        return tasks;
+      }
+      for (const auto& group : inspector_.groups(queue)) {
+        request.group = group.group;
+        for (const auto& info : inspector_.list(request).tasks) tasks.push_back(shown(info));
+      }
       return tasks;
     }
     if (op == "queues") return inspector_.queues();

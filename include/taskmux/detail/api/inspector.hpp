@@ -4,12 +4,13 @@
 #include <chrono>
 #include <concepts>
 #include <cstddef>
+#include <iterator>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -43,10 +44,12 @@ inline std::string task_subject(std::string_view queue, std::string_view id) {
 inline void act_on(QueueView& view, std::string_view queue, std::string_view id,
                    Operation operation, std::optional<TaskState> only) {
   const std::string ids[] = {std::string{id}};
-  const auto errors =
-      during(operation.name, [&] { return view.act(queue, operation.action, ids, only); });
-  if (!errors.at(0)) return;
-  const Errc errc = *errors.at(0);
+  const auto replies = during(operation.name, [&] {
+    return view.act(
+        {.queue = std::string{queue}, .action = operation.action, .ids = ids, .only = only});
+  });
+  if (!replies.at(0).error) return;
+  const Errc errc = *replies.at(0).error;
   std::string cause{to_string(errc)};
   if (errc == Errc::task_not_found) cause = "there is none";
   if (errc == Errc::wrong_state) {
@@ -70,25 +73,47 @@ constexpr std::size_t count_of(const QueueInfo& info, TaskState state) noexcept 
   return 0;
 }
 
-/// Whether a live server works on `queue`, to which nothing may have been enqueued yet.
-inline bool is_served(Registry& registry, std::string_view queue) {
-  const std::vector<ServerInfo> servers = registry.servers();
-  return std::any_of(servers.begin(), servers.end(), [&](const ServerInfo& server) {
-    return server.queues.contains(std::string{queue});
-  });
+/// The infos of `queues`. A queue to which nothing was ever enqueued is shown as empty if a live server
+/// works on it.
+inline std::vector<QueueInfoReply> infos_of(QueueView& view, Registry& registry,
+                                            std::span<const std::string> queues) {
+  std::vector<QueueInfoReply> replies = view.queue_infos(queues);
+  const auto is_missing = [](const QueueInfoReply& reply) {
+    return reply.error && reply.error->errc() == Errc::queue_not_found;
+  };
+  if (std::none_of(replies.begin(), replies.end(), is_missing)) return replies;
+  std::set<std::string> served;
+  for (const ServerInfo& server : registry.servers()) {
+    for (const auto& [queue, priority] : server.queues) served.insert(queue);
+  }
+  for (std::size_t i = 0; i < replies.size(); ++i) {
+    if (!is_missing(replies[i]) || !served.contains(queues[i])) continue;
+    replies[i] = {};
+    replies[i].info.queue = queues[i];
+  }
+  return replies;
 }
 
-/// What `body` returns; but `empty` for a queue to which nothing was ever enqueued and on which a live
-/// server works.
-template <std::invocable Body>
-std::invoke_result_t<Body> unless_fresh(Registry& registry, std::string_view queue, Body&& body,
-                                        std::invoke_result_t<Body> empty) {
-  try {
-    return body();
-  } catch (const Error& e) {
-    if (e.errc() != Errc::queue_not_found || !is_served(registry, queue)) throw;
-    return empty;
+/// How many tasks of `state` a queue holds; none if there is no such queue.
+inline std::size_t count_in(QueueView& view, std::string_view queue, TaskState state) {
+  const std::string names[] = {std::string{queue}};
+  const QueueInfoReply reply = std::move(view.queue_infos(names).at(0));
+  if (reply.error && reply.error->errc() != Errc::queue_not_found) throw *reply.error;
+  return count_of(reply.info, state);
+}
+
+/// As many of the tasks that `request` asks for as it allows, in as many pages as that takes.
+inline std::vector<TaskInfo> list_pages(QueueView& view, ListRequest request) {
+  std::vector<TaskInfo> tasks;
+  for (std::size_t left = request.limit; left > 0; left = request.limit - tasks.size()) {
+    ListRequest part = request;
+    part.limit = left;
+    TaskPage page = view.list(part);
+    std::move(page.tasks.begin(), page.tasks.end(), std::back_inserter(tasks));
+    if (page.next.empty()) break;
+    request.cursor = std::move(page.next);
   }
+  return tasks;
 }
 
 /// Runs `body`, which adds what it has done to the number it is handed, and returns that. An Error
@@ -113,7 +138,7 @@ inline std::size_t act_on_all(QueueView& view, std::string_view queue, TaskState
                            " tasks of queue " + in_quotes(queue);
   return counting(name, [&](std::size_t& done) {
     // At least one, so that the port says if the action is impossible.
-    const std::size_t most = std::max<std::size_t>(1, count_of(view.queue_info(queue), state));
+    const std::size_t most = std::max<std::size_t>(1, count_in(view, queue, state));
     while (done < most) {
       const std::size_t step =
           view.act_all(queue, operation.action, state, std::min(most - done, action_chunk));
@@ -135,33 +160,58 @@ TASKMUX_INLINE Inspector::Inspector(Broker& broker, InspectorConfig config)
       config_{std::move(config)},
       clock_{config_.clock ? config_.clock : std::make_shared<SystemClock>()} {}
 
+TASKMUX_INLINE Time Inspector::now() {
+  return detail::during("now", [&] { return view_.now(); });
+}
+
 TASKMUX_INLINE std::vector<std::string> Inspector::queues() {
   return detail::during("queues", [&] { return view_.queues(); });
 }
 
 TASKMUX_INLINE QueueInfo Inspector::queue_info(std::string_view queue) {
   return detail::during("queue info", [&] {
-    return detail::unless_fresh(
-        registry_, queue, [&] { return view_.queue_info(queue); }, QueueInfo{.queue = std::string{queue}});
+    const std::string names[] = {std::string{queue}};
+    QueueInfoReply reply = std::move(detail::infos_of(view_, registry_, names).at(0));
+    if (reply.error) throw *reply.error;
+    return std::move(reply.info);
   });
+}
+
+TASKMUX_INLINE std::vector<QueueInfoReply> Inspector::queue_infos(
+    std::span<const std::string> queues) {
+  return detail::during("queue infos", [&] { return detail::infos_of(view_, registry_, queues); });
 }
 
 TASKMUX_INLINE std::vector<DailyStats> Inspector::history(std::string_view queue, int days) {
-  return detail::during("history", [&] {
-    return detail::unless_fresh(registry_, queue, [&] { return view_.history(queue, days); }, {});
+  return detail::during("history", [&] { return view_.history(queue, days); });
+}
+
+TASKMUX_INLINE std::vector<GroupInfo> Inspector::groups(std::string_view queue) {
+  return detail::during("groups", [&] { return view_.groups(queue); });
+}
+
+TASKMUX_INLINE std::vector<TaskInfo> Inspector::list(std::string_view queue, TaskState state,
+                                                     std::size_t limit) {
+  return detail::during("list", [&] {
+    return detail::list_pages(view_, {.queue = std::string{queue}, .state = state, .limit = limit});
   });
 }
 
-TASKMUX_INLINE std::vector<TaskInfo> Inspector::list(std::string_view queue, TaskState state, Page page) {
-  return detail::during("list", [&] {
-    return detail::unless_fresh(registry_, queue, [&] { return view_.list(queue, state, page); }, {});
-  });
+TASKMUX_INLINE TaskPage Inspector::list(const ListRequest& request) {
+  return detail::during("list", [&] { return view_.list(request); });
+}
+
+TASKMUX_INLINE std::vector<TaskStatus> Inspector::states(std::string_view queue,
+                                                         std::span<const std::string> ids) {
+  return detail::during("states", [&] { return view_.states(queue, ids); });
 }
 
 TASKMUX_INLINE std::optional<TaskInfo> Inspector::find(std::string_view queue, std::string_view id) {
-  return detail::during("find", [&] {
-    return detail::unless_fresh(registry_, queue, [&] { return view_.find(queue, id); }, {});
-  });
+  return detail::during("find", [&] { return view_.find(queue, id); });
+}
+
+TASKMUX_INLINE std::vector<ActReply> Inspector::act(const ActRequest& request) {
+  return detail::during("act", [&] { return view_.act(request); });
 }
 
 TASKMUX_INLINE void Inspector::run(std::string_view queue, std::string_view id) {
@@ -177,21 +227,15 @@ TASKMUX_INLINE void Inspector::remove(std::string_view queue, std::string_view i
 }
 
 TASKMUX_INLINE std::size_t Inspector::run_all(std::string_view queue, TaskState state) {
-  return detail::unless_fresh(
-      registry_, queue,
-      [&] { return detail::act_on_all(view_, queue, state, detail::run_operation); }, 0);
+  return detail::act_on_all(view_, queue, state, detail::run_operation);
 }
 
 TASKMUX_INLINE std::size_t Inspector::archive_all(std::string_view queue, TaskState state) {
-  return detail::unless_fresh(
-      registry_, queue,
-      [&] { return detail::act_on_all(view_, queue, state, detail::archive_operation); }, 0);
+  return detail::act_on_all(view_, queue, state, detail::archive_operation);
 }
 
 TASKMUX_INLINE std::size_t Inspector::remove_all(std::string_view queue, TaskState state) {
-  return detail::unless_fresh(
-      registry_, queue,
-      [&] { return detail::act_on_all(view_, queue, state, detail::remove_operation); }, 0);
+  return detail::act_on_all(view_, queue, state, detail::remove_operation);
 }
 
 TASKMUX_INLINE void Inspector::update_payload(std::string_view queue, std::string_view id,

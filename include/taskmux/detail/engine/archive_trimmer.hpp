@@ -78,7 +78,7 @@ class ArchiveTrimmer {
 
   struct Queue {
     std::size_t excess = 0;  ///< Still to be dealt with since the last look.
-    std::size_t kept = 0;    ///< By the hook since the last look: they stay first in the listing.
+    std::string cursor{};    ///< Behind what the hook has seen since the last look.
     std::uint64_t untold = 0;
     SteadyTime next_line{SteadyTime::min()};
   };
@@ -125,7 +125,7 @@ class ArchiveTrimmer {
     const std::vector<TrimReply> replies = ask(names_, 0);
     for (std::size_t i = 0; i < queues_.size(); ++i) {
       queues_[i].excess = replies.at(i).excess;
-      queues_[i].kept = 0;
+      queues_[i].cursor.clear();
       if (replies[i].error) log_failure(*replies[i].error, parts_.clock->steady_now());
     }
   }
@@ -142,22 +142,22 @@ class ArchiveTrimmer {
     Queue& queue = queues_[i];
     QueueView& view = parts_.broker.queue_view();
     const std::size_t most = std::min(chunk_for_hook, queue.excess);
-    const std::vector<TaskInfo> page =
-        view.list(names_[i], TaskState::archived, {queue.kept, most});
-    queue.excess = page.size() < most ? 0 : queue.excess - most;
+    TaskPage page = view.list(
+        {.queue = names_[i], .state = TaskState::archived, .cursor = queue.cursor, .limit = most});
+    queue.excess = page.next.empty() ? 0 : queue.excess - page.tasks.size();
+    queue.cursor = std::move(page.next);
     std::vector<std::string> victims;
-    for (const TaskInfo& task : page) {
+    for (const TaskInfo& task : page.tasks) {
       if (stopping()) break;
-      if (may_go(task)) {
-        victims.push_back(task.id);
-      } else {
-        ++queue.kept;
-      }
+      if (may_go(task)) victims.push_back(task.id);
     }
     // Only while archived: one that an operator runs again meanwhile is not touched.
     std::size_t deleted = 0;
-    for (const auto& error : view.act(names_[i], TaskAction::remove, victims, TaskState::archived))
-      deleted += error ? 0U : 1U;
+    for (const ActReply& reply : view.act({.queue = names_[i],
+                                 .action = TaskAction::remove,
+                                 .ids = victims,
+                                 .only = TaskState::archived}))
+      deleted += reply.error ? 0U : 1U;
     count(i, deleted);
   }
 

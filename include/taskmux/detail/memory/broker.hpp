@@ -356,16 +356,23 @@ TASKMUX_INLINE std::vector<ServerInfo> MemoryBroker::servers() {
   return alive;
 }
 
-TASKMUX_INLINE detail::MemoryQueue& MemoryBroker::known(std::string_view queue) {
+/// Null if nothing was ever enqueued to it.
+TASKMUX_INLINE detail::MemoryQueue* MemoryBroker::find_queue(std::string_view queue) {
   const auto found = queues_.find(queue);
-  if (found == queues_.end()) {
+  return found == queues_.end() ? nullptr : &found->second;
+}
+
+TASKMUX_INLINE detail::MemoryQueue& MemoryBroker::known(std::string_view queue) {
+  detail::MemoryQueue* const found = find_queue(queue);
+  if (!found) {
     throw Error{Errc::queue_not_found, text("queue", queue, "nothing was ever enqueued to it")};
   }
-  return found->second;
+  return *found;
 }
 
 TASKMUX_INLINE detail::MemoryTask& MemoryBroker::known(std::string_view queue, std::string_view id) {
-  detail::MemoryTask* task = known(queue).find(id);
+  detail::MemoryQueue* const found = find_queue(queue);
+  detail::MemoryTask* const task = found ? found->find(id) : nullptr;
   if (!task) {
     throw Error{Errc::task_not_found, text_of_task(id, "not in the queue"), std::string{id}};
   }
@@ -407,13 +414,21 @@ TASKMUX_INLINE std::vector<std::string> MemoryBroker::queues() {
   return names;
 }
 
-TASKMUX_INLINE QueueInfo MemoryBroker::queue_info(std::string_view queue) {
+TASKMUX_INLINE std::vector<QueueInfoReply> MemoryBroker::queue_infos(
+    std::span<const std::string> queues) {
   check_process();
   const detail::MemoryNow now = read_clock();
+  std::vector<QueueInfoReply> replies(queues.size());
   detail::MutexLock lock{mutex_};
-  QueueInfo info = known(queue).info(now);
-  info.queue = queue;
-  return info;
+  for (std::size_t i = 0; i < queues.size(); ++i) {
+    try {
+      replies[i].info = known(queues[i]).info(now);
+    } catch (const Error& error) {
+      replies[i].error = error;
+    }
+    replies[i].info.queue = queues[i];
+  }
+  return replies;
 }
 
 TASKMUX_INLINE std::vector<DailyStats> MemoryBroker::history(std::string_view queue, int days) {
@@ -424,28 +439,54 @@ TASKMUX_INLINE std::vector<DailyStats> MemoryBroker::history(std::string_view qu
   const auto today = std::chrono::floor<std::chrono::days>(clock_->now());
   std::vector<DailyStats> stats;
   detail::MutexLock lock{mutex_};
-  const detail::MemoryQueue& found = known(queue);
-  for (int back = 0; back < days; ++back) {
-    stats.push_back(found.statistics().on(today - std::chrono::days{back}));
+  const detail::MemoryQueue* const found = find_queue(queue);
+  for (int back = 0; found && back < days; ++back) {
+    stats.push_back(found->statistics().on(today - std::chrono::days{back}));
   }
   return stats;
 }
 
-TASKMUX_INLINE std::vector<TaskInfo> MemoryBroker::list(std::string_view queue, TaskState state,
-                                                Page page) {
+TASKMUX_INLINE TaskPage MemoryBroker::list(const ListRequest& request) {
+  constexpr std::size_t most_visited = 10'000;  // as nothing else moves meanwhile
   check_process();
+  if (request.state == TaskState::aggregating) {
+    if (request.group.empty()) {
+      throw Error{Errc::invalid_argument,
+                  text("queue", request.queue, "which group to list was not given")};
+    }
+    return {};
+  }
+  if (request.limit == 0) return {.next = request.cursor};
   const detail::MemoryNow now = read_clock();
-  std::vector<TaskInfo> infos;
+  TaskPage page;
   std::vector<std::shared_ptr<const TaskMessage>> messages;  // copied once the lock is free
+  std::size_t visited = 0;
+  const auto visit = [&](const detail::MemoryTask& task) {
+    if (page.tasks.size() == request.limit || visited == most_visited) return false;
+    ++visited;
+    TaskInfo info = describe(task, now, false);
+    const TaskMessage& message = task.message;
+    info.enqueued_at = if_set(message.enqueued_at);
+    info.last_failed_at = if_set(message.last_failed_at);
+    if (!request.filter.selects(message.id, message.task.type, message.last_error,
+                                TaskFilter::since(info))) {
+      return true;
+    }
+    if (request.with_result && task.result) info.result = *task.result;
+    page.tasks.push_back(std::move(info));
+    messages.push_back(task.share());
+    return true;
+  };
   {
     detail::MutexLock lock{mutex_};
-    known(queue).for_page(state, page, now, [&](const detail::MemoryTask& task) {
-      infos.push_back(describe(task, now));
-      messages.push_back(task.share());
-    });
+    const detail::MemoryQueue* const found = find_queue(request.queue);
+    if (!found) return page;
+    page.next = found->walk(request.state, request.cursor, request.filter.after,
+                            request.filter.until, now, visit);
   }
-  for (std::size_t i = 0; i < infos.size(); ++i) add_message(infos[i], *messages[i]);
-  return infos;
+  for (std::size_t i = 0; i < page.tasks.size(); ++i)
+    add_message(page.tasks[i], *messages[i], request.with_payload);
+  return page;
 }
 
 TASKMUX_INLINE std::optional<TaskInfo> MemoryBroker::find(std::string_view queue, std::string_view id) {
@@ -455,21 +496,23 @@ TASKMUX_INLINE std::optional<TaskInfo> MemoryBroker::find(std::string_view queue
   std::shared_ptr<const TaskMessage> message;
   {
     detail::MutexLock lock{mutex_};
-    const detail::MemoryTask* task = known(queue).find(id);
+    const detail::MemoryQueue* const found = find_queue(queue);
+    const detail::MemoryTask* const task = found ? found->find(id) : nullptr;
     if (!task) return std::nullopt;
-    info = describe(*task, now);
+    info = describe(*task, now, true);
     message = task->share();
   }
-  add_message(info, *message);
+  add_message(info, *message, true);
   return info;
 }
 
 /// The snapshot of a task.
-TASKMUX_INLINE TaskInfo MemoryBroker::describe(const detail::MemoryTask& task, detail::MemoryNow now) {
+TASKMUX_INLINE TaskInfo MemoryBroker::describe(const detail::MemoryTask& task,
+                                               detail::MemoryNow now, bool with_result) {
   TaskInfo info;
   info.state = task.state;
   info.crashes = task.crashes;
-  if (task.result) info.result = *task.result;
+  if (with_result && task.result) info.result = *task.result;
   switch (task.state) {
     case TaskState::active:
       info.started_at = task.at;
@@ -487,11 +530,13 @@ TASKMUX_INLINE TaskInfo MemoryBroker::describe(const detail::MemoryTask& task, d
   return info;
 }
 
-TASKMUX_INLINE void MemoryBroker::add_message(TaskInfo& info, const TaskMessage& message) {
-  const auto if_set = [](Time time) { return time == Time{} ? std::nullopt : std::optional{time}; };
+TASKMUX_INLINE void MemoryBroker::add_message(TaskInfo& info, const TaskMessage& message,
+                                              bool with_payload) {
   info.id = message.id;
   info.queue = message.queue;
-  info.task = message.task;
+  info.task.type = message.task.type;
+  if (with_payload) info.task.payload = message.task.payload;
+  info.task.headers = message.task.headers;
   info.max_retry = message.max_retry;
   info.retried = message.retried;
   info.timeout = message.timeout;
@@ -503,30 +548,42 @@ TASKMUX_INLINE void MemoryBroker::add_message(TaskInfo& info, const TaskMessage&
   info.last_error = message.last_error;
 }
 
-TASKMUX_INLINE std::vector<std::optional<Errc>> MemoryBroker::act(std::string_view queue, TaskAction action,
-                                                          std::span<const std::string> ids,
-                                                          std::optional<TaskState> only) {
+TASKMUX_INLINE std::vector<TaskStatus> MemoryBroker::states(std::string_view queue,
+                                                            std::span<const std::string> ids) {
+  check_process();
+  std::vector<TaskStatus> statuses(ids.size());
+  detail::MutexLock lock{mutex_};
+  const detail::MemoryQueue* const found = find_queue(queue);
+  for (std::size_t i = 0; found && i < ids.size(); ++i) {
+    const detail::MemoryTask* const task = found->find(ids[i]);
+    if (task) statuses[i].state = TaskState{task->state};
+  }
+  return statuses;
+}
+
+TASKMUX_INLINE std::vector<ActReply> MemoryBroker::act(const ActRequest& request) {
   check_process();
   const detail::MemoryNow now = read_clock();
-  std::vector<std::optional<Errc>> refusals;
-  refusals.reserve(ids.size());
+  std::vector<ActReply> replies;
+  replies.reserve(request.ids.size());
   detail::MemoryGraveyard dead;
   detail::MemoryHints hints;
   detail::MutexLock lock{mutex_};
-  detail::MemoryQueue& found = known(queue);
-  for (const std::string& id : ids) {
-    detail::MemoryTask* task = found.find(id);
+  detail::MemoryQueue* const found = find_queue(request.queue);
+  for (const std::string& id : request.ids) {
+    detail::MemoryTask* const task = found ? found->find(id) : nullptr;
     if (!task) {
-      refusals.push_back(Errc::task_not_found);
-    } else if ((only && task->state != *only) || !allows(action, task->state)) {
-      refusals.push_back(Errc::wrong_state);
+      replies.push_back({Errc::task_not_found});
+    } else if ((request.only && task->state != *request.only) ||
+               !allows(request.action, task->state)) {
+      replies.push_back({Errc::wrong_state});
     } else {
-      found.act(action, *task, now, dead);
-      refusals.push_back(std::nullopt);
+      found->act(request.action, *task, now, dead);
+      replies.push_back({});
     }
   }
   tell_watches(hints);
-  return refusals;
+  return replies;
 }
 
 TASKMUX_INLINE std::size_t MemoryBroker::act_all(std::string_view queue, TaskAction action, TaskState state,
@@ -537,11 +594,11 @@ TASKMUX_INLINE std::size_t MemoryBroker::act_all(std::string_view queue, TaskAct
                 text("tasks of state", to_string(state), "that is not possible")};
   }
   const detail::MemoryNow now = read_clock();
-  std::size_t done = 0;
   detail::MemoryGraveyard dead;
   detail::MemoryHints hints;
   detail::MutexLock lock{mutex_};
-  done = known(queue).act_all(action, state, limit, now, dead);
+  detail::MemoryQueue* const found = find_queue(queue);
+  const std::size_t done = found ? found->act_all(action, state, limit, now, dead) : 0;
   tell_watches(hints);
   return done;
 }
@@ -578,7 +635,7 @@ TASKMUX_INLINE void MemoryBroker::update_payload(std::string_view queue, std::st
 TASKMUX_INLINE void MemoryBroker::pause(std::string_view queue) {
   check_process();
   detail::MutexLock lock{mutex_};
-  detail::MemoryQueue& found = known(queue);
+  detail::MemoryQueue& found = QueueFinder{queues_, changed_}.find_or_make(std::string{queue});
   if (found.paused()) throw Error{Errc::wrong_state, text("queue", queue, "already paused")};
   found.pause();
 }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "taskmux/broker.hpp"
+#include "taskmux/detail/base/cursor.hpp"
 #include "taskmux/detail/memory/ids.hpp"
 #include "taskmux/detail/memory/task.hpp"
 #include "taskmux/detail/run/transition.hpp"
@@ -114,10 +115,10 @@ class MemoryQueue {
   std::optional<Time> next_due(MemoryNow now) const {
     std::optional<Time> due;
     if (paused_) return due;
-    if (!scheduled_.empty()) due = scheduled_.begin()->first;
+    if (!scheduled_.empty()) due = scheduled_.begin()->first.at;
     for (const MemoryTimeline* line : {&delayed_, &retry_}) {
       if (line->empty()) continue;
-      const Time first = to_wall(line->begin()->first, now);
+      const Time first = to_wall(line->begin()->first.at, now);
       if (!due || first < *due) due = first;
     }
     return due;
@@ -302,13 +303,13 @@ class MemoryQueue {
     const Time oldest_allowed = now.wall - request.max_age;
     for (; reply.deleted < request.limit && !archived_.empty(); ++reply.deleted) {
       const auto [since, task] = *archived_.begin();
-      if (archived_.size() <= request.max_tasks && since >= oldest_allowed) break;
+      if (archived_.size() <= request.max_tasks && since.at >= oldest_allowed) break;
       erase(*task, dead);
     }
     constexpr std::size_t most_counted = 1000;
     std::size_t too_old = 0;
     for (const auto& [since, task] : archived_) {
-      if (since >= oldest_allowed || too_old == most_counted) break;
+      if (since.at >= oldest_allowed || too_old == most_counted) break;
       ++too_old;
     }
     const std::size_t size = archived_.size();
@@ -362,24 +363,19 @@ class MemoryQueue {
 
   const MemoryStatistics& statistics() const noexcept { return statistics_; }
 
-  /// Calls `function` with the tasks of a page of list().
-  template <typename Function>
-  void for_page(TaskState state, Page page, MemoryNow now, Function function) const {
-    if (state == TaskState::scheduled) {
-      for_scheduled(page, now, function);
-    } else if (const MemoryTaskList* list = list_of(state)) {
-      MemoryTask* task = list->front();
-      for (; task && page.offset > 0; --page.offset) task = MemoryTaskList::after(*task);
-      for (; task && page.limit > 0; --page.limit, task = MemoryTaskList::after(*task)) {
-        function(*task);
-      }
-    } else if (const MemoryTimeline* line = timeline_of(state, false)) {
-      auto entry = line->begin();
-      for (; entry != line->end() && page.offset > 0; --page.offset) ++entry;
-      for (; entry != line->end() && page.limit > 0; --page.limit, ++entry) {
-        function(*entry->second);
-      }
-    }
+  /// Calls `visit` with the tasks of `state` in the order of list(), beginning where `cursor` says (at the
+  /// first if it is empty), until it returns false. Of archived tasks, visits those that were archived
+  /// after `after` and not after `until`, where these are given. Returns the cursor of the task that
+  /// `visit` refused; empty if it refused none. Throws Error{invalid_argument} for a cursor that is none.
+  template <typename Visit>
+  std::string walk(TaskState state, std::string_view cursor, std::optional<Time> after,
+                   std::optional<Time> until, MemoryNow now, Visit visit) const {
+    if (state == TaskState::scheduled) return walk_scheduled(cursor, now, visit);
+    if (const MemoryTaskList* list = list_of(state)) return walk_list(*list, state, cursor, visit);
+    const MemoryTimeline* const line = timeline_of(state, false);
+    if (!line) return {};
+    if (state != TaskState::archived) after = until = std::nullopt;
+    return walk_timeline(*line, state, cursor, after, until, visit);
   }
 
  private:
@@ -426,28 +422,121 @@ class MemoryQueue {
 
   /// Whether the first task of `line` has come by the clock that the line is kept by.
   bool is_due(const MemoryTimeline& line, MemoryNow now) const noexcept {
-    return !line.empty() && line.begin()->first <= (&line == &scheduled_ ? now.wall : now.steady);
+    return !line.empty() &&
+           line.begin()->first.at <= (&line == &scheduled_ ? now.wall : now.steady);
   }
 
-  /// Calls `function` with the scheduled tasks of a page, in the order in which they will be due.
-  template <typename Function>
-  void for_scheduled(Page page, MemoryNow now, Function& function) const {
-    auto instant = scheduled_.begin();
-    auto delayed = delayed_.begin();
-    while (page.limit > 0) {
-      const bool instants_left = instant != scheduled_.end();
-      const bool delayed_left = delayed != delayed_.end();
-      if (!instants_left && !delayed_left) return;
-      const bool take_instant =
-          instants_left && (!delayed_left || instant->first <= to_wall(delayed->first, now));
-      const MemoryTask& task = *(take_instant ? instant++ : delayed++)->second;
-      if (page.offset > 0) {
-        --page.offset;
-      } else {
-        --page.limit;
-        function(task);
-      }
+  static std::string kind_of_cursor(TaskState state) {
+    return "memory " + std::string{to_string(state)};
+  }
+
+  /// A task leaves a list at any time; so a cursor names the last ones that were visited, and one that is
+  /// still there leads to the place. If all have left, the ranks lead to it.
+  template <typename Visit>
+  std::string walk_list(const MemoryTaskList& list, TaskState state, std::string_view cursor,
+                        Visit& visit) const {
+    constexpr std::size_t most_named = 8;
+    std::int64_t rank = std::numeric_limits<std::int64_t>::min();
+    std::vector<std::string> named;  // The last one last.
+    const MemoryTask* task = list.front();
+    if (!cursor.empty()) {
+      CursorReader reader{kind_of_cursor(state), cursor};
+      rank = reader.next_number();
+      while (!reader.at_end() && named.size() < most_named) named.push_back(reader.next());
+      reader.expect_end();
+      task = next_in_list(list, state, rank, named);
     }
+    std::vector<const MemoryTask*> visited;
+    for (; task; task = MemoryTaskList::after(*task)) {
+      if (!visit(*task)) break;
+      visited.push_back(task);
+    }
+    if (!task) return {};
+    if (!visited.empty()) rank = visited.back()->rank;
+    const std::size_t fresh = std::min(visited.size(), most_named);
+    const std::size_t kept = std::min(named.size(), most_named - fresh);
+    CursorWriter writer{kind_of_cursor(state)};
+    writer.add(rank);
+    for (std::size_t i = named.size() - kept; i < named.size(); ++i) writer.add(named[i]);
+    for (std::size_t i = visited.size() - fresh; i < visited.size(); ++i)
+      writer.add(visited[i]->message.id);
+    return writer.text();
+  }
+
+  /// The first task of `list` whose rank is above `rank`.
+  const MemoryTask* next_in_list(const MemoryTaskList& list, TaskState state, std::int64_t rank,
+                                 const std::vector<std::string>& named) const noexcept {
+    for (auto id = named.rbegin(); id != named.rend(); ++id) {
+      const MemoryTask* task = tasks_.find(*id);
+      if (!task || task->state != state || task->rank > rank) continue;
+      while (task && task->rank <= rank) task = MemoryTaskList::after(*task);
+      return task;
+    }
+    return list.first_above(rank);
+  }
+
+  static void add(CursorWriter& writer, const MemoryInstant& place) {
+    writer.add(place.at.time_since_epoch().count()).add(static_cast<std::int64_t>(place.number));
+  }
+  static MemoryInstant read_instant(CursorReader& reader) {
+    const Time at{Duration{reader.next_number()}};
+    return {at, static_cast<std::uint64_t>(reader.next_number())};
+  }
+
+  static constexpr MemoryInstant before_all{Time::min(), 0};
+
+  template <typename Visit>
+  std::string walk_timeline(const MemoryTimeline& line, TaskState state, std::string_view cursor,
+                            std::optional<Time> after, std::optional<Time> until,
+                            Visit& visit) const {
+    MemoryInstant last = before_all;
+    if (after) last = {*after, std::numeric_limits<std::uint64_t>::max()};
+    if (!cursor.empty()) {
+      CursorReader reader{kind_of_cursor(state), cursor};
+      last = std::max(last, read_instant(reader));
+      reader.expect_end();
+    }
+    for (auto entry = line.upper_bound(last); entry != line.end(); ++entry) {
+      if (until && entry->first.at > *until) break;
+      if (!visit(*entry->second)) {
+        CursorWriter writer{kind_of_cursor(state)};
+        add(writer, last);
+        return writer.text();
+      }
+      last = entry->first;
+    }
+    return {};
+  }
+
+  /// In the order in which the tasks will be due. A cursor holds the place in both timelines, whose order
+  /// to each other changes if the wall clock is stepped.
+  template <typename Visit>
+  std::string walk_scheduled(std::string_view cursor, MemoryNow now, Visit& visit) const {
+    MemoryInstant last_instant = before_all;
+    MemoryInstant last_delayed = before_all;
+    if (!cursor.empty()) {
+      CursorReader reader{kind_of_cursor(TaskState::scheduled), cursor};
+      last_instant = read_instant(reader);
+      last_delayed = read_instant(reader);
+      reader.expect_end();
+    }
+    auto instant = scheduled_.upper_bound(last_instant);
+    auto delayed = delayed_.upper_bound(last_delayed);
+    while (instant != scheduled_.end() || delayed != delayed_.end()) {
+      const bool take_instant =
+          instant != scheduled_.end() &&
+          (delayed == delayed_.end() || instant->first.at <= to_wall(delayed->first.at, now));
+      auto& entry = take_instant ? instant : delayed;
+      if (!visit(*entry->second)) {
+        CursorWriter writer{kind_of_cursor(TaskState::scheduled)};
+        add(writer, last_instant);
+        add(writer, last_delayed);
+        return writer.text();
+      }
+      (take_instant ? last_instant : last_delayed) = entry->first;
+      ++entry;
+    }
+    return {};
   }
 
   /// The scheduled task that will be due first.
@@ -456,7 +545,7 @@ class MemoryQueue {
     const auto delayed = delayed_.begin();
     if (scheduled_.empty()) return delayed->second;
     const auto instant = scheduled_.begin();
-    return instant->first <= to_wall(delayed->first, now) ? instant->second : delayed->second;
+    return instant->first.at <= to_wall(delayed->first.at, now) ? instant->second : delayed->second;
   }
 
   MemoryTask* first(TaskState state, MemoryNow now) noexcept {
@@ -506,7 +595,7 @@ class MemoryQueue {
   Slot reserve(MemoryTask& task, Spot spot) {
     MemoryTimeline* line = timeline_of(spot.state, spot.delayed);
     if (!line) return std::nullopt;
-    return line->emplace(spot.at, &task);
+    return line->emplace(MemoryInstant{spot.at, ++number_}, &task).first;
   }
 
 // GCC 12 takes pointers for null that std::multimap, or the state of a task, says are not.
@@ -620,6 +709,7 @@ class MemoryQueue {
   MemoryTimeline archived_;   // by the wall clock
   MemoryTimeline completed_;  // by the end of retention, by the steady clock
   std::unordered_map<std::string, Lock> locks_;
+  std::uint64_t number_ = 0;  // of the last task that was put into a timeline
   MemoryIds ids_;
   MemoryStatistics statistics_;
   MemoryQueue*& changed_;  // The first of the queues that have news, each of which knows the next.

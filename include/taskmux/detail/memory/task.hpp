@@ -42,8 +42,18 @@ inline Time to_wall(Time instant, MemoryNow now) noexcept {
   return later(now.wall, instant - now.steady);
 }
 
-/// Tasks in the order of an instant; those of the same instant in the order they came.
-using MemoryTimeline = std::multimap<Time, MemoryTask*>;
+/// A place in the order of an instant. Those of the same instant have the order in which they came, by
+/// which they are numbered.
+struct MemoryInstant {
+  Time at{};
+  std::uint64_t number = 0;
+
+  friend bool operator<(const MemoryInstant& a, const MemoryInstant& b) noexcept {
+    return a.at != b.at ? a.at < b.at : a.number < b.number;
+  }
+};
+
+using MemoryTimeline = std::map<MemoryInstant, MemoryTask*>;
 
 /// A task as the memory broker stores it: one allocation, of which the message is shared with those
 /// who run it. Every byte here is paid for each pending task.
@@ -79,6 +89,7 @@ struct MemoryTask {
   /// clock: pending: since when; scheduled after a delay, retry: due; completed: its end.
   Time at{};
   Time lease_end{};         ///< Active. By the steady clock.
+  std::int64_t rank = 0;    ///< In a MemoryTaskList: grows from the front to the back.
   std::uint64_t token = 0;  ///< Active: of the present run.
   std::uint32_t id_hash;
   std::uint16_t crashes = 0;
@@ -111,8 +122,31 @@ class MemoryTaskList {
   static MemoryTask* after(const MemoryTask& task) noexcept { return task.place.links.next; }
   static MemoryTask* before(const MemoryTask& task) noexcept { return task.place.links.previous; }
 
-  void push_back(MemoryTask& task) noexcept { link(task, back_, nullptr); }
-  void push_front(MemoryTask& task) noexcept { link(task, nullptr, front_); }
+  void push_back(MemoryTask& task) noexcept {
+    task.rank = next_rank_++;
+    link(task, back_, nullptr);
+  }
+  void push_front(MemoryTask& task) noexcept {
+    task.rank = --first_rank_;
+    link(task, nullptr, front_);
+  }
+
+  /// The first task whose rank is above `rank`, from the end that is nearer to it by number; null if none.
+  MemoryTask* first_above(std::int64_t rank) const noexcept {
+    if (empty() || back_->rank <= rank) return nullptr;
+    MemoryTask* task = front_;
+    if (rank < front_->rank) return task;
+    if (rank - front_->rank < back_->rank - rank) {
+      while (task->rank <= rank) task = after(*task);
+    } else {
+      task = back_;
+      while (MemoryTask* previous = before(*task)) {
+        if (previous->rank <= rank) break;
+        task = previous;
+      }
+    }
+    return task;
+  }
 
   void remove(MemoryTask& task) noexcept {
     const auto [previous, next] = task.place.links;
@@ -125,6 +159,7 @@ class MemoryTaskList {
   void replace(MemoryTask& old, MemoryTask& fresh) noexcept {
     const auto [previous, next] = old.place.links;
     remove(old);
+    fresh.rank = old.rank;
     link(fresh, previous, next);
   }
 
@@ -139,6 +174,8 @@ class MemoryTaskList {
   MemoryTask* front_ = nullptr;
   MemoryTask* back_ = nullptr;
   std::size_t size_ = 0;
+  std::int64_t first_rank_ = 0;
+  std::int64_t next_rank_ = 0;
 };
 
 /// Tasks by id. Owns nothing. Not thread-safe.
