@@ -16,29 +16,29 @@
 namespace taskmux {
 inline namespace v0 {
 
-/// An instant of a clock that is never set back; only for measuring lengths of time.
+/// An instant of a clock that is never set back; only for measuring durations.
 using SteadyTime = std::chrono::steady_clock::time_point;
 
-/// What a thread sleeps on until something happens. A notification that comes while nobody waits is
-/// kept for the next wait; several of them count as one. Thread-safe; meant for one waiting thread.
+/// Lets a thread sleep until it is notified. A notification that comes while nobody waits is kept
+/// for the next wait; several of them count as one. Thread-safe; intended for one waiting thread.
 class Waker {
  public:
-  /// Ends the present wait, or the next one at once. Cheap if that has been done already.
+  /// Ends the present wait, or the next one immediately. Cheap if it is already notified.
   void notify() {
     if (notified_.exchange(true, std::memory_order_acq_rel)) return;
-    // Whoever has just found it unset holds the mutex until it waits.
+    // A thread that has just found it unset holds the mutex until it waits.
     { detail::MutexLock lock{mutex_}; }
     condition_.notify_one();
   }
 
-  /// Waits until notified, and takes the notification.
+  /// Waits until notified, and consumes the notification.
   void wait() {
     detail::MutexLock lock{mutex_};
     while (!notified_.load(std::memory_order_acquire)) lock.wait(condition_);
     notified_.exchange(false, std::memory_order_acq_rel);
   }
 
-  /// Waits until notified or until `deadline` of the machine's steady clock.
+  /// Waits until notified, or until the machine's steady clock reaches `deadline`.
   void wait_until(SteadyTime deadline) {
     detail::MutexLock lock{mutex_};
     while (!notified_.load(std::memory_order_acquire) &&
@@ -54,7 +54,7 @@ class Waker {
   std::atomic<bool> notified_{false};
 };
 
-/// The only source of time: what the library knows of it, it asks here, and it sleeps here.
+/// The only source of time: the library reads the time and sleeps only through this interface.
 /// Thread-safe.
 class TASKMUX_API Clock {
  public:
@@ -63,18 +63,18 @@ class TASKMUX_API Clock {
   Clock& operator=(const Clock&) = delete;
   virtual ~Clock() = default;
 
-  /// The wall clock.
+  /// Returns the time of the wall clock.
   virtual Time now() const = 0;
 
-  /// The clock for timeouts and leases.
+  /// Returns the time of the clock for timeouts and leases.
   virtual SteadyTime steady_now() const = 0;
 
-  /// Sleeps until `waker` is notified, or `steady_now()` is at or past `deadline` (none: only a
-  /// notification ends it). May return early.
+  /// Sleeps until `waker` is notified, or `steady_now()` is at or past `deadline` (unset: until a
+  /// notification). May return early.
   virtual void wait(Waker& waker, std::optional<SteadyTime> deadline) = 0;
 
-  /// For TestServer, whose handlers must not sleep: moves the time on by `step` and returns true,
-  /// if this is a clock that a test moves.
+  /// For TestServer, whose handlers must not sleep. If this is a clock that a test controls,
+  /// advances it by `step` and returns true; else returns false.
   virtual bool move_on(Duration step) {
     static_cast<void>(step);
     return false;
@@ -98,11 +98,11 @@ class TASKMUX_API SystemClock final : public Clock {
   }
 };
 
-/// A clock that stands still until a test moves it: both its times together with advance(), the
-/// wall clock alone with step_wall(). Sleepers whose time has come wake. Thread-safe.
+/// A clock that stands still until a test moves it: advance() moves both its times, step_wall()
+/// only the wall clock. Wakes sleepers whose deadline is reached. Thread-safe.
 class TASKMUX_API ManualClock final : public Clock {
  public:
-  /// Starts at `start`; 2026-01-01 00:00 UTC if not given.
+  /// Starts at `start`; 2026-01-01 00:00 UTC by default.
   explicit ManualClock(Time start = Time{std::chrono::seconds{1767225600}}) : now_{start} {}
 
   Time now() const override {
@@ -126,7 +126,7 @@ class TASKMUX_API ManualClock final : public Clock {
     std::erase_if(sleepers_, [&waker](const Sleeper& sleeper) { return sleeper.waker == &waker; });
   }
 
-  /// Moves the time on by `step`, which must not be negative.
+  /// Advances both clocks by `step`, which must not be negative.
   void advance(Duration step) {
     detail::MutexLock lock{mutex_};
     now_ += step;
@@ -143,21 +143,21 @@ class TASKMUX_API ManualClock final : public Clock {
     return true;
   }
 
-  /// Moves the time on to `instant`; does nothing if it has passed.
+  /// Advances to `instant`; does nothing if it has passed.
   void advance_to(Time instant) {
     const Time at = now();
     if (instant > at) advance(instant - at);
   }
 
-  /// Sets the wall clock forward by `step`, or back if that is negative, as an operator, a time
-  /// server or the waking of a machine does. The steady clock stays where it is, and nobody wakes.
+  /// Sets the wall clock forward by `step`, or back if `step` is negative, as an operator, a time
+  /// server or a resumed machine does. The steady clock does not change, and no sleeper wakes.
   void step_wall(Duration step) {
     detail::MutexLock lock{mutex_};
     now_ += step;
   }
 
-  /// How many threads sleep on this clock and have not been woken by it: for a test that lets
-  /// others come to rest before it moves the time on.
+  /// Returns how many threads sleep on this clock and have not been woken by it. A test can wait
+  /// for other threads to become idle before it advances the clock.
   std::size_t sleepers() const {
     detail::MutexLock lock{mutex_};
     return sleepers_.size();

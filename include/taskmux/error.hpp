@@ -10,32 +10,32 @@
 namespace taskmux {
 inline namespace v0 {
 
-/// What went wrong, for a program to decide on. The text of an Error is for people.
+/// The kind of an error, for programs to act on. The text of an Error is for people.
 enum class Errc {
-  invalid_argument,  ///< An option or a value that can't be accepted; nothing was sent.
-  /// The payload is over the limit of the client or of the broker, or a result over the server's;
-  /// nothing was sent.
+  invalid_argument,  ///< An option or a value is not acceptable; nothing was sent.
+  /// A payload exceeds the limit of the client or of the broker, or a result exceeds the limit of
+  /// the server; nothing was sent.
   payload_too_large,
   duplicate_task,    ///< A task with the same queue, type and payload holds the unique lock.
   task_id_conflict,  ///< A task with this id exists in the queue, in any state.
-  queue_full,  ///< The broker has no room for another task (its bound, or its memory, is reached).
-  /// The broker can't be reached, or did not answer in time. Whether it acted is not known.
+  queue_full,  ///< The broker has no room for another task: its limit, or its memory, is exhausted.
+  /// The broker can't be reached, or did not answer in time. It is not known whether it acted.
   unavailable,
   unauthorized,     ///< The broker refused the credentials, or the command.
-  protocol,         ///< The broker answered with something that can't be understood.
-  unsupported,      ///< This broker, or this version of it, can't do that.
+  protocol,         ///< The broker sent a reply that can't be understood.
+  unsupported,      ///< This broker, or this version of it, does not support the operation.
   queue_not_found,  ///< No such queue.
   queue_not_empty,  ///< The queue still holds tasks.
   task_not_found,   ///< No such task in that queue.
   /// The task, queue, client or server is in a state that does not allow the operation.
   wrong_state,
-  lease_expired,  ///< The run is no longer its worker's.
-  malformed,      ///< Stored or received data that is not a valid message.
-  timed_out,      ///< The time allowed for waiting is over; what was waited for may still happen.
-  forked,  ///< Made in another process: a broker, client or server can't be used after fork().
+  lease_expired,  ///< The worker no longer owns the run.
+  malformed,      ///< Stored or received data is not a valid message.
+  timed_out,      ///< The allowed time has elapsed; the awaited event may still happen.
+  forked,  ///< The broker, client or server was made before fork(), in the parent process.
 };
 
-/// The name of `errc` as it is spelt in the code, such as "duplicate_task". Never empty.
+/// Returns the name of `errc` as it is spelt in the code, such as "duplicate_task". Never empty.
 constexpr std::string_view to_string(Errc errc) noexcept {
   switch (errc) {
     case Errc::invalid_argument: return "invalid_argument";
@@ -59,9 +59,9 @@ constexpr std::string_view to_string(Errc errc) noexcept {
   return "unknown";
 }
 
-/// A failure at run time. Its text says operation, subject and cause: `enqueue "critical":
-/// connection refused`. Misuse that a look at the code would find (an empty pattern, a pattern
-/// twice, a zero concurrency) throws std::invalid_argument instead.
+/// A failure at run time. Its text names the operation, the subject and the cause: `enqueue
+/// "critical": connection refused`. Misuse that is visible in the code (an empty pattern, a pattern
+/// that is registered twice, a concurrency of zero) throws std::invalid_argument instead.
 class TASKMUX_API Error : public std::runtime_error {
  public:
   Error(Errc errc, const std::string& text, std::string task_id = {})
@@ -69,8 +69,8 @@ class TASKMUX_API Error : public std::runtime_error {
 
   Errc errc() const noexcept { return errc_; }
 
-  /// The id of the task that the call was about, so that an enqueue whose fate is unknown can be
-  /// repeated with the same id; empty when the call was not about one task.
+  /// Returns the id of the task that the call was about, so that an enqueue whose outcome is
+  /// unknown can be repeated with the same id. Empty if the call was not about one task.
   const std::string& task_id() const noexcept { return task_id_; }
 
  private:

@@ -10,10 +10,10 @@
 namespace taskmux {
 inline namespace v0 {
 
-/// How serious a log line is, from the least to the most.
+/// The severity of a log entry, in ascending order.
 enum class LogLevel { debug, info, warning, error };
 
-/// The level's name, such as "warning".
+/// Returns the level's name, such as "warning".
 constexpr std::string_view to_string(LogLevel level) noexcept {
   switch (level) {
     case LogLevel::debug: return "debug";
@@ -24,37 +24,37 @@ constexpr std::string_view to_string(LogLevel level) noexcept {
   return "unknown";
 }
 
-/// One entry of the log, with its fields. The views last for the call. A field that does not apply
+/// One log entry, with its fields. The views are valid during the call. A field that does not apply
 /// is empty.
 struct LogRecord {
   LogLevel level = LogLevel::info;
   std::string_view text{};     ///< What happened, without the fields below. May have several lines.
-  std::string_view server{};   ///< The id of the server that it is about.
-  std::string_view task_id{};  ///< Of the task that it is about, as the next two.
+  std::string_view server{};   ///< The id of the server that the entry is about.
+  std::string_view task_id{};  ///< The task that the entry is about; so are type and queue.
   std::string_view task_type{};
   std::string_view queue{};
 };
 
-/// `record` in one line, fields first, as a Logger::Sink gets it:
+/// Returns `record` as one line, fields first, as a Logger::Sink receives it:
 /// `task 42 ("email:welcome", queue "default"): archived: no such user`.
 std::string to_line(const LogRecord& record);
 
-/// Where log entries go: a level, and a function that takes what is at that level or above.
-/// Thread-safe if the function is. What the function throws is swallowed: a log line must not end a
-/// worker.
+/// The destination of log entries: a level, and a function that receives the entries at that level
+/// or above. Thread-safe if the function is. Exceptions from the function are ignored: a log line
+/// must not end a worker.
 ///
-/// A logger that nobody chose (`Logger{}`) writes warnings and errors to standard error, each as one
-/// line with its time (UTC) and level, and nothing else: a service that fails must not be silent. A
-/// server whose logger nobody chose uses its broker's. Logger::none() is silent.
+/// A default-constructed logger writes only warnings and errors, to standard error, each as one
+/// line with its time (UTC) and level: a service that fails must not be silent. A server with a
+/// default-constructed logger uses its broker's. Logger::none() is silent.
 class Logger {
  public:
-  /// Takes a level and one line of text.
+  /// Receives a level and one line of text.
   using Sink = std::function<void(LogLevel, std::string_view)>;
-  /// Takes the entry with its fields, for a structured log.
+  /// Receives the entry with its fields, for structured logging.
   using RecordSink = std::function<void(const LogRecord&)>;
 
   Logger() = default;
-  /// An empty function is the same as none(), and so are `nullptr` and `{}`.
+  /// An empty function, `nullptr` and `{}` all mean the same as none().
   Logger(LogLevel least, Sink sink);
   Logger(LogLevel least, std::nullptr_t) : Logger{least, RecordSink{}} {}
   Logger(LogLevel least, RecordSink sink)
@@ -66,12 +66,13 @@ class Logger {
   /// Writes nothing.
   static Logger none() { return {LogLevel::error, RecordSink{}}; }
 
-  /// Writes lines from `least` on to standard error, as the default does with warnings and errors.
-  /// Does not wait: where standard error is a pipe, a socket or a terminal that takes no more at the
-  /// moment, the line, or the rest of a long one, is dropped and counted, and the next line that is
-  /// taken comes after one that says how many were dropped. (Only where several write to one pipe, at
-  /// the instant when it becomes full, can one of them wait until it is read.) Where nobody reads any
-  /// more, the same holds, and no SIGPIPE is raised. A file is written to as usual.
+  /// Writes entries at `least` or above to standard error, in the format of the default logger.
+  /// Does not block: if standard error is a pipe, a socket or a terminal that is full at the
+  /// moment, the line, or the rest of a long line, is dropped and counted; the next line that is
+  /// written is preceded by one that reports how many were dropped. (If several processes write to
+  /// one pipe, a write may still block at the instant at which the pipe becomes full.) A pipe
+  /// without a reader is treated in the same way, and no SIGPIPE is raised. A regular file is
+  /// written to as usual.
   static Logger to_stderr(LogLevel least = LogLevel::warning) {
     Logger logger;
     logger.least_ = least;
@@ -79,13 +80,13 @@ class Logger {
     return logger;
   }
 
-  /// How many lines of this process standard error did not take, in whole or in part.
+  /// Returns how many lines of this process were dropped, in whole or in part, by standard error.
   static std::uint64_t dropped_lines() noexcept;
 
-  /// Whether somebody chose it: false for `Logger{}` alone.
+  /// Returns whether it was chosen explicitly: false only for a default-constructed logger.
   bool is_chosen() const noexcept { return chosen_; }
 
-  /// Whether an entry of this level would go anywhere; to save the making of it.
+  /// Returns whether an entry of this level would be written, so that a caller need not format it.
   bool enabled(LogLevel level) const noexcept { return level >= least_ && kind_ != Kind::none; }
 
   void operator()(LogLevel level, std::string_view text) const noexcept {

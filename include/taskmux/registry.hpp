@@ -11,26 +11,26 @@
 namespace taskmux {
 inline namespace v0 {
 
-/// A task in progress, as an Inspector shows it.
+/// A task that is being run, as shown by an Inspector.
 struct WorkerInfo {
   std::string task_id{};
   std::string queue{};
-  /// As shown: perhaps without headers, and a long payload cut (see Registry::announce()).
+  /// The headers may be missing, and a long payload may be truncated (see Registry::announce()).
   Task task{};
   Time started_at{};
-  /// Of this attempt; epoch = none.
+  /// The deadline of this attempt; the epoch if there is none.
   Time deadline{};
 };
 
-/// What a server does at the moment.
+/// The present state of a server.
 enum class ServerStatus {
   active,   ///< It takes tasks.
-  stopped,  ///< It takes no more, and goes on with those that it has.
+  stopped,  ///< It takes no more tasks, but finishes those that it has.
   closed,   ///< It is shutting down.
-  unknown,  ///< Written by a program that knows further ones.
+  unknown,  ///< A value that this version does not know.
 };
 
-/// The status as asynq spells it, such as "active".
+/// Returns the status as asynq spells it, such as "active".
 constexpr std::string_view to_string(ServerStatus status) noexcept {
   switch (status) {
     case ServerStatus::active: return "active";
@@ -41,26 +41,26 @@ constexpr std::string_view to_string(ServerStatus status) noexcept {
   return "unknown";
 }
 
-/// A running server, as it announces itself and an Inspector shows it.
+/// A running server, as it announces itself and as an Inspector shows it.
 struct ServerInfo {
   std::string host{};
   int pid = 0;
-  /// A UUID, of this start of this server.
+  /// A UUID that identifies this Server object.
   std::string id{};
   int concurrency = 0;
-  /// Priority by name.
+  /// The priority of each queue.
   std::map<std::string, int> queues{};
   bool strict_priority = false;
   ServerStatus status = ServerStatus::active;
   Time started_at{};
-  /// What it runs at the moment.
+  /// The tasks that it is running.
   std::vector<WorkerInfo> workers{};
 };
 
-/// The port to who lives, in addition to Broker: servers announce themselves, and an Inspector lists
-/// them. Nothing depends on it but what is shown: leases say whose a run is.
+/// The port to the list of live servers, in addition to Broker: servers announce themselves, and an
+/// Inspector lists them. It is used for display only: leases decide who owns a run.
 ///
-/// Each call throws Error. Thread-safe.
+/// Each call throws Error on failure. Thread-safe.
 class TASKMUX_API Registry {
  public:
   Registry() = default;
@@ -68,15 +68,15 @@ class TASKMUX_API Registry {
   Registry& operator=(const Registry&) = delete;
   virtual ~Registry() = default;
 
-  /// Records that a server lives, and what it does; forgotten `lifetime` after the last call (rounded
-  /// up to whole seconds). Of a worker's payload of more than 4 KiB a broker may keep only the
-  /// beginning: it is there to be looked at, and large tasks must not make this a long call.
+  /// Records that a server is alive, and what it does. The record expires `lifetime` after the last
+  /// call (rounded up to whole seconds). A broker may truncate a worker's payload to 4 KiB or more:
+  /// it is for display only, and large tasks must not slow down this call.
   virtual void announce(const ServerInfo& server, Duration lifetime) = 0;
 
-  /// Forgets a server that has ended; does nothing if it is not known.
+  /// Removes the record of a server that has ended; does nothing if there is none.
   virtual void retire(const ServerInfo& server) = 0;
 
-  /// Returns the live servers, with the tasks that they run, in any order.
+  /// Returns the live servers, with the tasks that they are running, in any order.
   virtual std::vector<ServerInfo> servers() = 0;
 };
 

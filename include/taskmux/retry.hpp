@@ -10,23 +10,23 @@
 namespace taskmux {
 inline namespace v0 {
 
-/// A failed attempt, as a RetryPolicy sees it. The views last for the call.
+/// A failed attempt, as passed to a RetryPolicy. The views are valid during the call.
 struct FailedAttempt {
   const Task& task;
   std::string_view error;
-  int retried = 0;  ///< How often the task had failed before; any number from 0 on.
-  /// Uniform in [0, 1), drawn for this attempt, so that a policy can be a pure function.
+  int retried = 0;  ///< How often the task had failed before; 0 or more.
+  /// A random number for this attempt, uniform in [0, 1), so that a policy can be a pure function.
   double random = 0.0;
 };
 
-/// How long a failed task waits for its next attempt. Any callable will do; a negative or absurdly
-/// long delay is brought into 0 ... Limits::longest, and one that throws gives way to asynq's
-/// default. Called from many threads at once.
+/// Returns how long a failed task waits for its next attempt. A delay outside of 0 to
+/// Limits::longest is clamped; if the policy throws, AsynqRetryDelay applies. Called from many
+/// threads at once.
 using RetryPolicy = std::function<Duration(const FailedAttempt&)>;
 
-/// asynq's default: n^4 + 15 + r * (n + 1) seconds, n = retried, r a whole number from 0 to 29
-/// (hibiken/asynq, DefaultRetryDelayFunc). The first waits 15 to 44 s, the fourth 96 to 212 s, the
-/// eleventh about 2.8 h.
+/// asynq's default: n^4 + 15 + r * (n + 1) seconds, where n is `retried` and r a random integer
+/// from 0 to 29 (hibiken/asynq, DefaultRetryDelayFunc). The first delay is 15 to 44 s, the fourth
+/// 96 to 212 s, the eleventh about 2.8 h.
 struct AsynqRetryDelay {
   Duration operator()(const FailedAttempt& attempt) const noexcept {
     const double n = attempt.retried > 0 ? attempt.retried : 0;
@@ -34,7 +34,7 @@ struct AsynqRetryDelay {
     return bounded(n * n * n * n + 15.0 + r * (n + 1.0));
   }
 
-  /// `seconds` as a Duration, at most Limits::longest; what is not a number, or negative, is 0.
+  /// Returns `seconds` as a Duration, at most Limits::longest; 0 for NaN or a negative number.
   static constexpr Duration bounded(double seconds) noexcept {
     constexpr double longest = std::chrono::duration<double>{Limits::longest}.count();
     if (!(seconds > 0.0)) return Duration{0};
@@ -43,9 +43,9 @@ struct AsynqRetryDelay {
   }
 };
 
-/// Waits `initial`, then `multiplier` times longer after each failure, up to `max`. Each delay is
-/// then spread evenly over +- `jitter` of itself (and stays at most `max`), so that tasks which
-/// failed together do not come back together.
+/// Waits for `initial` at first, then `multiplier` times longer after each failure, up to `max`.
+/// Each delay is varied at random by up to +- `jitter` of itself (but stays at most `max`), so that
+/// tasks that failed together are not retried together.
 struct ExponentialBackoff {
   Duration initial = std::chrono::seconds{1};
   Duration max = std::chrono::hours{1};
@@ -63,8 +63,8 @@ struct ExponentialBackoff {
   }
 
  private:
-  /// `base` to the power of `exponent`, by squaring: a peer may write any retry count. A base of 1
-  /// or less does not shrink the delay; infinite at most.
+  /// Returns `base` to the power of `exponent`, by squaring, since a peer may write any retry
+  /// count. A base of 1 or less does not shrink the delay. The result may be infinite.
   static constexpr double power(double base, int exponent) noexcept {
     double result = 1.0;
     if (!(base > 1.0)) return result;
@@ -75,7 +75,7 @@ struct ExponentialBackoff {
   }
 };
 
-/// Always the same delay.
+/// The same delay after every failure.
 struct FixedDelay {
   Duration delay = std::chrono::seconds{1};
 

@@ -21,20 +21,20 @@
 namespace taskmux {
 inline namespace v0 {
 
-/// What a registration says of its type's tasks, in addition to how to run them. Where muxes nest,
-/// what an inner registration leaves out is taken from the outer one.
+/// Options of a registration, for all tasks of its type. In nested muxes, options that the inner
+/// registration leaves out are taken from the outer one.
 struct HandleOptions {
-  /// Instead of the server's.
+  /// Replaces the server's retry policy. Empty: the server's applies.
   RetryPolicy retry_policy{};
-  /// An attempt takes at most this; can only lower what the task itself says.
+  /// Upper bound of one attempt; can only shorten the timeout of the task itself.
   std::optional<Duration> timeout{};
 };
 
-/// The rest of the chain, as a Middleware sees it: the middleware further in, and the handler.
-/// Valid for the call.
+/// The rest of the chain, as seen by a Middleware: the inner middleware and the handler. Valid only
+/// during the call.
 class Next {
  public:
-  /// Runs the rest. Never throws: what the handler throws is an Outcome already.
+  /// Runs the rest of the chain. Never throws: exceptions of the handler become an Outcome.
   Outcome operator()(Context& context, const Task& task) const noexcept;
 
  private:
@@ -48,20 +48,20 @@ class Next {
   TaskHandler& handler_;
 };
 
-/// Wraps every handler of a mux: called with the task and the rest of the chain, which it may run
-/// or not.
+/// Wraps every handler of a mux. Called with the task and the rest of the chain, which it may or
+/// may not run.
 using Middleware = std::function<Outcome(Context&, const Task&, const Next&)>;
 
-/// Routes tasks to handlers by their type, as asynq's ServeMux does: the pattern that equals the
-/// type, else the longest pattern that is a prefix of it ("email:" matches "email:welcome", and
-/// "email" matches "emailing"), else the not-found handler. No wildcards.
+/// Routes tasks to handlers by their type, as asynq's ServeMux does: to the pattern that equals the
+/// type, else to the longest pattern that is a prefix of it ("email:" matches "email:welcome", and
+/// "email" matches "emailing"), else to the not-found handler. There are no wildcards.
 ///
-/// Register before Server takes it; read-only afterwards, and then thread-safe.
+/// Register before the mux is passed to a Server; read-only, and thread-safe, afterwards.
 ///
-/// A mux is a handler itself, so muxes nest: the inner one routes the whole type again. Middleware
-/// of the outer mux runs first and goes round that of the inner one; of the options of both
-/// registrations, those of the inner one count (see HandleOptions). A handler of your own that
-/// calls a mux hides the options in it.
+/// A mux is a handler itself, so muxes can be nested: the inner mux routes the whole type again.
+/// Middleware of the outer mux wraps that of the inner mux. Options of the inner registration take
+/// precedence (see HandleOptions). The options of a mux that is called by a handler of your own
+/// have no effect.
 class TASKMUX_API ServeMux final : public TaskHandler {
  public:
   ServeMux();
@@ -69,14 +69,14 @@ class TASKMUX_API ServeMux final : public TaskHandler {
   ServeMux& operator=(ServeMux&&) noexcept;
   TASKMUX_INLINE ~ServeMux() override;
 
-  /// Throws std::invalid_argument for a blank pattern, a null handler, a pattern that is registered
-  /// already, or a timeout that is not positive.
+  /// Registers a handler. Throws std::invalid_argument for a blank pattern, a null handler, a
+  /// pattern that is already registered, or a timeout that is not positive.
   void handle(std::string pattern, std::unique_ptr<TaskHandler> handler,
               HandleOptions options = {});
 
-  /// The same for a callable that takes (Context&, const Task&) and returns an Outcome or nothing
-  /// (see HandlerFunction). It is called from many threads at once, and so must be callable as a
-  /// const object: a mutable lambda does not compile.
+  /// Registers a callable that takes (Context&, const Task&) and returns an Outcome or void (see
+  /// HandlerFunction). It is called from many threads at once, so it must be callable as a const
+  /// object: a mutable lambda does not compile.
   template <typename F>
   requires(!std::convertible_to<F, std::unique_ptr<TaskHandler>>) void handle(
       std::string pattern, F function, HandleOptions options = {}) {
@@ -90,13 +90,14 @@ class TASKMUX_API ServeMux final : public TaskHandler {
     }
   }
 
-  /// Adds a middleware; the first one is the outermost. All apply to all patterns, and to the
-  /// not-found handler, whatever the order of registration. Throws std::invalid_argument for an
-  /// empty function.
+  /// Adds a middleware; the first one is the outermost. Every middleware applies to all patterns
+  /// and to the not-found handler, whatever the order of registration. Throws std::invalid_argument
+  /// for an empty function.
   void use(Middleware middleware);
 
-  /// Replaces the handler for types that match no pattern. The default fails with `handler not
-  /// found for task "<type>"`, which is retried like any failure: another server may know the type.
+  /// Replaces the handler for types that match no pattern. The default handler fails with `handler
+  /// not found for task "<type>"`, which is retried like any failure: another server may know the
+  /// type.
   /// Throws std::invalid_argument for null.
   void not_found(std::unique_ptr<TaskHandler> handler);
   template <typename F>
@@ -109,20 +110,21 @@ class TASKMUX_API ServeMux final : public TaskHandler {
     }
   }
 
-  /// Routes and runs; never throws.
+  /// Routes the task and runs its handler. Never throws.
   TASKMUX_INLINE Outcome handle(Context& context, const Task& task) noexcept override;
 
-  /// The same where the type was routed before: `route` is this mux's for the task's type. Looks no
-  /// pattern up, but for those of muxes that nest in this one.
+  /// Runs a task whose type was routed before: `route` is the result of route() for its type. Only
+  /// nested muxes route again.
   Outcome handle(Context& context, const Task& task, const TaskRoute& route) const noexcept;
 
-  /// Whether a pattern matches.
+  /// Returns whether a pattern matches `type`.
   bool knows(std::string_view type) const noexcept { return find(type) != nullptr; }
 
-  /// Where tasks of `type` go, through all nested muxes, with the options that count for them.
+  /// Returns the handler for tasks of `type`, and the options that apply to them, through all
+  /// nested muxes.
   TaskRoute route(std::string_view type) const noexcept;
 
-  /// Whether anything is registered at all, the not-found handler included.
+  /// Returns whether nothing is registered, not even a not-found handler.
   bool empty() const noexcept { return routes_.empty() && !not_found_; }
 
  private:
@@ -130,8 +132,7 @@ class TASKMUX_API ServeMux final : public TaskHandler {
     std::unique_ptr<TaskHandler> handler;
     HandleOptions options;
   };
-  // Ordered downwards, so that among the patterns that are prefixes of a type the longest comes
-  // first.
+  // In descending order: among the patterns that are prefixes of a type, the longest comes first.
   using Registrations = std::map<std::string, Registration, std::greater<>>;
 
   template <typename F>
@@ -150,7 +151,7 @@ class TASKMUX_API ServeMux final : public TaskHandler {
     TASKMUX_INLINE Outcome handle(Context& context, const Task& task) override;
   };
 
-  /// False for an empty std::function or a null function pointer.
+  /// Returns false for an empty std::function or a null function pointer.
   template <typename F>
   static bool has_target(const F& function) noexcept {
     if constexpr (requires { function == nullptr; }) {
