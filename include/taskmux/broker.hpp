@@ -22,13 +22,13 @@ inline namespace v0 {
 class QueueView;
 class Registry;
 
-/// By when a broker is to give up calls, also those under way; see
+/// The time at which a broker must abandon calls, including those in progress; see
 /// Broker::limit_calls_of_this_thread(). Thread-safe.
 class CallLimit {
  public:
   using Instant = std::chrono::steady_clock::time_point;
 
-  /// Of the machine's steady clock.
+  /// Sets the time, an instant of the machine's steady clock.
   void set(Instant end) noexcept { end_.store(end.time_since_epoch().count()); }
   Instant end() const noexcept { return Instant{Instant::duration{end_.load()}}; }
 
@@ -36,31 +36,32 @@ class CallLimit {
   std::atomic<Instant::rep> end_{Instant::max().time_since_epoch().count()};
 };
 
-/// A task on its way in. Its id, queue, type and limits have been checked by Client and are fixed.
+/// A task to be enqueued. Client has set and checked its id, queue, type and limits.
 struct EnqueueRequest {
   TaskMessage message{};
-  /// At most one of this and `process_in`; due at once if both are unset or it has passed.
+  /// When the task is due; at once if this instant has passed. At most one of this and `process_in`
+  /// is set; if both are unset, the task is due at once.
   std::optional<Time> process_at{};
-  /// Due this long after the broker's now.
+  /// The task is due this long after the broker's present time.
   std::optional<Duration> process_in{};
-  /// Sets `message.expires_at` to this long after the broker's now.
+  /// Sets `message.expires_at` to this long after the broker's present time.
   std::optional<Duration> expires_in{};
-  /// Above 0: take the unique lock, for this long after the task is due.
+  /// Above 0: the task takes the unique lock, until this long after it is due.
   std::chrono::seconds unique_for{0};
   /// See EnqueueOptions.
   bool unique_empty_payload = false;
-  /// Above 0: if the queue remembers this id, the answer is `accepted_before`, before anything else
-  /// is looked at, also in a full broker; else the id is remembered for this long if the task is
-  /// accepted now.
+  /// Above 0: if the queue remembers the id, the reply is `accepted_before`, whatever else holds,
+  /// even if the broker is full. Otherwise, if the task is accepted, the id is remembered for this
+  /// long.
   std::chrono::seconds idempotent_for{0};
 };
 
-/// What became of one EnqueueRequest.
+/// The result of one EnqueueRequest.
 struct EnqueueReply {
-  /// Unset if accepted. Else duplicate_task, task_id_conflict (which comes first where both are
-  /// true), queue_full, payload_too_large, invalid_argument, unavailable, or any other error that
-  /// the broker reports for this item. With `unavailable` it is not known whether the item was
-  /// accepted; only a `detail` that begins with "not sent" says that it certainly was not sent.
+  /// Unset if accepted. Else duplicate_task, task_id_conflict (which takes precedence if both
+  /// apply), queue_full, payload_too_large, invalid_argument, unavailable, or any other error that
+  /// the broker reports for this item. With `unavailable`, it is not known whether the item was
+  /// accepted, unless `detail` begins with "not sent": then the item was certainly not sent.
   std::optional<Errc> error{};
   /// The cause in words, for an error.
   std::string detail{};
@@ -68,112 +69,112 @@ struct EnqueueReply {
   TaskState state = TaskState::pending;
   /// If scheduled: when it is due.
   std::optional<Time> process_at{};
-  /// False: accepted, but not by as many replicas as were asked for.
+  /// False: accepted, but confirmed by fewer replicas than requested.
   bool replicated = true;
   /// An earlier request with this id was accepted (see EnqueueRequest::idempotent_for), and this
-  /// one changed nothing. `error` is unset; `state` and `process_at` mean nothing.
+  /// one changed nothing. Then `error` is unset, and `state` and `process_at` have no meaning.
   bool accepted_before = false;
 };
 
-/// What an operator asked for when cancelling a running task.
+/// What happens to a task whose run an operator cancels.
 enum class CancelMode {
-  retry,    ///< As a failure: retried, or archived when its retries are spent. What asynq does.
-  archive,  ///< To the dead-letter queue at once.
-  remove,   ///< Deleted.
+  retry,    ///< It fails: retried, or archived if no retry is left. This is what asynq does.
+  archive,  ///< It is moved to the dead-letter queue at once.
+  remove,   ///< It is deleted.
 };
 
-/// Whether the handler of a run has begun, as the broker knows it.
+/// Whether the handler of a run has begun, as far as the broker knows.
 enum class Begun {
-  /// It has, or it does so at once: a worker was free when the run was taken.
+  /// It has begun, or begins at once: a worker was free when the run was taken.
   yes,
-  /// It may have: the run was taken ahead of the free workers.
+  /// It may have begun: the run was prefetched, that is, taken when no worker was free for it.
   perhaps,
-  /// It has not: the run is a suspect's, whose begin extend() records before the handler is called.
+  /// It has not begun: the run belongs to a suspect. Its start is recorded by extend() before the
+  /// handler is called.
   no,
 };
 
-/// One attempt at a task by one worker. `token` fences it: the broker refuses to settle or extend a
-/// run with another token than the task's present one. Cheap to copy.
+/// One attempt at a task by one worker. `token` is a fencing token: the broker refuses to settle or
+/// extend a run whose token is not the task's present one. Cheap to copy.
 struct Run {
-  /// Never null in a run that a broker made. Shared, as a hung handler keeps it.
+  /// Never null in a run that a broker made. Shared, since a hung handler may keep it.
   std::shared_ptr<const TaskMessage> message{};
   std::uint64_t token = 0;
-  /// Runs of this task, in a row until now, whose workers were lost. Above 0, the task is a
+  /// How many of the task's latest runs in a row lost their workers. Above 0, the task is a
   /// suspect: it may have caused the losses.
   int crashes = 0;
-  /// As the broker has recorded it. In a run from exchange(), `no` for each suspect.
+  /// What the broker has recorded. In a run from exchange(), `no` for each suspect.
   Begun begun = Begun::yes;
-  /// Only for the broker that made the run: what it keeps of the task beyond TaskMessage. Opaque to
-  /// everyone else.
+  /// Data of the broker that made the run, in addition to TaskMessage. Opaque to everything else.
   std::string broker_data{};
-  /// Set if an Inspector asked to cancel an earlier run that was given back before it was begun:
-  /// this one is not to be begun either.
+  /// Set if an Inspector asked to cancel an earlier run that was given back before it had begun.
+  /// Then this run must not begin, either.
   std::optional<CancelMode> cancel{};
-  /// Since when the task could have been run, by the broker's clock: since it was enqueued, was
-  /// due, or went back to pending. Epoch if that is not known, as in a run that upkeep() took over.
+  /// When the task became ready to run, on the broker's clock: when it was enqueued, became due, or
+  /// returned to pending. The epoch if that is not known, as in a run that upkeep() took over.
   Time ready_at{};
 };
 
-/// How a run ends.
+/// What a settlement does with the task of a run.
 enum class SettleAction {
-  /// Success: completed while `message.retention` lasts, deleted if that is 0. Counts as processed;
-  /// frees the lock.
+  /// The task succeeded. It is completed while `message.retention` lasts, or deleted if that is 0.
+  /// Counts as processed; releases the lock.
   complete,
-  /// Deleted, even with a retention: its handler or an operator revoked it. Counts as processed;
-  /// frees the lock.
+  /// The task is deleted, even if it has a retention: its handler or an operator revoked it. Counts
+  /// as processed; releases the lock.
   remove,
-  /// To retry, due after `delay`, or to pending at once if that is 0: last in line, or first if its
-  /// worker was lost (see Attempt). The lock is kept.
+  /// The task moves to retry, due after `delay`. If `delay` is 0, it moves to pending at once: to
+  /// the back of its queue, or to the front if its worker was lost (see Attempt). The lock is kept.
   retry,
-  /// To the dead-letter queue. Counts as processed and failed; the lock is kept until its time is
-  /// over.
+  /// The task moves to the dead-letter queue. Counts as processed and failed. The lock is kept
+  /// until it expires.
   archive,
-  /// Back to pending, first in line; nothing is counted, the message stays as it was, and so do a
-  /// wish to cancel it and, unless its worker was lost, its crashes.
+  /// The task returns to the front of its queue. Nothing is counted. The message does not change,
+  /// nor does a cancellation request, nor the number of crashes unless its worker was lost.
   give_back,
-  snooze,  ///< Scheduled again after `delay`; nothing is counted.
+  snooze,  ///< The task is scheduled again after `delay`; nothing is counted.
 };
 
-/// What one attempt counts for, in addition to what its SettleAction says. A retry that counts uses
-/// one of the task's retries, and adds to the attempts that were processed and failed.
+/// How one attempt is counted, in addition to the effects of its SettleAction. A retry that counts
+/// uses one of the task's retries, and adds to the processed and failed attempts.
 enum class Attempt {
-  counts,     ///< A retry counts. The task's crashes go back to 0.
-  excused,    ///< A retry does not count. The task's crashes go back to 0.
+  counts,     ///< A retry counts. The task's crashes are reset to 0.
+  excused,    ///< A retry does not count. The task's crashes are reset to 0.
   crashed,    ///< The worker was lost: a retry counts, and the task has one more crash in a row.
-  not_begun,  ///< The handler was never called: a retry does not count, and the crashes stay.
+  not_begun,  ///< The handler was never called: a retry does not count; the crashes do not change.
 };
 
 /// The end of one run.
 struct Settlement {
   Run run{};
   SettleAction action = SettleAction::complete;
-  /// Retry, archive: becomes the task's last error. Valid UTF-8, bounded.
+  /// Retry, archive: becomes the task's last error. Valid UTF-8, at most Limits::error_text_bytes.
   std::string error{};
-  /// Retry, snooze; never negative.
+  /// Retry, snooze: how long the task waits; never negative.
   Duration delay{};
   Attempt attempt = Attempt::counts;
-  /// To be kept with the task; lost when the task is deleted.
+  /// The result, which is stored with the task; dropped if the task is deleted.
   std::optional<std::string> result{};
 };
 
-/// How a Settlement fared.
+/// The outcome of a Settlement at the broker.
 enum class SettleStatus {
   applied,
-  /// The run was no longer its worker's, or the task is gone; nothing was changed. Drop it.
+  /// The worker no longer owned the run, or the task is gone; nothing was changed. Drop it.
   stale,
-  /// It may or may not have been applied: repeat it. One that was applied then comes back as stale.
+  /// It may or may not have been applied: repeat it. If it was applied, the reply is then `stale`.
   unknown,
-  /// It was not tried, since the exchange carried no more: hand it in again with the next one.
+  /// It was not tried, since the exchange was full: pass it to the next exchange.
   later,
-  /// It does not get through to the broker, however often it is tried, because of the size of its
-  /// result: settle the run without that. It may have been applied, as for `unknown`.
+  /// It can't be transferred to the broker because its result is too large: settle the run without
+  /// the result. It may have been applied, as for `unknown`.
   too_large,
-  /// The broker can't carry it out, however often it is tried; nothing was changed. Drop it: the
-  /// run's lease ends, and the task is then treated as one whose worker was lost.
+  /// The broker will never accept it; nothing was changed. Drop it: the run's lease will expire,
+  /// and the task is then treated as if its worker was lost.
   rejected,
 };
 
-/// What became of one Settlement.
+/// The reply to one Settlement.
 struct SettleReply {
   SettleStatus status = SettleStatus::unknown;
   /// Rejected: why.
@@ -182,123 +183,132 @@ struct SettleReply {
   std::string detail{};
 };
 
-/// How many tasks to take of a queue.
+/// How many tasks to take from a queue.
 struct QueueQuota {
   std::string queue{};
-  /// What this queue can't give is taken from the others, see ExchangeRequest::quotas.
+  /// If the queue has fewer tasks, the rest is taken from other queues; see
+  /// ExchangeRequest::quotas.
   std::size_t count = 0;
 };
 
-/// An exchange whose reply did not arrive: what it took is active under tokens that nobody knows.
+/// An exchange whose reply did not arrive: the tasks that it took are active under tokens that no
+/// worker knows.
 struct LostTake {
-  /// See ExchangeRequest.
+  /// The token block of that exchange; see ExchangeRequest.
   std::uint64_t token_block = 0;
-  /// What it may have taken from.
+  /// The queues from which it may have taken tasks.
   std::vector<std::string> queues{};
-  /// How long ago it was sent.
+  /// How long ago the exchange was sent.
   Duration age{};
-  /// In a reply: these queues have given the tasks back, but a stuck server may still execute the
-  /// call. False: these queues did not answer.
+  /// In a reply: true if these queues have given the tasks back, but a stuck server may still
+  /// execute the call; false if these queues did not answer.
   bool answered = false;
 };
 
-/// A batch of settlements, and what to take after them. Spans must stay valid for the call.
+/// A batch of settlements, and how many tasks to take after them. Spans must stay valid during the
+/// call.
 struct ExchangeRequest {
-  /// Runs that have ended; settled before anything is taken.
+  /// The settlements of runs that have ended. They are applied before anything is taken.
   std::span<const Settlement> settlements{};
-  /// In order of preference. Each queue gives up to its count; what one can't give is then taken
-  /// from the others, in this order, so that the sum of the counts is reached if there are tasks at
-  /// all.
+  /// In order of preference. Up to `count` tasks are taken from each queue. If a queue has fewer,
+  /// the rest is taken from the others, in this order, so that the sum of the counts is reached if
+  /// there are enough tasks.
   std::span<const QueueQuota> quotas{};
-  /// Number of free workers. Runs beyond it are taken ahead: they wait for a worker, and the broker
-  /// records them as `Begun::perhaps`. A task with `max_retry` 0 and a suspect (crashes above 0) are
-  /// never taken ahead: such a task stays at the head of its queue, and that queue gives nothing
-  /// more. Runs are counted in the order of taking, what makes up for other queues last; so the
-  /// runs that a worker is free for are not always the first of the reply: see Run::begun.
+  /// Number of free workers. Runs beyond it are prefetched: they wait for a worker, and the broker
+  /// records them as `Begun::perhaps`. A task with `max_retry` 0 or a suspect (crashes above 0) is
+  /// never prefetched: such a task stays at the front of its queue, and nothing more is taken from
+  /// that queue. Runs are counted in the order in which they are taken: first by quota, then the
+  /// rest from other queues. So the runs for which a worker is free are not always the first of the
+  /// reply; see Run::begun.
   std::size_t free_workers = std::numeric_limits<std::size_t>::max();
-  /// How long a run is its worker's unless extended. At least 1 s. Measured by a clock that nobody
-  /// steps, if the broker has one; else a step must not make runs look lost (see UpkeepRequest).
+  /// How long the worker owns a run unless the lease is extended. At least 1 s. Measured by a
+  /// steady clock, if the broker has one; else a step of the clock must not make runs look lost
+  /// (see UpkeepRequest).
   Duration lease = std::chrono::seconds{10};
-  /// Names what this call takes, for the case that its reply is lost: every run gets a token of
-  /// `token_block << 16 | index`. 48 bits, never used before, from a random start, since other
-  /// processes name theirs too. 0: the broker chooses, and nothing can be given back.
+  /// Identifies the runs of this call in case its reply is lost: every run gets a token of
+  /// `token_block << 16 | index`. A number of 48 bits that was never used before; count from a
+  /// random start, since other processes choose numbers, too. 0: the broker chooses the tokens, and
+  /// nothing can be given back.
   std::uint64_t token_block = 0;
-  /// Earlier calls whose replies were lost. What they took and is still active under their tokens
-  /// goes back to pending before anything is taken: first in line, the oldest first, nothing
-  /// counted.
+  /// Earlier calls whose replies were lost. The tasks that they took and that are still active
+  /// under their tokens return to pending before anything is taken: to the front of their queues,
+  /// the oldest first. Nothing is counted.
   std::span<const LostTake> lost_takes{};
 };
 
-/// What an exchange did: what became of each settlement, and the tasks that it took.
+/// The result of an exchange: the outcome of each settlement, and the runs that it took.
 struct ExchangeReply {
-  /// One for each settlement, in their order. Not all of them are `later`.
+  /// One reply per settlement, in the same order. At least one of them is not `later`.
   std::vector<SettleReply> settled{};
-  /// By queue in the order of the quotas; oldest first within a queue.
+  /// The runs that were taken, by queue in the order of the quotas; oldest first within a queue.
   std::vector<Run> runs{};
-  /// The broker's clock at this exchange.
+  /// The time on the broker's clock.
   Time now{};
-  /// The earliest time in scheduled or retry of the queues asked for that are not paused.
+  /// The earliest time at which a scheduled task or a retry is due, in the requested queues that
+  /// are not paused.
   std::optional<Time> next_due{};
-  /// The queues asked for may hold more that is ready (bounded scripts, `free_workers`).
+  /// The requested queues may hold more tasks that are ready (because of a bound, or of
+  /// `free_workers`).
   bool more = false;
-  /// What the next request must name as lost: those of the request that are not over yet, and this
-  /// call where a part of the store did not answer.
+  /// The lost takes that the next request must contain: those of this request that are not resolved
+  /// yet, and this call itself if a part of the store did not answer.
   std::vector<LostTake> lost_takes{};
 };
 
-/// What became of a lease that was to be extended.
+/// The result of extending a lease.
 enum class LeaseStatus {
   ok,
-  lost,     ///< The run is no longer its worker's.
-  unknown,  ///< Whether the lease was extended is not known: ask again.
+  lost,     ///< The worker no longer owns the run.
+  unknown,  ///< It is not known whether the lease was extended: repeat the call.
 };
 
 /// A run whose lease is to be extended.
 struct ExtendRequest {
   Run run{};
-  /// Its handler has begun, or begins as soon as this is recorded. Once recorded, it stays so for
-  /// the length of the run.
+  /// The run's handler has begun, or begins as soon as this is recorded. Once recorded, it holds
+  /// until the run ends.
   bool begun = false;
 };
 
-/// What became of one run in extend().
+/// The reply for one run in extend().
 struct ExtendReply {
   LeaseStatus status = LeaseStatus::ok;
-  /// Set when an Inspector asked to cancel this run.
+  /// Set if an Inspector asked to cancel this run.
   std::optional<CancelMode> cancel{};
 };
 
-/// A notification from a watch. It may be spurious, and it may come on any thread.
+/// A notification from a watch. It may be spurious, and it may be delivered on any thread.
 struct Hint {
   enum class Kind {
-    ready,  ///< Something may be ready in a watched queue, or may be due earlier than was said.
-    /// Someone asked to cancel the run of `task_id`, in `queue` or, if that is empty, in any;
-    /// extend() tells in which mode, if in any.
+    ready,  ///< A task may be ready in a watched queue, or may be due earlier than reported.
+    /// The cancellation of the run of `task_id` was requested, in `queue` or, if that is empty, in
+    /// any queue. extend() returns the mode, if one was given.
     cancel,
   };
   Kind kind = Kind::ready;
   std::string task_id{};
-  /// `ready`: the queue in which; `cancel`: the task's. Empty = any, as where the broker does not
-  /// know it.
+  /// The queue of the task. Empty: any queue, since the broker does not know it.
   std::string queue{};
-  /// `ready`: the newest Watch::State::report when the broker noted this. Whoever has a later report
-  /// knows the news already, and may ignore this. 0: the broker doesn't number its reports.
+  /// `ready`: the number of the newest report (Watch::State::report) at the time of the change. A
+  /// receiver that has a newer report may ignore the hint. 0: the broker does not number its
+  /// reports.
   std::uint64_t report = 0;
 };
 
-/// A watch on queues. Destroying it ends it: no callback runs after that, and the destructor waits
-/// for one that is running (so it must not be called from the callback).
+/// A watch on queues. Its destructor ends it: it waits for a callback that is running, and no
+/// callback runs afterwards. So it must not be destroyed from the callback.
 class TASKMUX_API Watch {
  public:
-  /// What arm() and rearm() found.
+  /// The report of arm() and rearm().
   struct State {
-    /// Something is ready now: exchange() will find it unless another server is faster.
+    /// A task is ready now: exchange() will take it unless another server is faster.
     bool ready = false;
-    /// As in ExchangeReply.
+    /// See ExchangeReply.
     std::optional<Time> next_due{};
-    /// The broker's clock.
+    /// The time on the broker's clock.
     Time now{};
-    /// Counts the calls of arm(), from 1; see Hint::report. 0: the broker doesn't number them.
+    /// The number of this report, counted from 1; see Hint::report. 0: the broker does not number
+    /// its reports.
     std::uint64_t report = 0;
   };
 
@@ -307,78 +317,78 @@ class TASKMUX_API Watch {
   Watch& operator=(const Watch&) = delete;
   virtual ~Watch() = default;
 
-  /// Tells how the watched queues stand and, if nothing is ready, promises one Hint::ready when
-  /// something may be ready, or due before `next_due`. What is due later need not be told of: if an
-  /// exchange() finds nothing at `next_due`, arm again. One round trip (in a cluster one to each node,
-  /// one after the other). To be called before going to sleep; while nobody calls it, a busy queue
-  /// costs no hints. Throws Error{unavailable}; hints of other kinds come whether armed or not. Not
-  /// thread-safe.
+  /// Returns the state of the watched queues. If nothing is ready, arms the watch: one Hint::ready
+  /// follows when a task may be ready, or may be due before `next_due`. A task that is due later
+  /// need not cause a hint: if exchange() takes nothing at `next_due`, arm again. One round trip
+  /// (in a cluster one per node, one after the other). Call it before going to sleep; a watch that
+  /// is not armed costs no hints. Hints of other kinds are sent whether the watch is armed or not.
+  /// Throws Error{unavailable}. Not thread-safe.
   virtual State arm() = 0;
 
-  /// As arm(), but need not look at queues of which nothing was told since the last call, so that a
-  /// lone task costs as much with many queues as with one. What has just changed may be missing in
-  /// the state; then the hint follows. Unless overridden, it is arm().
+  /// As arm(), but need not check queues for which no hint was sent since the last call, so that
+  /// the cost of a single task does not grow with the number of queues. The returned state may miss
+  /// a change that has just happened; then a hint follows. Calls arm() unless overridden.
   virtual State rearm() { return arm(); }
 };
 
-/// One bounded step of upkeep, which any server does for its queues, at any time, side by side with
-/// others.
+/// One bounded step of upkeep. Every server performs such steps for its queues, at any time, and
+/// concurrently with other servers.
 struct UpkeepRequest {
   std::span<const std::string> queues{};
-  /// How many tasks of each queue are moved at most in each role.
+  /// The maximum number of tasks of each queue that each part of the step processes.
   std::size_t limit = 100;
-  /// The lease of lost runs that are taken over.
+  /// The length of the lease of lost runs that are taken over.
   Duration lease = std::chrono::seconds{10};
   /// Whether to look for lost runs.
   bool recover = true;
-  /// Runs of the caller whose leases may be over, since it could not extend them in time. They are
-  /// never taken over by this step: their worker is alive.
+  /// Runs of the caller whose leases may have expired, since it could not extend them in time. This
+  /// step never takes them over: their worker is alive.
   std::span<const Run> own{};
 };
 
-/// What one step of upkeep did, and whether work is left for the next one.
+/// The result of one step of upkeep.
 struct UpkeepReply {
-  /// Scheduled and retry tasks that were due and are pending now.
+  /// Number of scheduled tasks and retries that were due and were moved to pending.
   std::size_t forwarded = 0;
-  /// Completed tasks whose retention was over, deleted.
+  /// Number of completed tasks that were deleted since their retention had ended.
   std::size_t expired = 0;
-  /// Inconsistencies of the store that were healed (ids without task, malformed messages, ...).
+  /// Number of repaired inconsistencies (ids without a task, malformed messages, ...).
   std::size_t repaired = 0;
-  /// Runs whose worker was lost: the lease is over and nobody else has taken them. They are the
-  /// caller's now, with a token and a lease of their own, to be settled at once (never to be run).
-  /// `begun` says whether each had begun at the lost worker.
+  /// Runs whose worker was lost: their lease has expired, and no other server has taken them over.
+  /// The caller owns them now, with a new token and a new lease, and must settle them at once
+  /// (never run them). `begun` says whether the handler had begun at the lost worker.
   std::vector<Run> lost{};
   /// As in ExchangeReply.
   std::optional<Time> next_due{};
   /// The broker's clock.
   Time now{};
-  /// A limit was reached: call again soon.
+  /// A limit was reached: call upkeep() again soon.
   bool more = false;
 };
 
-/// What a broker says of queues that a server is about to serve.
+/// What a broker knows about queues that a server is about to serve.
 struct OpenReply {
-  /// Those to which nothing was ever enqueued, in the order asked for: perhaps a misspelt name.
-  /// Empty where that is not known.
+  /// The queues to which nothing was ever enqueued, in the order of the request: a name may be
+  /// misspelt. Empty if that is not known.
   std::vector<std::string> never_used{};
 };
 
 /// The port to a store of tasks. An application uses it through Client, Server and Inspector, and
-/// names an adapter only to construct it. Authors of adapters: the contract suite in tests/broker_contract.hpp is
-/// the reference.
+/// names an adapter only to construct it. For authors of adapters, the contract suite in
+/// tests/broker_contract.hpp is the reference.
 ///
-/// The states, and who moves a task between them:
+/// The states, and the operations that move a task between them:
 ///
 ///     enqueue          -> pending | scheduled
-///     scheduled, retry -> pending              when due (exchange, upkeep); a suspect first in line
+///     scheduled, retry -> pending              when due (exchange, upkeep); a suspect to the front
 ///     pending          -> active               (exchange)
 ///     active           -> completed | gone | retry | archived | pending | scheduled (a settlement)
 ///     completed        -> gone                 (upkeep)
 ///
-/// Each move is atomic: at any instant, a task is in one state.
+/// Each move is atomic: a task is in exactly one state at any instant.
 ///
-/// Thread-safe. A broker belongs to the process that made it: after fork() its calls throw
-/// Error{forked}.
+/// Thread-safe. A broker belongs to the process that made it: after fork(), its calls throw
+/// Error{forked} in the child.
 class TASKMUX_API Broker {
  public:
   Broker() = default;
@@ -386,72 +396,74 @@ class TASKMUX_API Broker {
   Broker& operator=(const Broker&) = delete;
   virtual ~Broker() = default;
 
-  /// Takes in a batch; replies are in its order. One item never fails another. Does not throw for
-  /// what happens to items: a broker that can't be reached answers `unavailable` for each item
-  /// whose fate it does not know. Wakes the servers that watch.
+  /// Enqueues a batch. Returns one reply per item, in the order of the batch. Items fail
+  /// independently, and their failures are not thrown: if the broker can't be reached, the reply is
+  /// `unavailable` for each item whose outcome is unknown. Wakes the servers that watch the queues.
   virtual std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) = 0;
 
-  /// Settles what is done, moves what is due to pending, and takes pending tasks as runs under a
-  /// lease: one round trip that never waits. A paused queue gives no runs. A run is settled iff its
-  /// token is the task's present one, in the same atomic step, even if its lease is over, as long
-  /// as nobody has taken it over. Throws Error when nothing was done or nothing is known: the
-  /// settlements may be repeated then, and what was taken is given back by naming the call in
-  /// `lost_takes` of a later one.
+  /// Settles ended runs, moves due tasks to pending, and takes pending tasks as runs under a lease.
+  /// One round trip; never waits for tasks. No runs are taken from a paused queue. In one atomic
+  /// step, a run is settled if and only if its token is the task's present one; that holds even
+  /// after the lease has expired, until another worker takes the run over. Throws Error if nothing
+  /// was done or the outcome is unknown. The settlements may be repeated then, and the tasks that
+  /// were taken are given back if a later call names this one in `lost_takes`.
   virtual ExchangeReply exchange(const ExchangeRequest& request) = 0;
 
-  /// Extends the leases of `runs` to `lease` from now, and records which of them have begun. One
-  /// reply for each, in order: `lost` if it is no longer the caller's, `unknown` if the broker did
-  /// not answer for it. Throws Error when it is not known whether any was extended.
+  /// Extends the leases of `runs` to `lease` from now, and records which of them have begun.
+  /// Returns one reply per run, in order: `lost` if the caller no longer owns the run, `unknown` if
+  /// the broker did not answer for it. Throws Error if it is not known whether any lease was
+  /// extended.
   virtual std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) = 0;
 
-  /// Watches `queues` (and, for cancellations, all tasks) until the handle is destroyed. `callback`
-  /// must not throw, must be quick, and must not call the broker. The broker must outlive the
-  /// handle. Throws Error{unavailable}.
+  /// Watches `queues`, and the cancellations of all tasks, until the returned handle is destroyed.
+  /// `callback` must not throw, must be quick, and must not call the broker. The broker must
+  /// outlive the handle. Throws Error{unavailable}.
   virtual std::unique_ptr<Watch> watch(std::vector<std::string> queues,
                                        std::function<void(const Hint&)> callback) = 0;
 
-  /// One bounded step of upkeep. Throws Error; may be repeated at any time.
+  /// Performs one bounded step of upkeep. Throws Error; may be repeated at any time.
   virtual UpkeepReply upkeep(const UpkeepRequest& request) = 0;
 
   /// Throws Error unless the broker answers.
   virtual void ping() = 0;
 
-  /// Makes sure, without touching a task, that this process may take and settle tasks of `queues`.
-  /// Called when a server starts. Throws Error: `unauthorized` if the broker refuses what that
-  /// takes, `unsupported` if it can't do it, `invalid_argument` for a name that no queue here can
-  /// have, `unavailable`. A broker that has no rights need not override this.
+  /// Checks, without changing a task, that this process may take and settle tasks of `queues`.
+  /// Called when a server starts. Throws Error: `unauthorized` if the broker refuses a necessary
+  /// command, `unsupported` if the broker does not have it, `invalid_argument` for an invalid queue
+  /// name, `unavailable`. A broker without access rights need not override this.
   virtual OpenReply open(std::span<const std::string> queues) {
     static_cast<void>(queues);
     ping();
     return {};
   }
 
-  /// Limits the calls of the calling thread, to this broker and to every other of its kind: from now
-  /// on they end within about 100 ms after `limit.end()`, even those that wait at that time, and throw
-  /// Error{unavailable} if the broker did not answer. Replaces the limit that was set before; null
-  /// ends it. Calls of other threads are not affected. The limit must outlive its use. A broker that
-  /// never waits need not override this.
+  /// Limits the calls that the calling thread makes to this broker, and to every other broker of
+  /// its kind: from now on, they end within about 100 ms after `limit->end()`, even those that wait
+  /// at that time, and throw Error{unavailable} if the broker has not answered. Replaces an earlier
+  /// limit; null removes it. Calls of other threads are not affected. The limit must outlive its
+  /// use. A broker that never waits need not override this.
   virtual void limit_calls_of_this_thread(const CallLimit* limit) noexcept {
     static_cast<void>(limit);
   }
 
-  /// The least lease that makes sense here: one that a few slow calls in a row do not use up.
+  /// Returns the shortest useful lease: it must outlast a few slow calls in a row.
   virtual Duration shortest_lease() const { return std::chrono::seconds{5}; }
-  /// Why that is so and what to change, for the text of an error: "three times the timeout, ...".
-  /// Empty where there is no more to say.
+  /// Returns the reason for shortest_lease() and what to change, for the text of an error: "three
+  /// times the timeout, ...". May be empty.
   virtual std::string why_shortest_lease() const { return {}; }
 
-  /// What it is and where, in a few words for a log line, without a password.
+  /// Returns the kind and the location of the broker, in a few words for a log line, without a
+  /// password.
   virtual std::string describe() const { return "a broker"; }
 
-  /// What it logs to; the servers on it do so too, unless they are given a logger of their own.
+  /// Returns the broker's logger. A server that is given no logger uses it, too.
   virtual Logger logger() const { return {}; }
 
-  /// The side for who lives; lives as long as the broker.
+  /// Returns the list of live servers; valid as long as the broker.
   virtual Registry& registry() = 0;
 
-  /// The side for inspection and repair; lives as long as the broker. Throws Error{unsupported}
-  /// where there is none.
+  /// Returns the port for inspection and repair; valid as long as the broker. Throws
+  /// Error{unsupported} if there is none.
   virtual QueueView& queue_view() {
     throw Error{Errc::unsupported, "this broker has no queue view"};
   }

@@ -16,8 +16,8 @@
 namespace taskmux {
 inline namespace v0 {
 
-/// Waits for the signals that ask a process to end, for a host that has no way of its own. A server
-/// never looks at signals; this is how a host ends one with them:
+/// Waits for the signals that ask a process to end, for a program that has no other signal
+/// handling. A server never handles signals; a program can shut one down as follows:
 ///
 ///     int main() {
 ///       taskmux::SignalWaiter signals;  // Before anything that starts a thread.
@@ -27,30 +27,31 @@ inline namespace v0 {
 ///       server.shutdown();
 ///     }
 ///
-/// It blocks the signals for the calling thread, and takes them when a wait asks for them, on a
-/// thread that, unlike a signal handler, may call anything. It installs no handler.
+/// The constructor blocks the signals for the calling thread. A wait accepts them on the thread
+/// that waits, which, unlike a signal handler, may call any function. No handler is installed.
 ///
-/// Make it in main(), before any other thread: a thread inherits the mask of the one that starts
-/// it. The system hands a signal to any thread that does not block it, and one that was started
-/// earlier does not: there the signal does what it does by default, which is to end the process.
-/// (Of a server's threads, those that run handlers and hooks have the mask of the thread that
-/// started the server; all others block all such signals.) A program started by fork() and exec(),
-/// also one that a handler starts, inherits the mask as well, and may have to unblock them for
-/// itself.
+/// Make it in main(), before any other thread is started: a thread inherits the mask of the thread
+/// that starts it. The system delivers a signal to any thread that does not block it. A thread that
+/// was started earlier does not block it, so the signal takes its default action there: it ends the
+/// process. (A server's threads that run handlers and hooks have the mask of the thread that
+/// started the server; all its other threads block all such signals.) A program that is started by
+/// fork() and exec(), for example from a handler, inherits the mask, too, and may have to unblock
+/// the signals.
 ///
-/// What comes while nobody waits is kept for the next wait; of one signal that came several times,
-/// one is kept. So a second SIGTERM during the shutdown is the host's to handle: it may wait for it
-/// on a further thread, to end at once; or destroy this before the shutdown, so that the next
-/// signal does what it does by default; or do nothing. In the last case the destructor lets it
-/// loose.
+/// A signal that arrives while nobody waits is kept for the next wait; a signal that arrives
+/// several times is kept once. So the program decides what a second SIGTERM does during the
+/// shutdown. It may wait for it on another thread, to exit at once; or destroy this object before
+/// the shutdown, so that the next signal takes its default action; or do nothing. In the last case,
+/// the signal takes its default action when this object is destroyed.
 ///
-/// The waits are thread-safe, on the thread that made this and on those that it started since; each
-/// signal ends one wait. Another thread that is to end a wait sends the process a signal: `kill(
-/// getpid(), SIGTERM)`.
+/// The waits are thread-safe, on the thread that made this object and on threads that it started
+/// afterwards. Each signal ends one wait. To end a wait from another thread, send a signal to the
+/// process: `kill(getpid(), SIGTERM)`.
 class SignalWaiter {
  public:
-  /// Blocks `signals`, which are asynchronous ones. Throws std::invalid_argument for none, for a
-  /// number that is no signal, and for SIGKILL and SIGSTOP, which nobody can wait for.
+  /// Blocks `signals`, which must be asynchronous ones. Throws std::invalid_argument for an empty
+  /// list, for a number that is not a signal, and for SIGKILL and SIGSTOP, which can't be waited
+  /// for.
   explicit SignalWaiter(std::initializer_list<int> signals = {SIGINT, SIGTERM}) {
     if (signals.size() == 0) throw std::invalid_argument{"SignalWaiter: no signals"};
     sigemptyset(&signals_);
@@ -64,14 +65,14 @@ class SignalWaiter {
     if (error != 0) throw std::system_error{error, std::generic_category(), "pthread_sigmask"};
   }
 
-  /// Gives the thread the mask that it had; so it must be the thread that made this. A signal that
-  /// came and that nobody waited for does then what it would have done without this.
+  /// Restores the signal mask; must be called on the thread that made this object. A pending signal
+  /// that no wait has accepted then takes its usual action.
   ~SignalWaiter() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
   SignalWaiter(const SignalWaiter&) = delete;
   SignalWaiter& operator=(const SignalWaiter&) = delete;
 
-  /// Waits for one of the signals, takes it, and returns its number. Handlers of the host for other
-  /// signals may run meanwhile.
+  /// Waits for one of the signals, accepts it, and returns its number. The program's handlers for
+  /// other signals may run in the meantime.
   int wait() const {
     for (;;) {
       const int signal = sigwaitinfo(&signals_, nullptr);
@@ -80,8 +81,8 @@ class SignalWaiter {
     }
   }
 
-  /// As wait(), for up to `duration` of the machine's steady clock; none if no signal came. With 0
-  /// (or less) it takes what has come, and does not wait.
+  /// As wait(), for up to `duration` on the machine's steady clock; returns nullopt if no signal
+  /// arrived. With 0 or less, it accepts a pending signal and does not wait.
   std::optional<int> wait_for(Duration duration) const {
     const auto began = std::chrono::steady_clock::now();
     auto elapsed = Duration::zero();
@@ -97,7 +98,7 @@ class SignalWaiter {
   }
 
  private:
-  /// EINTR says that a handler of the host ran on this thread.
+  /// EINTR means that a signal handler of the program ran on this thread.
   static void throw_unless_interrupted(const char* operation) {
     if (errno != EINTR) throw std::system_error{errno, std::generic_category(), operation};
   }

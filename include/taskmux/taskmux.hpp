@@ -1,25 +1,25 @@
 #pragma once
 
-/// taskmux: a background task queue that a C++ service links in. This is the front door: the core
-/// and the in-memory broker. Read in this order:
+/// taskmux: a background task queue that a C++ service links in. This header includes the core and
+/// the in-memory broker. Suggested reading order:
 ///
 ///   task.hpp               Task, EnqueueOptions, TaskInfo: plain values
 ///   error.hpp              Errc, Error
-///   handler.hpp            TaskHandler, Context, Outcome: runs a task
-///   serve_mux.hpp          ServeMux: which handler runs it; middleware
+///   handler.hpp            TaskHandler, Context, Outcome: what runs a task
+///   serve_mux.hpp          ServeMux: routes tasks to handlers; middleware
 ///   client.hpp             Client: puts tasks into queues
 ///   server.hpp             Server: the workers
 ///   server_config.hpp      ServerConfig, Hooks, ServerStats, Health
-///   retry.hpp              when a failed task is tried again
-///   inspector.hpp          Inspector: sees into queues, and repairs them
-///   dead_letter_queue.hpp  DeadLetterQueue: what keeps failing
-///   clock.hpp, logger.hpp  SystemClock, ManualClock for tests; where log lines go
-///   memory/memory_broker.hpp   MemoryBroker: the broker in this process
+///   retry.hpp              policies for when a failed task is retried
+///   inspector.hpp          Inspector: shows queues, and repairs them
+///   dead_letter_queue.hpp  DeadLetterQueue: the tasks that failed for good
+///   clock.hpp, logger.hpp  SystemClock, ManualClock for tests; Logger
+///   memory/memory_broker.hpp   MemoryBroker: the in-process broker
 ///   broker.hpp, queue_view.hpp, registry.hpp   the ports, for authors of brokers
 ///
-/// Optional headers: json.hpp (taskmux::json), redis/redis_broker.hpp (taskmux::redis),
-/// signals.hpp (ends a server on SIGTERM), testing.hpp (for your own tests), broker_wrapper.hpp (a
-/// broker round another).
+/// Optional headers: json.hpp (taskmux::json), redis/redis_broker.hpp (taskmux::redis), signals.hpp
+/// (shuts a server down on SIGTERM), testing.hpp (for your own tests), broker_wrapper.hpp (a
+/// decorator for brokers).
 
 #include "taskmux/broker.hpp"
 #include "taskmux/client.hpp"

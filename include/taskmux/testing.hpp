@@ -18,44 +18,44 @@ namespace taskmux {
 inline namespace v0 {
 
 /// A server without threads, for an application's own tests: runs tasks on the caller's thread, one
-/// after the other, in an order that does not change from run to run. Judges outcomes, retries,
-/// archives and calls hooks as Server does. Not thread-safe.
+/// after the other, in a deterministic order. Judges outcomes, retries, archives and calls hooks as
+/// Server does. Not thread-safe.
 ///
-/// With a ManualClock, given to broker and configuration alike, no test waits for anything:
+/// With a ManualClock that is passed to both the broker and the configuration, a test never waits:
 ///     auto clock = std::make_shared<ManualClock>();
 ///     MemoryBroker broker{{.clock = clock}};
 ///     TestServer server{broker, make_mux(), {.clock = clock}};
 ///     Client{broker}.enqueue({.type = "email:welcome"}, {.process_in = 24h});
 ///     server.run_all(*clock);  // a day later
 ///
-/// A handler's Context::wait_for() then moves the clock on instead of waiting, up to the attempt's
-/// deadline, where the stop token fires as it would. What differs from Server: queues are served
-/// strictly by priority, policies get 0.5 for a random number, and a handler that blocks is waited
-/// for.
+/// Then a handler's Context::wait_for() advances the clock instead of waiting, up to the attempt's
+/// deadline, where the stop token is triggered as usual. Differences from Server: queues are served
+/// strictly by priority, policies get 0.5 as the random number, and a handler that hangs is not
+/// abandoned.
 class TestServer {
  public:
-  /// As Server's; `concurrency`, `shutdown_timeout`, `abandon_after` and the intervals have no
-  /// meaning here.
+  /// Takes the same arguments as Server. `concurrency`, `shutdown_timeout`, `abandon_after` and the
+  /// intervals have no effect.
   TestServer(Broker& broker, ServeMux mux, ServerConfig config = {});
   TestServer(const TestServer&) = delete;
   TestServer& operator=(const TestServer&) = delete;
 
-  /// Runs the next task that is due, if any; whether there was one. Throws Error when the broker
-  /// fails.
+  /// Runs the next task that is due, if any; returns whether there was one. Throws Error if the
+  /// broker fails.
   bool run_one();
 
-  /// Runs what is due now, and what becomes due by that, until nothing is; returns how many
-  /// attempts were made. Throws Error{timed_out} after `limit` attempts: tasks that enqueue
-  /// themselves would go on for ever.
+  /// Runs all tasks that are due, including those that become due by this, until none is due.
+  /// Returns how many attempts were made. Throws Error{timed_out} after `limit` attempts, since
+  /// tasks that enqueue further tasks might never end.
   std::size_t run_due(std::size_t limit = 100'000);
 
-  /// run_due(), then moves `clock` on to the next due time, again and again until nothing is
-  /// scheduled or waits for a retry. Throws Error{wrong_state} if the broker does not go by
-  /// `clock`.
+  /// Calls run_due() and advances `clock` to the next due time, until no task is scheduled or waits
+  /// for a retry. Returns how many attempts were made. Throws Error{wrong_state} if the broker does
+  /// not use `clock`, and Error{timed_out} after `limit` attempts.
   std::size_t run_all(ManualClock& clock, std::size_t limit = 100'000);
 
  private:
-  /// A handler's clock: sleeping on a ManualClock moves it.
+  /// The clock of handlers: sleeping on a ManualClock advances it.
   class HandlerClock final : public Clock {
    public:
     explicit HandlerClock(std::shared_ptr<Clock> clock) : clock_{std::move(clock)} {}
@@ -80,8 +80,8 @@ class TestServer {
   const std::shared_ptr<HandlerClock> clock_;
   const std::shared_ptr<detail::RunEnvironment> environment_;
   std::vector<std::string> queues_;
-  std::optional<Duration> next_due_in_;  ///< As the last exchange said.
-  Time broker_now_{};                    ///< So, too.
+  std::optional<Duration> next_due_in_;  ///< From the last exchange.
+  Time broker_now_{};                    ///< From the last exchange.
   detail::QueuePicker picker_;
   detail::RunRegistry registry_;
   detail::Settler settler_;
