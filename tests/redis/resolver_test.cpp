@@ -44,7 +44,7 @@ struct Hanging {
 
 }  // namespace
 
-TEST_CASE("a host that is being looked up is not looked up twice", "[redis][resolver]") {
+TEST_CASE("a look-up in progress is shared", "[redis][resolver]") {
   Hanging t;
   std::string cause;
   for (int i = 0; i < 5; ++i) {
@@ -67,13 +67,13 @@ TEST_CASE("a host that is being looked up is not looked up twice", "[redis][reso
   t.release();
 }
 
-TEST_CASE("the threads of look-ups that hang are bounded", "[redis][resolver]") {
+TEST_CASE("the number of threads with hanging look-ups is bounded", "[redis][resolver]") {
   Hanging t;
   std::string cause;
   for (std::size_t i = 0; i < 2 * Resolver::most_threads; ++i)
     CHECK_FALSE(t.resolver.resolve("host" + std::to_string(i) + ".example", in(1ms), cause));
   CHECK(t.resolver.threads() == Resolver::most_threads);
-  CHECK(cause == "too many look-ups of other hosts don't end");
+  CHECK(cause == "too many look-ups of other hosts hang");
   CHECK(t.resolver.resolve("127.0.0.1", in(1ms), cause));
   t.release();
   CHECK(t.resolver.resolve("host20.example", in(30s), cause));

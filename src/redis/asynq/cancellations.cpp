@@ -8,7 +8,7 @@
 namespace taskmux::redis {
 namespace {
 
-/// Takes a number and the space behind it from the front of `text`.
+/// Removes a number and the following space from the front of `text`; returns the number.
 template <typename Number>
 bool take_number(std::string_view& text, Number& number) {
   const char* const end = text.data() + text.size();

@@ -36,7 +36,7 @@ struct Mixed {
   std::size_t word;
 };
 
-// What step `i` of the 64 adds: the round's function of b, c, d, and which word of the block.
+// What step `i` of the 64 adds: the round's function of b, c and d, and the word of the block.
 Mixed mix(std::size_t i, std::uint32_t b, std::uint32_t c, std::uint32_t d) noexcept {
   switch (i / 16) {
     case 0: return {(b & c) | (~b & d), i};
@@ -62,7 +62,7 @@ void add_block(State& state, const unsigned char* block) noexcept {
 // The last one or two blocks: the rest of the bytes, a one bit, zeros, and the length in bits.
 void add_tail(State& state, std::string_view rest, std::uint64_t total_bytes) noexcept {
   std::array<unsigned char, 2 * block_bytes> tail{};
-  const std::size_t length = rest.size() % block_bytes;  // As it is; GCC 12 can't know.
+  const std::size_t length = rest.size() % block_bytes;  // A no-op that GCC 12 needs.
   for (std::size_t i = 0; i < length; ++i) tail[i] = static_cast<unsigned char>(rest[i]);
   tail[length] = 0x80;
   const std::size_t size = length < block_bytes - 8 ? block_bytes : 2 * block_bytes;

@@ -23,15 +23,15 @@ enum class WireType : std::uint8_t {
 };
 
 constexpr std::uint64_t highest_field_number = (1u << 29) - 1;
-constexpr std::uint64_t highest_number_in_group = (1u << 31) - 1;  // Go is laxer there
+constexpr std::uint64_t highest_number_in_group = (1u << 31) - 1;  // Go allows more here
 constexpr std::size_t deepest_group = 10'001;                      // Go's recursion limit
 
-// Walks over the fields of a message. protozero's reader is not used: it throws, knows no groups,
-// and takes numbers of more than 64 bits, where Go's decoder is the measure.
+// Iterates over the fields of a message. protozero's reader is not used: it throws, does not
+// support groups, and accepts numbers of more than 64 bits; Go's decoder is the reference.
 //
-// next() stops at the end and at the first fault. After it, one of the others takes the field's
-// value and says whether there was one of the type asked for. A field of another wire type counts
-// as unknown, as in Go.
+// next() stops at the end and at the first fault. After it, one of the other functions takes the
+// field's value and returns whether the field has the requested type. A field of another wire type
+// counts as unknown, as in Go.
 class FieldReader {
  public:
   // Unknown fields are appended to `unknown`, or dropped if it is null.
@@ -96,11 +96,11 @@ class FieldReader {
     return true;
   }
 
-  // Passes over the field, whatever it is, and keeps it with the unknown ones. Always false.
+  // Skips the field, whatever it is, and keeps it with the unknown ones. Returns false.
   bool skip_unknown() {
     const std::string_view before = rest_;
     if (!skip_value(number_, type_) || unknown_ == nullptr) return false;
-    // The tag is written anew, as Go does: it may have come in a longer form.
+    // The tag is written again, as Go does, since it may have been read in a longer form.
     protozero::add_varint_to_buffer(
         unknown_, std::uint64_t{number_} << 3 | static_cast<std::uint64_t>(type_));
     unknown_->append(before.substr(0, before.size() - rest_.size()));
@@ -232,7 +232,7 @@ void read_priority(FieldReader& reader, std::map<std::string, int>& queues) {
   if (reader.adopt(fields)) queues.insert_or_assign(std::move(queue), priority);
 }
 
-// The instants that protobuf's Timestamp allows: the years 1 to 9999.
+// The instants that protobuf's Timestamp supports: the years 1 to 9999.
 constexpr std::int64_t earliest_seconds = -62'135'596'800;  // also Go's zero time
 constexpr std::int64_t latest_seconds = 253'402'300'799;
 constexpr std::int64_t longest_seconds =
@@ -302,14 +302,14 @@ void read_timestamp(FieldReader& reader, Timestamp& timestamp) {
   reader.adopt(fields);
 }
 
-// Go's zero time, and what lies before it, is unset.
+// Go's zero time, and any time before it, is unset.
 Time time_from(const Timestamp& timestamp) {
   const Time instant = Time{std::chrono::seconds{clamped_instant(timestamp.seconds)}} +
                        std::chrono::floor<Duration>(std::chrono::nanoseconds{timestamp.nanos});
   return instant <= Time{std::chrono::seconds{earliest_seconds}} ? Time{} : instant;
 }
 
-// Fields of proto3: what is 0 or empty is left out.
+// Fields of proto3: those that are 0 or empty are omitted.
 class FieldWriter {
  public:
   explicit FieldWriter(std::string& bytes) : writer_{bytes} {}
@@ -331,7 +331,7 @@ class FieldWriter {
     bytes(field, detail::repaired_utf8(text));
   }
 
-  // Always written, even if empty: older readers need it.
+  // Always written, even if empty: older readers require it.
   void timestamp(std::uint32_t field, Time instant) {
     instant = std::clamp(instant, Time{std::chrono::seconds{earliest_seconds}},
                          Time{std::chrono::seconds{latest_seconds}});
@@ -368,7 +368,7 @@ const std::string& checked(const std::string& text, const char* name, const Task
   return text;
 }
 
-// Enough for the small fields and the tags and lengths of the others.
+// Enough for the small fields, and for the tags and lengths of the others.
 std::size_t estimated_size(const TaskMessage& message, const UnknownFields& unknown) {
   std::size_t size = 128 + message.task.type.size() + message.task.payload.size() +
                      message.id.size() + message.queue.size() + message.last_error.size() +
@@ -441,7 +441,7 @@ Decoded<UnknownFields> unpack_unknown(std::string_view packed) {
 Decoded<WireMessage> decode_message(std::string_view bytes) {
   WireMessage decoded;
   auto& [message, unknown] = decoded;
-  message.max_retry = 0;  // absent means 0, whatever a new TaskMessage starts with
+  message.max_retry = 0;  // an absent field means 0, unlike the default of TaskMessage
   WireSeconds seconds;
   FieldReader reader{bytes, &unknown.others};
   while (reader.next()) {
@@ -588,7 +588,7 @@ Decoded<WireWorker> decode_worker(std::string_view bytes) {
 
 namespace {
 
-// Of a text, whole characters: tools show it only if it is valid.
+// Text is cut at a character boundary: tools show it only if it is valid.
 std::string_view shown_part(std::string_view payload) {
   constexpr std::size_t longest_character = 4;
   const std::string_view cut = detail::cut_utf8(payload, shown_payload_bytes);

@@ -8,8 +8,7 @@
 
 namespace taskmux::redis {
 
-/// Commands, encoded as they go over the wire. Arguments may hold any bytes and are copied once,
-/// into this.
+/// Commands in wire format. Arguments may contain any bytes and are copied once, into this.
 class Commands {
  public:
   /// Adds one command: `commands.add({"LPUSH", key, id})`.
@@ -19,15 +18,15 @@ class Commands {
   Commands& add(std::span<const std::string_view> args) { return add_range(args); }
   Commands& add(std::span<const std::string> args) { return add_range(args); }
 
-  /// Begins a command of `argument_count` arguments (its name included), each of which must follow
-  /// by arg().
+  /// Begins a command of `argument_count` arguments (including its name), each of which must then
+  /// be added by arg().
   Commands& begin(std::size_t argument_count);
   Commands& arg(std::string_view bytes);
 
-  std::size_t size() const noexcept { return count_; }  ///< Commands.
+  std::size_t size() const noexcept { return count_; }  ///< The number of commands.
   bool empty() const noexcept { return count_ == 0; }
   std::string_view bytes() const noexcept { return bytes_; }
-  /// Empties it, and keeps its memory unless that is large.
+  /// Removes all commands. Keeps the memory unless it is large.
   void clear();
 
  private:

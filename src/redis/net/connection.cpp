@@ -30,7 +30,7 @@ using std::chrono::steady_clock;
 
 constexpr std::size_t read_bytes = 16 * 1024;
 constexpr std::size_t longest_unparsed = std::size_t{1} << 30;  // Redis's own limit is half of it
-constexpr int most_nested = 7;  // What Redis answers us nests 4 deep at most: CLUSTER SLOTS.
+constexpr int most_nested = 7;  // CLUSTER SLOTS nests 4 deep; no other reply nests deeper.
 constexpr std::size_t most_elements = std::size_t{1} << 22;
 
 std::string cause_of(int error) {
@@ -61,7 +61,7 @@ const redisReplyObjectFunctions& default_functions() {
   return functions;
 }
 
-/// A peer's word alone must not make us allocate, or nest, without bound; from version 1.0 on
+/// A peer must not be able to make us allocate, or nest, without bound; from version 1.0 on,
 /// hiredis itself has no bound that holds for all of its releases. A template, as the type of
 /// `count` differs between versions of hiredis.
 template <typename Count>
@@ -83,11 +83,11 @@ redisReplyObjectFunctions* bounded_functions() {
 }
 
 void set_option(int socket, int level, int option, int value) {
-  // Fails on what is no TCP socket, where it is not needed either.
+  // Fails on sockets other than TCP, where it is not needed.
   static_cast<void>(setsockopt(socket, level, option, &value, sizeof value));
 }
 
-/// Answers at once, and notices within half a minute that a silent peer is gone.
+/// Sends small packets at once, and detects within half a minute that a silent peer is gone.
 void tune_tcp(int socket) {
   set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1);
   set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
@@ -96,8 +96,8 @@ void tune_tcp(int socket) {
   set_option(socket, IPPROTO_TCP, TCP_KEEPCNT, 3);
 }
 
-/// On loopback, connecting to a port of the ephemeral range where nobody listens can connect a
-/// socket to itself.
+/// On loopback, connecting to a port of the ephemeral range without a listener can connect a socket
+/// to itself.
 bool connected_to_itself(int socket) {
   sockaddr_storage here{};
   sockaddr_storage there{};
@@ -109,7 +109,7 @@ bool connected_to_itself(int socket) {
          std::memcmp(&here, &there, here_length) == 0;
 }
 
-/// The address of `info`, at another port.
+/// Returns the address of `info` with another port.
 sockaddr_storage with_port(const addrinfo& info, std::uint16_t port) {
   sockaddr_storage address{};
   std::memcpy(&address, info.ai_addr, std::min<std::size_t>(info.ai_addrlen, sizeof address));
@@ -121,7 +121,7 @@ sockaddr_storage with_port(const addrinfo& info, std::uint16_t port) {
   return address;
 }
 
-/// The value of `field` in an INFO reply; empty if it is not there.
+/// Returns the value of `field` in an INFO reply; empty if it is missing.
 std::string_view info_field(std::string_view info, std::string_view field) {
   for (std::size_t at = info.find(field); at != std::string_view::npos;
        at = info.find(field, at + 1)) {
@@ -207,7 +207,7 @@ void Connection::connect_to(const sockaddr* address, socklen_t length, SteadyTim
   while (::connect(socket_.get(), address, length) != 0) {
     if (errno == EINPROGRESS || errno == EINTR) break;
     if (errno != EAGAIN) fail(Errc::unavailable, cause_of(errno));
-    // A Unix socket whose backlog is full: there is nothing to wait on but time.
+    // The backlog of a Unix socket is full: it can't be polled, so only time can be waited for.
     if (is_over(deadline)) fail(Errc::unavailable, "not connected in time");
     poll(nullptr, 0, 2);
   }
@@ -234,12 +234,12 @@ void Connection::log_in(const Login& login, SteadyTime deadline) {
   const auto check_reply = [&](std::size_t index, ReplyView reply) {
     if (!reply.is_error()) return;
     const auto errc = errc_of(reply);
-    // An ACL, or a hosting service, may forbid what is only nice to have.
+    // An ACL, or a hosting service, may forbid optional commands.
     const bool optional = index >= optional_from;
     if (optional && (reply.error_code() == "NOPERM" || errc == Errc::protocol)) return;
     broken_ = true;
     const auto where = "log in to Redis at " + endpoint_.to_string();
-    // What has no code of its own may be a text that repeats the command, and the password with it.
+    // An error without a code may repeat the command, and the password with it.
     if (errc == Errc::protocol && authenticate && index == 0)
       throw Error{Errc::unauthorized, where + ": the server refused AUTH"};
     const bool selecting = login.database != 0 && index + 1 == optional_from;
@@ -251,7 +251,8 @@ void Connection::log_in(const Login& login, SteadyTime deadline) {
   try {
     pipeline(commands, replies, deadline);
   } catch (const Error&) {
-    // A server that closes at once (too many clients, protected mode) says why before.
+    // A server that closes the connection at once (too many clients, protected mode) sends the
+    // reason first.
     for (std::size_t i = 0; i < replies.size(); ++i) check_reply(i, replies[i]);
     throw;
   }
@@ -265,7 +266,7 @@ void Connection::log_in(const Login& login, SteadyTime deadline) {
   }
 }
 
-/// For where INFO is refused: HELLO, which no ACL can, tells less.
+/// Used if INFO is refused: HELLO, which no ACL can forbid, returns less.
 void Connection::ask_kind_of_server(ReplyView refusal, SteadyTime deadline) {
   const auto hello = std::move(pipeline(Commands{}.add({"HELLO"}), deadline).front());
   for (std::size_t i = 0; hello.is_array() && i + 1 < hello.size(); i += 2) {
@@ -274,7 +275,7 @@ void Connection::ask_kind_of_server(ReplyView refusal, SteadyTime deadline) {
     if (hello[i].as_string() == "mode") server_.mode = std::string{hello[i + 1].as_string()};
   }
   if (!server_.version.empty()) return check_version();
-  // One that knows neither, and not because of an ACL.
+  // The server supports neither command, and not because of an ACL.
   if (refusal.error_code() != "NOPERM") fail(Errc::protocol, "this is not a Redis server");
 }
 
@@ -288,7 +289,7 @@ void Connection::check_server(ReplyView info) {
   if (!info.is_string()) fail(Errc::protocol, "this is not a Redis server");
   const auto text = info.as_string();
   auto mode = info_field(text, "redis_mode");
-  if (mode.empty()) mode = info_field(text, "server_mode");  // as Valkey calls it
+  if (mode.empty()) mode = info_field(text, "server_mode");  // the name in Valkey
   server_ = {.version = std::string{info_field(text, "redis_version")},
              .run_id = std::string{info_field(text, "run_id")},
              .mode = std::string{mode}};
@@ -318,7 +319,7 @@ void Connection::pipeline(const Commands& commands, std::vector<Reply>& replies,
     if (!wait_patiently(writable && !unsent.empty(), patience)) {
       broken_ = true;
       throw TimedOut{failure(patience.was_moving()
-                                 ? "no full answer in time: the line is too slow for the call"
+                                 ? "no complete reply in time: the connection is too slow for the call"
                                  : "no answer in time"),
                      patience.was_moving()};
     }
@@ -345,7 +346,7 @@ void Connection::send(const Commands& commands, SteadyTime deadline) {
     const auto size = unsent.size();
     if (!write_some(unsent)) fail_closed(size == commands.bytes().size());
     if (!unsent.empty() && wait(true, false, deadline) == Readiness::timed_out)
-      fail(Errc::unavailable, "the server reads nothing");
+      fail(Errc::unavailable, "the server does not read");
   }
 }
 
@@ -369,7 +370,7 @@ std::optional<Reply> Connection::receive(SteadyTime deadline) {
 
 void Connection::wake() noexcept {
   const std::uint64_t one = 1;
-  // Fails only when the counter is full, and then the wake-up is there already.
+  // Fails only if the counter is full; then a wake-up is pending already.
   static_cast<void>(!::write(wakeup_.get(), &one, sizeof one));
 }
 
@@ -385,8 +386,8 @@ void Connection::require_usable() const {
 }
 
 bool Connection::wait_patiently(bool for_write, Patience& patience) {
-  // What was written lies in the kernel for as long as a slow line takes to carry it: that it becomes
-  // less is progress too.
+  // Written data stays in the kernel until a slow connection has transferred it: a decreasing
+  // amount is progress, too.
   std::optional<std::size_t> before;
   for (;;) {
     const auto look = patience.next_look(steady_clock::now());
@@ -451,9 +452,9 @@ bool Connection::read_some() {
     const auto size = static_cast<std::size_t>(count);
     moved_ += size;
     if (redisReaderFeed(reader_.get(), buffer.data(), size) != REDIS_OK)
-      fail(Errc::protocol, std::string{"can't read the answer: "} + reader_->errstr);
+      fail(Errc::protocol, std::string{"can't read the reply: "} + reader_->errstr);
     if (reader_->len - reader_->pos > longest_unparsed)
-      fail(Errc::protocol, "an answer is too long");
+      fail(Errc::protocol, "a reply is too long");
     return true;
   }
 }
@@ -461,7 +462,7 @@ bool Connection::read_some() {
 std::optional<Reply> Connection::next_reply() {
   void* reply = nullptr;
   if (redisReaderGetReply(reader_.get(), &reply) != REDIS_OK)
-    fail(Errc::protocol, "the answer is not Redis's protocol: " + printable(reader_->errstr));
+    fail(Errc::protocol, "the reply is not in Redis's protocol: " + printable(reader_->errstr));
   if (reply == nullptr) return std::nullopt;
   return Reply{static_cast<redisReply*>(reply)};
 }

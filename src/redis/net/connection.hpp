@@ -23,72 +23,75 @@
 
 namespace taskmux::redis {
 
-/// The connection was found closed before a byte of a request left: nothing can have been executed,
-/// and the request may be repeated on another.
+/// The connection was closed before any byte of the request was sent: nothing can have been
+/// executed, and the request may be repeated on another connection.
 class NothingSent : public Error {
  public:
   using Error::Error;
 };
 
-/// One connection to one server, made by its constructor: resolved, connected, logged in, the
-/// version checked. RESP2. Deadlines are of the machine's steady clock and bind a call as a whole;
-/// pipeline() can also take a Patience, whose deadline bytes that move put off.
+/// One connection to one server, with RESP2. The constructor resolves the host, connects, logs in
+/// and checks the version. Deadlines are instants of the machine's steady clock and apply to a call
+/// as a whole; pipeline() can also take a Patience, whose deadline is extended while bytes are
+/// transferred.
 ///
-/// A call that fails leaves it broken: what the server still sends can't be told apart any more, so
-/// that every later call throws Error{unavailable}. Writes never raise SIGPIPE.
+/// A call that fails leaves the connection broken, since later replies could not be matched to
+/// their requests: every later call throws Error{unavailable}. Writes never raise SIGPIPE.
 ///
-/// Not thread-safe, but for wake().
+/// Not thread-safe, except wake().
 class Connection {
  public:
   /// Throws Error: unavailable (no such host, refused, not in time, loading), unauthorized,
   /// protocol (not a Redis server), unsupported (older than 6.2), invalid_argument (no such
-  /// database). `resolver` is used for the host's name; without one it is looked up for this alone.
+  /// database). `resolver` resolves the host name; without one, the name is resolved for this
+  /// connection only.
   Connection(Endpoint endpoint, const Login& login, SteadyTime deadline,
              Resolver* resolver = nullptr);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
-  /// Sends `commands` and appends one reply for each to `replies`, in order; error replies are
-  /// replies too. Reads while it writes, so that a pipeline of any length can't block itself.
-  /// Throws Error{unavailable} when the peer is gone, and TimedOut when `patience` ends, with the
-  /// replies that came until then appended; whether the others were executed is not known, except
-  /// for NothingSent. Throws Error{protocol} for bytes that are not RESP, or nest too deep.
+  /// Sends `commands` and appends one reply for each to `replies`, in order; error replies count as
+  /// replies. Reads while it writes, so that a pipeline of any length can't block itself. Throws
+  /// Error{unavailable} if the peer has closed the connection, and TimedOut when `patience` ends;
+  /// the replies received until then are appended. It is not known whether the other commands were
+  /// executed, except for NothingSent. Throws Error{protocol} for bytes that are not RESP, or are
+  /// nested too deeply.
   void pipeline(const Commands& commands, std::vector<Reply>& replies, Patience& patience);
   void pipeline(const Commands& commands, std::vector<Reply>& replies, Patience&& patience) {
     pipeline(commands, replies, patience);
   }
 
-  /// As above, with all replies or none.
+  /// As above, but returns all replies or none.
   std::vector<Reply> pipeline(const Commands& commands, SteadyTime deadline);
 
-  /// One command; throws error_of(<name of the command>, reply) if the reply is an error.
+  /// Runs one command. Throws error_of(<name of the command>, reply) if the reply is an error.
   Reply command(std::initializer_list<std::string_view> args, SteadyTime deadline);
 
-  /// Sends without reading: for SUBSCRIBE, whose replies come by receive().
+  /// Sends without reading replies: for SUBSCRIBE, whose replies are read by receive().
   void send(const Commands& commands, SteadyTime deadline);
 
-  /// The next reply that the server sends by itself or to send(); nullopt at `deadline`, and when
-  /// woken. Throws Error{unavailable} when the peer is gone. A reply that is already here is
-  /// returned even past the deadline.
+  /// Returns the next reply to send(), or the next message that the server pushes; nullopt at
+  /// `deadline`, or when woken. Throws Error{unavailable} if the peer has closed the connection. A
+  /// reply that has already arrived is returned even after the deadline.
   std::optional<Reply> receive(SteadyTime deadline);
 
-  /// Ends the receive() that waits at the moment, or the next one. From any thread.
+  /// Ends the receive() that is waiting, or the next one. May be called on any thread.
   void wake() noexcept;
 
-  /// Whether it can take another request: nothing has failed, the peer has not closed, and nothing
-  /// unasked for has arrived. One system call, no round trip.
+  /// Returns whether it can take another request: nothing has failed, the peer has not closed the
+  /// connection, and nothing unexpected has arrived. One system call, no round trip.
   bool healthy() const noexcept;
 
-  /// Bytes that were written and read since it was made.
+  /// Returns the number of bytes written and read since the connection was made.
   std::uint64_t moved() const noexcept { return moved_; }
 
-  /// The id for CLIENT TRACKING ... REDIRECT, as of login.
+  /// Returns the id for CLIENT TRACKING ... REDIRECT, as of login.
   std::int64_t client_id() const noexcept { return client_id_; }
   const Endpoint& endpoint() const noexcept { return endpoint_; }
   const ServerFacts& server() const noexcept { return server_; }
 
-  /// The contact of its Pool which it belongs to, for Pool::holds(). Set once, by the pool.
+  /// The contact of its Pool to which it belongs, for Pool::holds(). Set once, by the pool.
   std::uint64_t contact() const noexcept { return contact_; }
   void set_contact(std::uint64_t contact) noexcept { contact_ = contact; }
 
@@ -118,13 +121,14 @@ class Connection {
   void check_version();
   void require_usable() const;
   Readiness wait(bool for_write, bool for_wake, SteadyTime deadline);
-  /// As wait(), for a call; false at the end of `patience`.
+  /// As wait(), for a call; returns false when `patience` ends.
   bool wait_patiently(bool for_write, Patience& patience);
-  /// Bytes that were written and that the peer has not taken yet.
+  /// Returns the number of bytes that were written but not yet accepted by the peer.
   std::size_t bytes_in_kernel() const noexcept;
-  /// Writes what the socket takes now and removes it from `bytes`; false if the peer is gone.
+  /// Writes what the socket accepts now and removes it from `bytes`; returns false if the peer has
+  /// closed the connection.
   bool write_some(std::string_view& bytes);
-  /// Reads what is there now; false if the peer has closed.
+  /// Reads what has arrived; returns false if the peer has closed the connection.
   bool read_some();
   std::optional<Reply> next_reply();
   std::string failure(std::string_view cause) const;

@@ -9,7 +9,7 @@ void LineRate::moved(std::size_t bytes, SteadyTime::duration time) noexcept {
   const std::size_t budget = this->budget();
   const bool quick = 2 * time <= target_;
   if (!quick && time <= 2 * target_) return;
-  // As it went, the target allows so much.
+  // The number of bytes that the target allows at this rate.
   const double ratio = static_cast<double>(target_.count()) /
                        static_cast<double>(std::max<SteadyTime::rep>(time.count(), 1));
   const double allowed = std::min(static_cast<double>(bytes) * ratio, static_cast<double>(most));
@@ -23,7 +23,7 @@ void LineRate::timed_out(std::size_t bytes) noexcept {
   change(budget(), budget() / 4);
 }
 
-/// Of calls that end at the same time, the first counts.
+/// Of several calls that end at the same time, only the first counts.
 void LineRate::change(std::size_t from, std::size_t to) noexcept {
   budget_.compare_exchange_strong(from, std::clamp(to, least, most), std::memory_order_relaxed);
 }

@@ -8,8 +8,8 @@
 
 namespace taskmux::redis {
 
-/// How many bytes one call should move, learnt from the calls before, so that on a slow line a call takes
-/// a fraction of the command timeout. Thread-safe.
+/// Estimates from earlier calls how many bytes one call should transfer, so that on a slow
+/// connection a call takes a fraction of the command timeout. Thread-safe.
 class LineRate {
  public:
   static constexpr std::size_t least = 16u << 10;
@@ -17,18 +17,20 @@ class LineRate {
 
   explicit LineRate(Duration command_timeout) noexcept : target_{command_timeout / 4} {}
 
-  /// Between `least` and `most`. A call may always carry one item, however large.
+  /// Returns the budget of one call in bytes, between `least` and `most`. A call may always carry
+  /// one item, however large.
   std::size_t budget() const noexcept { return budget_.load(std::memory_order_relaxed); }
 
-  /// A call has moved `bytes` within `time`: doubles the budget while a call that uses it takes less than
-  /// half of the target, and shrinks it to what the target allows if one took more than twice as long.
-  /// Small calls say nothing of the line.
+  /// Records that a call has transferred `bytes` within `time`. Doubles the budget while a call
+  /// that uses it takes less than half of the target; shrinks it to what the target allows if a
+  /// call took more than twice the target. Small calls say nothing about the connection.
   void moved(std::size_t bytes, SteadyTime::duration time) noexcept;
 
-  /// A call was given up after it had moved `bytes`, for any reason: the next ones carry a quarter.
+  /// Records that a call was abandoned, for any reason, after it had transferred `bytes`: the next
+  /// calls carry a quarter.
   void timed_out(std::size_t bytes) noexcept;
 
-  /// How many bytes the last call that was given up had moved.
+  /// Returns how many bytes the last abandoned call had transferred.
   std::size_t carried() const noexcept { return carried_.load(std::memory_order_relaxed); }
 
  private:

@@ -35,7 +35,7 @@ void ReconnectBackoff::failed(const Error& error) {
   trying_ = false;
   last_ = Failure{error.errc(), error.what()};
   const auto now = steady_clock::now();
-  if (failures_ > 0 && now < next_attempt_) return;  // others tried at the same time, and failed
+  if (failures_ > 0 && now < next_attempt_) return;  // concurrent attempts failed, too
   ++failures_;
   next_attempt_ = now + pause();
 }
@@ -90,7 +90,7 @@ std::unique_ptr<Connection> Pool::connect(SteadyTime deadline) {
     note_server(*connection, before);
     return connection;
   } catch (const Error& error) {
-    // By the limit of the caller's calls, before the time for this was over: the server is not to blame.
+    // The limit of the caller's calls ended it before its own deadline: the server is not to blame.
     if (const SteadyTime now = steady_clock::now(); call_limit() <= now && now < deadline) {
       backoff_.given_up();
       throw;
@@ -137,15 +137,15 @@ void Pool::interrupted(std::string_view cause) {
                   "contact with Redis at " + name_ + " is interrupted: " + std::string{cause});
 }
 
-/// Another server than before, whatever its address, means that nobody knows what happened between.
-/// `contact` is the one in which the connection was asked for.
+/// If the server is a different one, whatever its address, nobody knows what happened in between.
+/// `contact` is the contact in which the connection was requested.
 void Pool::note_server(Connection& connection, std::uint64_t contact) {
   const std::string& run_id = connection.server().run_id;
   std::vector<PooledConnection> closed;
   {
     detail::MutexLock lock{mutex_};
     connection.set_contact(contact);
-    // One that does not say which it is may be another one after each interruption.
+    // A server that does not report its run id may be a different one after each interruption.
     const bool unknown = run_id.empty() && !in_contact();
     if (run_id == run_id_ && !unknown) return;
     const bool first = run_id_.empty() && !unknown;

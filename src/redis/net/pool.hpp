@@ -16,18 +16,18 @@
 
 namespace taskmux::redis {
 
-/// The pause between attempts to reach a server: one caller at a time tries, the others fail at
-/// once with the error of the last attempt. Thread-safe.
+/// Paces attempts to reach a server: one caller at a time tries; the others fail at once with the
+/// error of the last attempt. Thread-safe.
 class ReconnectBackoff {
  public:
   ReconnectBackoff(Duration shortest, Duration longest);
 
-  /// Lets the caller try, or throws the last failure. A caller that was let in must report success
-  /// or failure.
+  /// Admits the caller, or throws the last failure. An admitted caller must then report success or
+  /// failure.
   void enter();
   void succeeded();
   void failed(const Error& error);
-  /// Whoever was let in had no time left to find out.
+  /// The admitted caller ran out of time before the attempt succeeded or failed.
   void given_up();
 
  private:
@@ -48,10 +48,10 @@ class ReconnectBackoff {
   std::optional<Failure> last_ TASKMUX_GUARDED_BY(mutex_);
 };
 
-/// A connection on loan from a Pool.
+/// A connection that is borrowed from a Pool.
 struct PooledConnection {
   std::unique_ptr<Connection> connection{};
-  Commands commands{};  ///< Its memory is used again.
+  Commands commands{};  ///< Kept so that its memory is reused.
   std::vector<const Script*> loaded{};
 
   bool has(const Script& script) const {
@@ -62,32 +62,32 @@ struct PooledConnection {
 /// The connections to one server, or to the present master. Thread-safe.
 class Pool {
  public:
-  /// Connects to where the server is now. Throws Error.
+  /// Connects to the present address of the server. Throws Error.
   using Connector = std::function<std::unique_ptr<Connection>(SteadyTime deadline)>;
 
-  /// `name` is for log lines; `endpoint` is where the server listens, as far as that is fixed.
-  /// `epoch` and `options` must outlive the pool.
+  /// `name` is used in log lines; `endpoint` is the server's address, if it is fixed. `epoch` and
+  /// `options` must outlive the pool.
   Pool(std::string name, const RedisOptions& options, std::atomic<std::uint64_t>& epoch,
        Connector connector, Endpoint endpoint = {});
 
-  /// An idle connection that is healthy, else a new one.
+  /// Returns an idle connection that is healthy, else a new one.
   PooledConnection take(SteadyTime connect_deadline);
-  /// A new connection that will not come back.
+  /// Returns a new connection that is not returned to the pool.
   std::unique_ptr<Connection> connect(SteadyTime deadline);
   void give_back(PooledConnection connection);
 
-  /// Contact was interrupted: whatever is idle or on loan is not used again.
+  /// Contact was interrupted: idle and borrowed connections are not used again.
   void lost(std::string_view cause);
-  /// The server answers, and refuses work.
+  /// The server answers, but refuses to work.
   void refused(std::string_view cause);
-  /// The server did work.
+  /// The server executed a call.
   void answered();
 
-  /// Whether contact by `connection`, which this has made, goes on: it was not lost since, and the
-  /// server was not found to be another one.
+  /// Returns whether contact by `connection`, which this pool made, is unbroken: it was not lost
+  /// since, and the server is still the same.
   bool holds(const Connection& connection);
 
-  /// Whether the last attempt at anything went well.
+  /// Returns whether the latest operation succeeded.
   bool in_contact() const noexcept { return !interrupted_.load(std::memory_order_relaxed); }
 
   const std::string& name() const noexcept { return name_; }
@@ -106,7 +106,7 @@ class Pool {
   ReconnectBackoff backoff_;
   std::atomic<bool> interrupted_{false};
   detail::Mutex mutex_;
-  std::uint64_t contact_ TASKMUX_GUARDED_BY(mutex_) = 0;  // how often it was lost
+  std::uint64_t contact_ TASKMUX_GUARDED_BY(mutex_) = 0;  // how often contact was lost
   std::string run_id_ TASKMUX_GUARDED_BY(mutex_);
   std::vector<PooledConnection> idle_ TASKMUX_GUARDED_BY(mutex_);
 };

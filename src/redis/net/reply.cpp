@@ -19,7 +19,7 @@ namespace {
 
 constexpr bool is_upper(char c) noexcept { return c >= 'A' && c <= 'Z'; }
 
-/// The word in capitals that `text` begins with, if a space or the end follows it.
+/// Returns the word in capitals that `text` begins with, if it is followed by a space or the end.
 std::string_view leading_code(std::string_view text) noexcept {
   const auto end = std::find_if_not(text.begin(), text.end(), is_upper);
   const auto length = static_cast<std::size_t>(end - text.begin());
@@ -27,7 +27,7 @@ std::string_view leading_code(std::string_view text) noexcept {
   return text.substr(0, length);
 }
 
-/// Redis before 7 reports what failed inside a script as "ERR Error running script (call to f_...):
+/// Redis before 7 reports an error inside a script as "ERR Error running script (call to f_...):
 /// @user_script:1: @user_script: 1: -OOM command not allowed ...".
 std::string_view code_inside_script(std::string_view text) noexcept {
   for (auto colon = text.find(": "); colon != std::string_view::npos;
@@ -51,7 +51,7 @@ constexpr std::array<std::string_view, 13> unavailable_codes{
 constexpr std::array<std::string_view, 4> unauthorized_codes{"NOAUTH", "WRONGPASS", "NOPERM",
                                                              "DENIED"};
 
-// What a script gets that asks for a key which its node has handed on already.
+// The error of a script that requests a key which its node has already migrated.
 constexpr std::string_view moved_key_text = "non local key";
 
 std::string_view code_of(std::string_view text) noexcept {
@@ -61,14 +61,14 @@ std::string_view code_of(std::string_view text) noexcept {
   return inner.empty() ? code : inner;
 }
 
-/// Errors of old standing that have no code of their own.
+/// Old errors of Redis that have no code of their own.
 Errc errc_of_plain_error(std::string_view text) noexcept {
   constexpr auto npos = std::string_view::npos;
   if (text.find("max number of clients") != npos) return Errc::unavailable;
   // An argument is longer than the server's proto-max-bulk-len.
   if (text.find("invalid bulk length") != npos) return Errc::payload_too_large;
   if (text.find(moved_key_text) != npos) return Errc::unavailable;
-  // What a script is told before Redis 7.2: "The user executing the script can't run this command".
+  // The error of a script before Redis 7.2: "The user executing the script can't run this command".
   if (text.find("user executing the script can't") != npos) return Errc::unauthorized;
   if (text.find("without any password configured") != npos) return Errc::unauthorized;
   if (text.find("no password is set") != npos) return Errc::unauthorized;

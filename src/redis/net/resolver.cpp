@@ -26,18 +26,18 @@ int look_up(const std::string& host, int flags, Resolver::Addresses& addresses) 
 
 }  // namespace
 
-/// One look-up, which several may wait for.
+/// One look-up, for which several callers may wait.
 struct Resolver::Entry {
   bool done = false;
   int error = 0;
   Addresses addresses{};
 };
 
-/// What look-ups and those who wait share.
+/// The state that look-ups and waiting callers share.
 struct Resolver::State : std::enable_shared_from_this<State> {
   explicit State(Lookup wanted) : lookup{std::move(wanted)} {}
 
-  /// The look-up of `host`; null, with the reason in `cause`, if none can be begun.
+  /// Returns the look-up of `host`; null, with the reason in `cause`, if none can be started.
   std::shared_ptr<Entry> join_or_start(const std::string& host, std::string& cause)
       TASKMUX_REQUIRES(mutex);
 
@@ -58,7 +58,7 @@ std::shared_ptr<Resolver::Entry> Resolver::State::join_or_start(const std::strin
   const auto found = running.find(host);
   if (found != running.end()) return found->second;
   if (running.size() >= most_threads) {
-    cause = "too many look-ups of other hosts don't end";
+    cause = "too many look-ups of other hosts hang";
     return nullptr;
   }
   const auto entry = std::make_shared<Entry>();
@@ -78,7 +78,7 @@ std::shared_ptr<Resolver::Entry> Resolver::State::join_or_start(const std::strin
       state->running.erase(host);
       state->changed.notify_all();
     };
-    // It may outlast this, as may what it shares.
+    // The thread may outlive this object, and so may the shared state.
     detail::start_thread("tmx-resolver", detail::all_signals(), {}, look).detach();
   } catch (const std::system_error& error) {
     running.erase(host);

@@ -19,7 +19,7 @@ constexpr int most_redirections = 5;
 constexpr int most_repeats =
     3;  // of one batch on one server: stale connection, NOSCRIPT, and again
 
-/// What an error reply tells about the server, rather than about the call.
+/// What an error reply says about the server, rather than about the call.
 enum class Refusal { none, moved, no_script, busy_server, wrong_server };  // worst last
 
 Refusal refusal_of(const Reply& reply) noexcept {
@@ -32,15 +32,16 @@ Refusal refusal_of(const Reply& reply) noexcept {
   return errc_of(reply) == Errc::unavailable ? Refusal::busy_server : Refusal::none;
 }
 
-/// Where a call goes, and how.
+/// The server that a call is sent to, and how.
 struct Target {
   std::shared_ptr<Pool> pool;
-  bool asking = false;  ///< The slot is on its way there: ASKING has to come first.
+  bool asking = false;  ///< The slot is being migrated there: ASKING must be sent first.
 
   bool operator==(const Target&) const = default;
 };
 
-/// One run of calls on its way: to the servers, once more where that is safe, and its replies.
+/// One run of calls: sends them to their servers, repeats them where that is safe, and collects the
+/// replies.
 class Batch {
  public:
   Batch(Router& router, LineRate& line, const RedisOptions& options, std::span<const Call> calls,
@@ -80,7 +81,8 @@ class Batch {
     return {std::min(deadline_, steady_clock::now() + silence_), silence_, last_};
   }
 
-  /// Null if there is none; then the call has its reply, or `failure_` says why it has not.
+  /// Returns the pool for a call. Null if there is none; then the call has its reply, or `failure_`
+  /// holds the reason.
   std::shared_ptr<Pool> server_for(const Call& call) {
     if (failure_) return nullptr;
     try {
@@ -101,7 +103,7 @@ class Batch {
     any_answer_ = true;
   }
 
-  /// The calls of `left` by where they go, in their order.
+  /// Groups the calls of `left` by target, in their order.
   static std::vector<std::pair<Target, Indices>> grouped(const Indices& left,
                                                          const std::vector<Target>& targets) {
     std::vector<std::pair<Target, Indices>> groups;
@@ -116,12 +118,12 @@ class Batch {
     return groups;
   }
 
-  /// Whether the reply of a call sends it elsewhere; `target` is then where.
+  /// Returns whether the reply redirects the call; then `target` is the new target.
   bool redirect(std::size_t index, Target& target) {
     const auto& reply = result_.replies[index];
     if (refusal_of(reply) != Refusal::moved) return false;
-    // While a slot is on its way, its keys are in two places, and a script must not take those that
-    // it does not find for none: it can run again when all are in one.
+    // While a slot is being migrated, its keys are on two nodes. A script must not mistake keys
+    // that it does not find for missing ones; it can run again when all keys are on one node.
     if (reply.error_code() == "ASK" && calls_[index].script != nullptr) return false;
     const auto text = reply.error_text();  // MOVED 3999 127.0.0.1:6381
     auto server = router_.pool_at(text.substr(text.rfind(' ') + 1), *target.pool);
@@ -131,8 +133,8 @@ class Batch {
     return true;
   }
 
-  /// Sends the calls `indices` to one server. What can't be sent, or gets no reply, stays without
-  /// one.
+  /// Sends the calls `indices` to one server. A call that can't be sent, or gets no reply, is left
+  /// without one.
   void run_on(const Target& target, const Indices& indices) {
     PooledConnection connection;
     try {
@@ -143,7 +145,8 @@ class Batch {
         try {
           exchange(connection, left, target.asking, forgot_scripts);
         } catch (const NothingSent&) {
-          // Closed while idle, and nobody noticed until now: nothing of this request was executed.
+          // The connection was closed while idle, which was not noticed until now: nothing of this
+          // request was executed.
           if (round > 0) throw;
           connection = {};
           continue;
@@ -152,7 +155,8 @@ class Batch {
           return refusal_of(result_.replies[index]) != Refusal::no_script;
         });
         if (left.empty()) break;
-        // SCRIPT FLUSH: load them again, and run them whether or not they are forgotten meanwhile.
+        // SCRIPT FLUSH: load the scripts again, and run them even if they are flushed again in the
+        // meantime.
         connection.loaded.clear();
         forgot_scripts = true;
       }
@@ -161,11 +165,11 @@ class Batch {
         failure_.emplace(error);
         if (const auto* late = dynamic_cast<const TimedOut*>(&error)) timed_out_.emplace(*late);
       }
-      // Of a caller that has no time left others learn nothing; its connection is closed.
+      // A caller that ran out of time says nothing about the server; its connection is closed.
       if (given_up_) return;
       router_.doubt();
-      // A pool that could not even connect knows that itself; and a connection of an earlier contact
-      // tells nothing of the present one.
+      // A pool that could not even connect knows that itself; a connection of an earlier contact
+      // says nothing about the present one.
       if (connection.connection && target.pool->holds(*connection.connection)) {
         target.pool->lost(error.what());
       }
@@ -174,10 +178,10 @@ class Batch {
     judge(*target.pool, std::move(connection), indices);
   }
 
-  /// One pipeline: scripts that the connection's server may lack, the calls, and WAIT.
+  /// Runs one pipeline: scripts that the connection's server may lack, the calls, and WAIT.
   void exchange(PooledConnection& connection, const Indices& left, bool asking,
                 bool forgot_scripts) {
-    // A repeated call has an error reply, which says nothing of what becomes of it now.
+    // A repeated call still has its error reply, which does not apply to the repetition.
     for (const auto index : left) result_.replies[index] = {};
     auto& commands = connection.commands;
     commands.clear();
@@ -205,7 +209,7 @@ class Batch {
     take_replies(connection, scripts, left, asking, raw);
   }
 
-  /// Notes how much the line carried, and how fast.
+  /// Records how much was transferred, and how fast.
   void pipeline(Connection& connection, const Commands& commands, std::vector<Reply>& raw) {
     const auto start = steady_clock::now();
     const auto moved_before = connection.moved();
@@ -235,7 +239,7 @@ class Batch {
     return missing;
   }
 
-  /// Gives each call its reply, as far as replies came.
+  /// Assigns the replies that have arrived to their calls.
   void take_replies(PooledConnection& connection, const std::vector<const Script*>& scripts,
                     const Indices& left, bool asking, std::vector<Reply>& raw) {
     std::map<const Script*, std::string> refused;
@@ -252,7 +256,7 @@ class Batch {
     for (const auto index : left) {
       if (asking && next != raw.end()) ++next;
       if (next == raw.end()) return;
-      // That a script could not be loaded says more than that it is not there.
+      // The reason why a script could not be loaded says more than NOSCRIPT.
       const auto why = refused.find(calls_[index].script);
       if (why != refused.end() && refusal_of(*next) == Refusal::no_script)
         *next = make_error_reply(why->second, {});
@@ -264,7 +268,7 @@ class Batch {
         result_.replicas[index] = static_cast<int>(next->as_integer());
   }
 
-  /// What the replies of one server say about it, and whether its connection is used again.
+  /// Evaluates what the replies say about the server, and decides whether the connection is reused.
   void judge(Pool& pool, PooledConnection connection, const Indices& indices) {
     auto worst = Refusal::none;
     std::string_view text;
@@ -303,14 +307,14 @@ class Batch {
   const RedisOptions& options_;
   const std::span<const Call> calls_;
   const ReplicaWait wait_;
-  const Duration silence_;  ///< How long nothing may move.
-  SteadyTime deadline_;     ///< Of what has still to begin.
+  const Duration silence_;  ///< How long the connection may be silent.
+  SteadyTime deadline_;     ///< For attempts that have not begun yet.
   const SteadyTime last_;
   WaitedReplies result_;
   bool any_answer_ = false;
   std::optional<Error> failure_;
-  std::optional<TimedOut> timed_out_;  ///< The failure, if it is one.
-  bool given_up_ = false;  ///< By the limit of the caller's calls, before its own time was over.
+  std::optional<TimedOut> timed_out_;  ///< The failure, if it was a timeout.
+  bool given_up_ = false;  ///< By the limit of the caller's calls, before its own deadline.
 };
 
 }  // namespace

@@ -15,12 +15,12 @@ namespace taskmux::redis {
 /// The replies to a run of calls.
 struct WaitedReplies {
   std::vector<Reply> replies{};
-  /// For each call: how many replicas had acknowledged it when the time was over. 0 where it is not
-  /// known (an error reply, WAIT refused).
+  /// For each call, how many replicas had acknowledged it in time; 0 if that is not known (an error
+  /// reply, or WAIT was refused).
   std::vector<int> replicas{};
 };
 
-/// For how many replicas a run of calls waits; for none by default.
+/// For how many replicas a run of calls waits; by default for none.
 struct ReplicaWait {
   int replicas = 0;
   std::chrono::milliseconds timeout{0};
@@ -28,11 +28,11 @@ struct ReplicaWait {
   bool wanted() const noexcept { return replicas > 0; }
 };
 
-/// In command timeouts: a call whose bytes move all the time is given up after this.
+/// In command timeouts: a call that keeps transferring bytes is abandoned after this time.
 constexpr int longest_call = 4;
 
-/// Runs `calls` once, as Transport::run_and_wait() says, on the servers that `router` leads to. `line`
-/// learns from them how fast the line is.
+/// Runs `calls` once, as described at Transport::run_and_wait(), on the servers that `router`
+/// chooses. `line` learns from them how fast the connection is.
 WaitedReplies run_batch(Router& router, LineRate& line, const RedisOptions& options,
                         std::span<const Call> calls, ReplicaWait wait);
 

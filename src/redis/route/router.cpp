@@ -108,7 +108,7 @@ class ClusterRouter final : public Router {
     return map_;
   }
 
-  /// Doubts come in swarms when a node is away: not each of them is worth a round trip.
+  /// Many doubts arise at once when a node is unavailable: not each of them is worth a round trip.
   bool due_for_refresh() {
     if (!doubted_.load(std::memory_order_relaxed)) return false;
     const auto now = steady_clock::now();
@@ -118,7 +118,7 @@ class ClusterRouter final : public Router {
     return true;
   }
 
-  /// The slot map, asked for again if it is in doubt and any node answers.
+  /// Returns the slot map; requests it again if it is in doubt and any node answers.
   std::shared_ptr<const SlotMap> current_map(SteadyTime deadline) {
     const auto known = known_map();
     if (known && (!due_for_refresh() || !doubted_.exchange(false))) return known;
@@ -169,8 +169,8 @@ class ClusterRouter final : public Router {
     return map;
   }
 
-  /// Where the slot map can be had: the nodes that are known, those in contact first, then the
-  /// seeds.
+  /// Returns the nodes that can be asked for the slot map: the known nodes, those in contact first,
+  /// then the seeds.
   std::vector<Endpoint> sources(const SlotMap* map) {
     std::vector<Endpoint> places;
     if (map != nullptr) places = map->nodes;

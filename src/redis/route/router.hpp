@@ -16,7 +16,7 @@
 
 namespace taskmux::redis {
 
-/// The way from a key to the pool of the server that serves it. Thread-safe.
+/// Finds the pool of the server that serves a key. Thread-safe.
 class Router {
  public:
   Router() = default;
@@ -24,32 +24,32 @@ class Router {
   Router& operator=(const Router&) = delete;
   virtual ~Router() = default;
 
-  /// The pool for `slot_key`; any that answers if that is empty. Null if no server serves it. May
-  /// ask servers; throws Error if none tells.
+  /// Returns the pool for `slot_key`; any pool that answers if that is empty. Null if no server
+  /// serves it. May ask servers; throws Error if none answers.
   virtual std::shared_ptr<Pool> pool_for(std::string_view slot_key, SteadyTime deadline) = 0;
 
-  /// The pool for an address that a redirection named (`host:port`) in a reply of `sender`; null if
-  /// there are no redirections here.
+  /// Returns the pool for an address (`host:port`) that a redirection in a reply of `sender` named;
+  /// null if this kind of deployment has no redirections.
   virtual std::shared_ptr<Pool> pool_at(std::string_view address, const Pool& sender) = 0;
 
-  /// The pool of that name; null if there is none any more.
+  /// Returns the pool of that name; null if there is none any more.
   virtual std::shared_ptr<Pool> pool_named(std::string_view name) = 0;
 
-  /// The pool that `connection` was made by; null if it is no longer known.
+  /// Returns the pool that made `connection`; null if it is no longer known.
   virtual std::shared_ptr<Pool> pool_of(const Connection& connection) = 0;
 
-  /// Whether `connection` is to a server that pool_for() leads to, in unbroken contact since it was
-  /// made. May ask Sentinels.
+  /// Returns whether `connection` leads to a server that pool_for() returns, in unbroken contact
+  /// since it was made. May ask Sentinels.
   virtual bool holds(const Connection& connection) {
     const auto pool = pool_of(connection);
     return pool && pool->holds(connection);
   }
 
-  /// What pool_for() knows may be out of date.
+  /// The knowledge of pool_for() may be out of date.
   virtual void doubt() noexcept {}
 };
 
-/// The router that `options` ask for. `options` and `epoch` must outlive it.
+/// Returns the router for `options`. `options` and `epoch` must outlive it.
 std::unique_ptr<Router> make_router(const RedisOptions& options, std::atomic<std::uint64_t>& epoch);
 
 }  // namespace taskmux::redis

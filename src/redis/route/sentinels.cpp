@@ -28,7 +28,7 @@ bool Sentinels::name_another_master() {
     silent_ = 0;
     next_look_ = now + look_interval;
   } catch (const Error&) {
-    // Another one may know; and connect() asks all of them, once it has to.
+    // Another Sentinel may know; and connect() asks all of them when it has to.
     observer_.reset();
     move_to_the_end(address);
     ++silent_;
@@ -43,7 +43,7 @@ std::unique_ptr<Connection> Sentinels::connect(SteadyTime deadline) {
   const auto role = connection->command({"ROLE"}, deadline);
   if (role[0].as_string() != "master")
     refuse(Errc::unavailable, master,
-           "the Sentinels name it as master, and it is a " + printable(role[0].as_string()));
+           "the Sentinels name it as the master, but it is a " + printable(role[0].as_string()));
   detail::MutexLock lock{mutex_};
   last_master_ = master;
   return connection;
@@ -51,10 +51,10 @@ std::unique_ptr<Connection> Sentinels::connect(SteadyTime deadline) {
 
 Endpoint Sentinels::find(SteadyTime deadline) {
   const auto addresses = candidates();
-  auto left = static_cast<int>(addresses.size()) + 1;  // one share for the master itself
+  auto left = static_cast<int>(addresses.size()) + 1;  // one more for the master
   std::string causes;
   bool any_answer = false;
-  std::optional<Errc> errc;  // what all failures have in common
+  std::optional<Errc> errc;  // the error that all failures have in common
   const auto note = [&](Errc each, const std::string& cause) {
     causes += "; " + cause;
     errc = errc.value_or(each) == each ? each : Errc::unavailable;
@@ -77,7 +77,7 @@ Endpoint Sentinels::find(SteadyTime deadline) {
     }
   }
   const auto known = known_master();
-  if (!any_answer && known) return *known;  // it has to confirm that it still is
+  if (!any_answer && known) return *known;  // it must confirm that it is still the master
   throw Error{errc.value_or(Errc::unavailable), "ask the Sentinels for the master \"" +
                                                     printable(options_.master_name) +
                                                     "\": no answer" + causes};

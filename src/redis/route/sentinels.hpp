@@ -15,20 +15,20 @@
 
 namespace taskmux::redis {
 
-/// Asks Sentinels where the master is, the one that answered last first. Thread-safe.
+/// Asks Sentinels for the master, the Sentinel that answered last first. Thread-safe.
 class Sentinels {
  public:
   /// `options` must outlive it.
   explicit Sentinels(const RedisOptions& options)
       : options_{options}, addresses_{options.addresses} {}
 
-  /// Whether the Sentinels name another master than the one connected to last: an old one that
-  /// still runs goes on taking writes for seconds, and they will be lost. Looks once a second at
-  /// most, on one caller's time; after a Sentinel that did not answer at the next one, and less often
-  /// while none does.
+  /// Returns whether the Sentinels name another master than the one connected to last: an old
+  /// master that still runs accepts writes for seconds, and they will be lost. Asks at most once a
+  /// second, on one caller's time; if a Sentinel does not answer, asks the next one, and asks less
+  /// often while none answers.
   bool name_another_master();
 
-  /// A connection to the master, which has itself confirmed that it is one. Throws Error.
+  /// Returns a connection to the master, which has itself confirmed its role. Throws Error.
   std::unique_ptr<Connection> connect(SteadyTime deadline);
 
  private:
@@ -47,7 +47,7 @@ class Sentinels {
   mutable Resolver resolver_;
   std::atomic<SteadyTime> next_look_{SteadyTime{}};
   std::atomic<bool> looking_{false};
-  std::unique_ptr<Connection> observer_;  ///< Of whoever set `looking_`, as is the next one.
+  std::unique_ptr<Connection> observer_;  ///< Of the thread that set `looking_`, as the next.
   std::size_t silent_ = 0;                ///< Sentinels that did not answer, in a row.
   detail::Mutex mutex_;
   std::vector<RedisAddress> addresses_ TASKMUX_GUARDED_BY(mutex_);

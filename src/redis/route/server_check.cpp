@@ -9,7 +9,7 @@
 namespace taskmux::redis {
 namespace {
 
-/// Nothing where an ACL or a hosting service refuses CONFIG.
+/// Returns nullopt if an ACL or a hosting service refuses CONFIG.
 std::optional<std::string_view> value_of(const Reply& reply) {
   if (!reply.is_array() || reply.size() < 2 || !reply[1].is_string()) return std::nullopt;
   return reply[1].as_string();

@@ -9,17 +9,17 @@
 
 namespace taskmux::redis {
 
-/// How `options` log in to a server.
+/// Returns the login settings of `options`.
 Login login_of(const RedisOptions& options);
 
 /// Throws Error{errc}, whose text says that the server at `endpoint` can't be used, and why.
 [[noreturn]] void refuse(Errc errc, const Endpoint& endpoint, const std::string& cause);
 
-/// Throws Error{invalid_argument} if the server is of another kind than `expected`: it would fail
-/// later, and less clearly.
+/// Throws Error{invalid_argument} if the server is of another kind than `expected`: otherwise it
+/// would fail later, with a less clear error.
 void check_mode(const Connection& connection, RedisMode expected);
 
-/// Warns, once, of a server whose settings may lose tasks. Thread-safe.
+/// Warns, once, about a server whose settings may lose tasks. Thread-safe.
 class SettingsCheck {
  public:
   /// `logger` must outlive it.

@@ -9,8 +9,8 @@
 namespace taskmux::redis {
 namespace {
 
-/// The host that a node of a cluster named as another node's. One that it does not know (`?`, or
-/// nothing) is its own, `asked`.
+/// Returns the host that a node of a cluster named for another node. If the node does not know it
+/// (`?` or empty), returns its own host, `asked`.
 std::string host_of(std::string_view named, const Endpoint& asked) {
   if (named.starts_with('[') && named.ends_with(']')) named = named.substr(1, named.size() - 2);
   return named.empty() || named == "?" ? asked.host : std::string{named};

@@ -24,13 +24,13 @@ struct SlotMap {
   bool operator==(const SlotMap&) const = default;
 };
 
-/// What the reply to CLUSTER SLOTS says: it has for each range its first and last slot, and the host and
-/// port of its master. A host that the node itself does not know is the one it was asked at. Throws
+/// Decodes the reply to CLUSTER SLOTS: for each range its first and last slot, and the host and
+/// port of its master. A host that the node itself does not know is the host that was asked. Throws
 /// Error: protocol if the reply has another form, unavailable if no node serves any slot.
 std::shared_ptr<const SlotMap> parse_slots(ReplyView reply, const Endpoint& asked);
 
-/// The endpoint that `asked` named in a redirection as `host:port`, where the host may hold colons;
-/// nullopt if the text has another form.
+/// Returns the endpoint that `asked` named in a redirection as `host:port`, where the host may
+/// contain colons; nullopt if the text has another form.
 std::optional<Endpoint> parse_address(std::string_view text, const Endpoint& asked);
 
 }  // namespace taskmux::redis

@@ -28,7 +28,7 @@ std::vector<Reply> Transport::run(std::span<const Call> calls) {
 WaitedReplies Transport::run_and_wait(std::span<const Call> calls, int replicas,
                                       std::chrono::milliseconds timeout) {
   require_time();
-  // Redis takes a timeout of 0 for none at all.
+  // Redis treats a timeout of 0 as no timeout.
   timeout = std::max(timeout, std::chrono::milliseconds{1});
   return run_batch(*router_, line_, options_, calls, {replicas, timeout});
 }
@@ -74,16 +74,16 @@ SteadyTime Transport::command_deadline() const {
   return steady_clock::now() + options_.command_timeout;
 }
 
-/// A call that is given up before it begins says nothing about the server.
+/// A call that is abandoned before it begins says nothing about the server.
 void Transport::require_time() const {
   require_same_process();
   if (is_over(SteadyTime::max()))
-    throw Error{Errc::unavailable, "call to Redis: given up, as the time for it was over before"};
+    throw Error{Errc::unavailable, "call to Redis: abandoned, since its time had already elapsed"};
 }
 
 void Transport::require_same_process() const {
   if (getpid() != process_)
-    throw Error{Errc::forked, "call to Redis: the broker was made before fork(), by the parent"};
+    throw Error{Errc::forked, "call to Redis: the broker was made before fork(), in the parent process"};
 }
 
 }  // namespace taskmux::redis

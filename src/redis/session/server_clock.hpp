@@ -12,17 +12,18 @@
 
 namespace taskmux::redis {
 
-/// What time it is at servers, by what they told last: so that a call can say until when it is wanted.
-/// A server that was stuck carries out what it finds in its sockets, also of those who have given it
-/// up meanwhile. Thread-safe.
+/// Estimates the time at servers from their latest replies, so that a call can state until when it
+/// is valid. A server that was stuck executes the requests that it finds in its sockets, including
+/// those whose senders have given up in the meantime. Thread-safe.
 class ServerClock {
  public:
-  /// A call that was sent to `server` (any name for it) at `sent_at`, and answered by `answered_at`,
-  /// said that it was `now` there. Returns whether its clock jumped since the call that was noted
-  /// before: by more than a second against the steady clock, however long the calls took.
+  /// Records that a call to `server` (any name for it), which was sent at `sent_at` and answered by
+  /// `answered_at`, returned the time `now`. Returns whether the server's clock has jumped since
+  /// the previous call: by more than a second against the steady clock, however long the calls
+  /// took.
   bool note(std::string_view server, Time now, SteadyTime sent_at, SteadyTime answered_at);
-  /// The time there at `at`, or somewhat later: by as much as that call was on its way. Unset as long
-  /// as nothing was noted.
+  /// Returns the server's time at `at`, or a somewhat later time: by at most the duration of the
+  /// recorded call. Unset if nothing was recorded.
   std::optional<Time> at(std::string_view server, SteadyTime at) const;
 
  private:

@@ -52,7 +52,7 @@ void ServerContact::begin(std::uint64_t epoch, SteadyTime now) {
   epoch_.store(epoch, std::memory_order_release);
 }
 
-// An earlier gap that is no longer than a later one can be forgotten.
+// An earlier gap that is no longer than a later one is irrelevant.
 void ServerContact::add(Gap gap) {
   while (!gaps_.empty() && gaps_.back().length <= gap.length) gaps_.pop_back();
   if (gaps_.size() == most_gaps) {

@@ -11,27 +11,27 @@
 
 namespace taskmux::redis {
 
-/// For how long calls have been answered by the same server at work, as the successful calls and
-/// Transport::epoch() tell. Thread-safe.
+/// Measures for how long calls have been answered by the same working server, based on the
+/// successful calls and on Transport::epoch(). Thread-safe.
 ///
-/// A connection that is cut is no outage of the server: if a call succeeded shortly before and
+/// A connection that is cut is not an outage of the server: if a call succeeded shortly before and
 /// another succeeds shortly after, no owner of a run can have lost its lease in between. An
 /// interruption of up to a third of the requested length does not break contact: leases are
 /// extended when three quarters of their length are left.
 class ServerContact {
  public:
-  /// `one_server`: false bears no interruption, since the calls go to several servers, of which one
-  /// may be away while the others answer.
+  /// If `one_server` is false, no interruption is tolerated, since the calls go to several servers,
+  /// of which one may be unavailable while the others answer.
   explicit ServerContact(bool one_server) : one_server_{one_server} {}
 
-  /// A call was sent at `sent_at`, and carried out and answered by `answered_at`; Transport's epoch
-  /// is `epoch` now.
+  /// Records that a call was sent at `sent_at`, and executed and answered by `answered_at`; `epoch`
+  /// is Transport's present epoch.
   void answered(std::uint64_t epoch, SteadyTime sent_at, SteadyTime answered_at);
 
-  /// What was known of the server is void: its clock jumped, for example.
+  /// Discards what is known about the server, for example because its clock jumped.
   void broken(SteadyTime now);
 
-  /// Whether contact has lasted for `length`; `epoch` is Transport's now.
+  /// Returns whether contact has lasted for `length`; `epoch` is Transport's present epoch.
   bool lasted(Duration length, std::uint64_t epoch, SteadyTime now) const;
 
  private:
@@ -55,7 +55,7 @@ class ServerContact {
   std::atomic<SteadyTime::rep> last_sent_{0};
   mutable detail::Mutex mutex_;
   SteadyTime since_ TASKMUX_GUARDED_BY(mutex_){};
-  std::deque<Gap> gaps_ TASKMUX_GUARDED_BY(mutex_);  // each shorter than those before it
+  std::deque<Gap> gaps_ TASKMUX_GUARDED_BY(mutex_);  // each shorter than the ones before it
 };
 
 }  // namespace taskmux::redis

@@ -19,7 +19,7 @@ constexpr std::string_view invalidation_channel = "__redis__:invalidate";
 
 SteadyTime steady_now() { return std::chrono::steady_clock::now(); }
 
-// Runs `looks`; sends their script along where the server lacks it.
+// Runs `looks`; sends their script along if the server lacks it.
 std::vector<Reply> run_looks(Connection& connection, std::span<const Call> looks,
                              SteadyTime deadline) {
   Commands commands;
@@ -69,7 +69,7 @@ void NodeSubscriber::stop() {
 
 std::optional<std::vector<Reply>> NodeSubscriber::look(std::span<const Call> looks) {
   std::lock_guard tracking{tracker_mutex_};
-  std::shared_ptr<Connection> listener;  // not an older one than the tracker's
+  std::shared_ptr<Connection> listener;  // not older than the tracker's
   {
     detail::MutexLock lock{mutex_};
     if (!tracking_.allowed(steady_now())) return std::nullopt;
@@ -79,7 +79,7 @@ std::optional<std::vector<Reply>> NodeSubscriber::look(std::span<const Call> loo
   for (bool again = true;; again = false) {
     if (!prepare_tracker(listener)) return std::nullopt;
     try {
-      note_look();  // first, as a notice may come before the replies
+      note_look();  // first, as a notification may arrive before the replies
       return run_looks(*tracker_, looks, session_.transport().command_deadline());
     } catch (const NothingSent&) {
       lose_tracker(*listener);
@@ -92,7 +92,7 @@ std::optional<std::vector<Reply>> NodeSubscriber::look(std::span<const Call> loo
   }
 }
 
-/// Whether there is a connection now whose reads are tracked for `listener`.
+/// Returns whether there is a connection whose reads are tracked for `listener`.
 bool NodeSubscriber::prepare_tracker(const std::shared_ptr<Connection>& listener) {
   if (!session_.transport().holds(*listener)) {
     tracker_.reset();
@@ -116,7 +116,7 @@ bool NodeSubscriber::prepare_tracker(const std::shared_ptr<Connection>& listener
   } catch (const Error& error) {
     tracker_.reset();
     if (error.errc() == Errc::unavailable) throw;
-    // That the listener is gone is one of the reasons, and heals by itself.
+    // One possible reason is that the listener is gone, which resolves itself.
     bool report = false;
     {
       detail::MutexLock lock{mutex_};
@@ -146,7 +146,7 @@ void NodeSubscriber::report_polling(std::string_view reason) const {
 
 std::string NodeSubscriber::where() const { return "redis: watch at " + node_ + ": "; }
 
-/// Its notices are gone with it: those that others than the caller wait for, too.
+/// Its notifications are lost, including those that others than the caller wait for.
 void NodeSubscriber::lose_tracker(Connection& listener) {
   tracker_.reset();
   tracker_lost_ = true;
@@ -170,7 +170,7 @@ void NodeSubscriber::run() {
     disconnect(reason);
     owner_.disconnected(*this, reason);
     owner_.turn();
-    // Connecting has its own, growing intervals; this only asks again.
+    // Connecting has its own, growing intervals; this only tries again.
     const SteadyTime again = steady_now() + 50ms;
     detail::MutexLock lock{mutex_};
     while (!stopping_ && steady_now() < again) lock.wait_until(stopped_, again);
@@ -188,7 +188,7 @@ void NodeSubscriber::connect() {
   if (!notices) report_refused(Channel::invalidation, "the server refuses CLIENT ID");
   for (std::size_t answered = 0; answered < channels_.size() && !stopping_;) {
     const std::optional<Reply> reply = connection->receive(deadline);
-    if (!reply) throw Error{Errc::unavailable, "redis: no answer to SUBSCRIBE in time"};
+    if (!reply) throw Error{Errc::unavailable, "redis: no reply to SUBSCRIBE in time"};
     if (reply->is_error()) {
       const Error error = error_of("SUBSCRIBE", *reply);
       if (error.errc() == Errc::unavailable) throw error;
@@ -211,7 +211,7 @@ void NodeSubscriber::connect() {
   owner_.connected(*this);
 }
 
-/// Once: that a right is missing does not change from one connection to the next.
+/// Reports it once: a missing right does not depend on the connection.
 void NodeSubscriber::report_refused(std::size_t channel, std::string_view reason) {
   static constexpr std::array<std::string_view, 3> effects{
       "a cancellation by asynq's tools does not reach this server",
@@ -233,7 +233,7 @@ void NodeSubscriber::disconnect(const std::optional<Error>& reason) {
   if (listener && reason) session_.transport().report_lost(*listener, reason->what());
 }
 
-/// Returns when the connection is out of date.
+/// Reads notifications until the connection is out of date.
 void NodeSubscriber::read_notices() {
   std::shared_ptr<Connection> listener;
   {
@@ -251,7 +251,7 @@ void NodeSubscriber::read_notices() {
   }
 }
 
-/// Finds out, about once a second, whether both connections still work.
+/// Checks, about once a second, whether both connections still work.
 void NodeSubscriber::keep_alive(Connection& listener) {
   const SteadyTime now = steady_now();
   if (now - checked_at_ < 1s) return;
@@ -264,7 +264,7 @@ void NodeSubscriber::keep_alive(Connection& listener) {
     listener.send(ping, session_.transport().command_deadline());
     asked_ = true;
   } else if (asked_ && now - heard_at_ >= silence + session_.options().command_timeout) {
-    throw Error{Errc::unavailable, "redis: the connection that listens is dead"};
+    throw Error{Errc::unavailable, "redis: the listening connection is dead"};
   }
 }
 
@@ -292,14 +292,16 @@ void NodeSubscriber::handle_bound_cancellation(std::string_view message) {
   repeated_.reset();
   std::optional<BoundCancellation> bound = BoundCancellation::decode(message);
   if (!bound) return;
-  // Both are published by one script, so the next message of asynq's channel is the same wish.
+  // Both are published by one script, so the next message of asynq's channel is the same
+  // cancellation.
   if (bound->repeated) repeated_ = bound->task_id;
   if (bound->database != session_.options().database) return;
   owner_.cancelled(*this, std::move(bound->queue), std::move(bound->task_id));
 }
 
 void NodeSubscriber::handle_invalidation(ReplyView keys) {
-  // Nobody writes the canary of a queue: its notice says that the server made room for other keys.
+  // Nobody writes the canary of a queue: a notification about it means that the server made room
+  // for other keys.
   if (keys.is_array() && keys.size() == 1 && is_canary(keys[0])) {
     bool report = false;
     {

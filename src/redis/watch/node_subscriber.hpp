@@ -19,40 +19,42 @@
 
 namespace taskmux::redis {
 
-/// A listening post at one server (at one node of a cluster): two connections and the thread
-/// "tmx-listen", which ends when this is destroyed or told to stop.
+/// Listens for changes at one server, or at one node of a cluster. It has two connections and the
+/// thread "tmx-listen", which ends when this is destroyed or told to stop.
 ///
-/// One connection listens: it is subscribed to both channels of cancellations (see GlobalKeys) and to
-/// the notices of invalidation. The
-/// other tracks: what it reads, Redis remembers, and tells the listener once when it changes. So
-/// look(), which reads how queues stand through that one, both learns the state and asks for the
-/// notice. Both are given up when calls go to another server (a failover), or one of them does, and
-/// are made anew for as long as this lives.
+/// The listening connection subscribes to both cancellation channels (see GlobalKeys) and to
+/// invalidation messages. The tracking connection reads: Redis remembers the keys that it reads,
+/// and notifies the listener once when one of them changes. So look(), which reads the state of
+/// queues through the tracking connection, both returns the state and requests the notification.
+/// Both connections are dropped when calls go to another server (after a failover), or when one of
+/// them fails, and are made again as long as this lives.
 class NodeSubscriber {
  public:
-  /// Whom a post tells what it hears, always on the post's thread.
+  /// Receives the notifications of a subscriber, always on the subscriber's thread.
   class Owner {
    public:
-    /// It listens now. What was looked at before may have changed without a notice.
+    /// The subscriber listens now. Keys that were read before may have changed without a
+    /// notification.
     virtual void connected(const NodeSubscriber& post) = 0;
-    /// What was looked at may have changed without a notice.
+    /// Keys that were read may have changed without a notification.
     virtual void missed(const NodeSubscriber& post) = 0;
-    /// No notice comes until connected(). Again after each attempt; with the reason, unless the
-    /// connections were merely out of date.
+    /// No notifications arrive until connected(). Called again after each failed attempt, with the
+    /// reason, unless the connections were merely out of date.
     virtual void disconnected(const NodeSubscriber& post, const std::optional<Error>& reason) = 0;
-    /// Keys that were looked at have changed; all of them if `keys` is no array.
+    /// Keys that were read have changed; all of them if `keys` is not an array.
     virtual void changed(const NodeSubscriber& post, ReplyView keys) = 0;
-    /// `queue` is empty for a cancellation that names none.
+    /// A run is cancelled. `queue` is empty if the cancellation names none.
     virtual void cancelled(const NodeSubscriber& post, std::string queue, std::string task_id) = 0;
-    /// For what is to be done from time to time: called when the time that it returned last has
-    /// come, or sooner; later while the post connects. Must not throw.
+    /// For periodic work: called when the time that it last returned has come, or sooner; later
+    /// while the subscriber connects. Must not throw.
     virtual SteadyTime turn() = 0;
 
    protected:
     ~Owner() = default;
   };
 
-  /// At the server that Transport::node_of() names `node`. `session` and `owner` must outlive it.
+  /// Listens at the server that Transport::node_of() names `node`. `session` and `owner` must
+  /// outlive it.
   NodeSubscriber(Session& session, std::string node, Owner& owner);
   ~NodeSubscriber();
   NodeSubscriber(const NodeSubscriber&) = delete;
@@ -60,14 +62,14 @@ class NodeSubscriber {
 
   const std::string& node() const noexcept { return node_; }
 
-  /// Lets the thread end soon. Any thread; does not wait.
+  /// Makes the thread end soon. May be called on any thread; does not wait.
   void stop();
-  /// Whether the thread has nothing more to do: to destroy it takes no time.
+  /// Returns whether the thread has finished, so that destroying this takes no time.
   bool ended() const noexcept { return ended_; }
 
-  /// Runs `looks` so that the owner is told once when a key of theirs changes. Nullopt where that is
-  /// not possible, at the moment or at all (see Tracking); nothing has been read then. Throws Error when the server
-  /// can't be reached. Any thread.
+  /// Runs `looks` such that the owner is notified once when a key that they read changes. Returns
+  /// nullopt if that is not possible, at the moment or at all (see Tracking); then nothing was
+  /// read. Throws Error if the server can't be reached. May be called on any thread.
   std::optional<std::vector<Reply>> look(std::span<const Call> looks);
 
  private:
@@ -96,19 +98,19 @@ class NodeSubscriber {
   const std::array<std::string, 3> channels_;  // by Channel
   std::atomic<bool> stopping_{false};
   std::atomic<bool> ended_{false};
-  std::atomic<bool> tracker_lost_{false};  // and the owner has not been told
+  std::atomic<bool> tracker_lost_{false};  // and the owner was not notified yet
 
   detail::Mutex mutex_;
   std::condition_variable stopped_;
-  std::shared_ptr<Connection> listener_ TASKMUX_GUARDED_BY(mutex_);  // null = not connected
-  std::shared_ptr<Connection> notified_ TASKMUX_GUARDED_BY(mutex_);  // null = no notices come
+  std::shared_ptr<Connection> listener_ TASKMUX_GUARDED_BY(mutex_);  // null: not connected
+  std::shared_ptr<Connection> notified_ TASKMUX_GUARDED_BY(mutex_);  // null: no notifications
   Tracking tracking_ TASKMUX_GUARDED_BY(mutex_);
 
-  // Of the thread alone:
+  // Used only by the thread:
   SteadyTime heard_at_{};
   SteadyTime checked_at_{};
-  bool asked_ = false;  // a PING is out
-  std::optional<std::string> repeated_{};  // the task of the last message, if asynq's follows
+  bool asked_ = false;  // a PING was sent
+  std::optional<std::string> repeated_{};  // the last message's task, if asynq's message follows
   std::array<bool, 3> reported_{};         // channels whose refusal was logged
 
   std::mutex tracker_mutex_;  // guards what follows; held over a round trip
