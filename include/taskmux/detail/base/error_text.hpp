@@ -25,8 +25,8 @@ inline std::string in_quotes(std::string_view name) {
   return text;
 }
 
-/// How log lines and errors spell a task: `task 42 ("email:welcome", queue "default")`. What is not
-/// known is empty, and left out.
+/// Returns a task as log lines and errors name it: `task 42 ("email:welcome", queue "default")`.
+/// Empty arguments are left out.
 inline std::string task_in_words(std::string_view id, std::string_view type,
                                  std::string_view queue) {
   std::string text = "task ";
@@ -39,7 +39,7 @@ inline std::string task_in_words(std::string_view id, std::string_view type,
   return text + ')';
 }
 
-/// `text` without line breaks and other control characters, for a line of a log.
+/// Returns `text` without line breaks and other control characters, for a log line.
 inline std::string in_one_line(std::string_view text) {
   std::string line{text};
   for (char& c : line) {
@@ -48,8 +48,8 @@ inline std::string in_one_line(std::string_view text) {
   return line;
 }
 
-/// The type of the exception that is being handled, as in the source; empty if it is not known.
-/// Needs no RTTI.
+/// Returns the type of the exception that is being handled, as spelt in the source; empty if it is
+/// not known. Needs no RTTI.
 inline std::string type_of_exception() {
   const std::type_info* const type = abi::__cxa_current_exception_type();
   if (type == nullptr) return {};
@@ -59,20 +59,19 @@ inline std::string type_of_exception() {
   return name ? name.get() : type->name();
 }
 
-/// What is known of the exception that is being handled: the text of `e`, which it is, or else its
-/// type.
+/// Returns a text for the exception `e` that is being handled: its what(), or else its type.
 inline std::string text_of_exception(const std::exception& e) {
   const char* const text = e.what();
   if (text != nullptr && *text != '\0') return text;
   return "an exception without text, of type " + type_of_exception();
 }
 
-/// The same of one that is not a std::exception.
+/// The same for an exception that is not a std::exception.
 inline std::string text_of_exception() {
   return "something that is not a std::exception, of type " + type_of_exception();
 }
 
-/// Such as "5 s" or "250 ms".
+/// Returns a text such as "5 s" or "250 ms".
 inline std::string in_words(Duration duration) {
   using namespace std::chrono_literals;
   if (duration % 1s == Duration{0}) return std::to_string(duration / 1s) + " s";
@@ -80,14 +79,15 @@ inline std::string in_words(Duration duration) {
   return std::to_string(duration.count()) + " us";
 }
 
-/// What is wrong with a duration that should lie in least ... Limits::longest; empty if nothing is.
+/// Returns what is wrong with a duration that must be at least `least` and at most Limits::longest;
+/// empty if nothing is.
 inline std::string fault_of(Duration duration, Duration least) {
   if (duration < Duration{0}) return "is negative";
   if (duration < least) return least == Duration{1} ? "is zero" : "is under " + in_words(least);
   return duration > Limits::longest ? "is longer than 100 years" : "";
 }
 
-/// Runs `call`; puts `operation` in front of the text of an Error that it throws.
+/// Runs `call`; prepends `operation` to the text of an Error that it throws.
 template <std::invocable Call>
 auto during(std::string_view operation, Call&& call) {
   try {

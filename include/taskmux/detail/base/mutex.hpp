@@ -3,8 +3,8 @@
 #include <condition_variable>
 #include <mutex>
 
-// Clang's thread-safety annotations: they say which mutex guards what, and the tidy preset checks
-// it (-Wthread-safety).
+// Clang's thread-safety annotations state which mutex guards which data; the tidy preset checks
+// them (-Wthread-safety).
 #if defined(__clang__)
 #define TASKMUX_THREAD_ANNOTATION(x) __attribute__((x))
 #else
@@ -22,19 +22,19 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// std::mutex with annotations, so that the compiler can check who holds it.
+/// std::mutex with annotations, so that the compiler can check that it is held.
 class TASKMUX_CAPABILITY("mutex") Mutex {
  public:
   void lock() TASKMUX_ACQUIRE() { mutex_.lock(); }
   void unlock() TASKMUX_RELEASE() { mutex_.unlock(); }
-  /// For a std::condition_variable, through MutexLock alone.
+  /// For a std::condition_variable, only through MutexLock.
   std::mutex& native() noexcept { return mutex_; }
 
  private:
   std::mutex mutex_;
 };
 
-/// Holds a Mutex for a scope; can be let go early and taken again.
+/// Holds a Mutex for a scope; can be released early and acquired again.
 class TASKMUX_SCOPED_CAPABILITY MutexLock {
  public:
   explicit MutexLock(Mutex& mutex) TASKMUX_ACQUIRE(mutex) : lock_{mutex.native()} {}

@@ -12,7 +12,7 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// The signals that a thread blocks.
+/// Returns the signals that the calling thread blocks.
 inline sigset_t signal_mask() noexcept {
   sigset_t mask;
   sigemptyset(&mask);
@@ -20,8 +20,8 @@ inline sigset_t signal_mask() noexcept {
   return mask;
 }
 
-/// Every asynchronous signal: for a thread of the library's own, so that the host's handlers run on
-/// the host's threads.
+/// Returns every asynchronous signal: for the library's own threads, so that the application's
+/// signal handlers run on the application's threads.
 inline sigset_t all_signals() noexcept {
   sigset_t all;
   sigfillset(&all);
@@ -30,18 +30,18 @@ inline sigset_t all_signals() noexcept {
   return all;
 }
 
-/// Starts a thread named `name` (15 characters at most) that blocks the signals `mask`. `on_start`,
-/// if any, runs first on it; what it throws is swallowed. `body` must not throw. Throws
-/// std::system_error if there can be no further thread.
+/// Starts a thread named `name` (at most 15 characters) that blocks the signals `mask`. `on_start`,
+/// if any, runs first on it; its exceptions are ignored. `body` must not throw. Throws
+/// std::system_error if no thread can be started.
 ///
-/// A thread that runs code of the application has the mask that the host had when it started the
-/// server: processes that are spawned there inherit it, and one that blocks all signals could not
-/// be ended by SIGTERM. All others block all_signals().
+/// A thread that runs application code has the mask of the thread that started the server:
+/// processes that are spawned there inherit it, and a process that blocks all signals could not be
+/// ended by SIGTERM. All other threads block all_signals().
 inline std::thread start_thread(const std::string& name, const sigset_t& mask,
                                 std::function<void()> on_start, std::function<void()> body) {
   sigset_t before;
   pthread_sigmask(SIG_SETMASK, &mask, &before);
-  // The mask is inherited; it is restored on this thread in any case.
+  // The new thread inherits the mask; the calling thread's own mask is restored in any case.
   struct Restore {
     const sigset_t& mask;
     ~Restore() { pthread_sigmask(SIG_SETMASK, &mask, nullptr); }
@@ -52,7 +52,8 @@ inline std::thread start_thread(const std::string& name, const sigset_t& mask,
       try {
         on_start();
       } catch (...) {
-        // A hook of the host's must not end a worker; it has nowhere else to report to from here.
+        // A hook of the application must not end a worker, and there is nowhere to report its
+        // exception.
       }
     }
     body();

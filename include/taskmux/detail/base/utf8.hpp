@@ -10,15 +10,15 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// What stands at the front of a text: one character if `valid`, else the bytes that one U+FFFD
-/// should replace (Unicode's "maximal subpart": the longest beginning of a character, or one byte).
+/// The front of a text: one character if `valid`, else the bytes that one U+FFFD should replace
+/// (Unicode's "maximal subpart": the longest beginning of a character, or one byte).
 struct Utf8Step {
   std::size_t length = 0;
   bool valid = false;
 };
 
-/// Looks at the front of `text`, which must not be empty. Surrogates, overlong forms and what is
-/// above U+10FFFF are not valid.
+/// Examines the front of `text`, which must not be empty. Surrogates, overlong forms and code
+/// points above U+10FFFF are not valid.
 constexpr Utf8Step utf8_step(std::string_view text) noexcept {
   const auto byte = [text](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char lead = byte(0);
@@ -40,7 +40,7 @@ constexpr Utf8Step utf8_step(std::string_view text) noexcept {
   return {length, true};
 }
 
-/// How many bytes at the front of `text` are valid UTF-8; `text.size()` if all are.
+/// Returns how many bytes at the front of `text` are valid UTF-8; `text.size()` if all are.
 inline std::size_t valid_utf8_prefix(std::string_view text) noexcept {
   std::size_t at = 0;
   while (at < text.size()) {
@@ -63,7 +63,7 @@ inline bool is_valid_utf8(std::string_view text) noexcept {
   return valid_utf8_prefix(text) == text.size();
 }
 
-/// `text` with U+FFFD in place of what is not valid UTF-8. Never shorter than `text`.
+/// Returns `text` with U+FFFD in place of invalid UTF-8. The result is never shorter than `text`.
 inline std::string repaired_utf8(std::string_view text) {
   std::string repaired;
   repaired.reserve(text.size());
@@ -78,19 +78,19 @@ inline std::string repaired_utf8(std::string_view text) {
   return repaired;
 }
 
-/// The longest beginning of `text`, which must be valid UTF-8, that has at most `limit` bytes and
-/// ends at a character's edge. A view into `text`.
+/// Returns the longest prefix of `text`, which must be valid UTF-8, that has at most `limit` bytes
+/// and ends at a character boundary. The result is a view into `text`.
 inline std::string_view cut_utf8(std::string_view text, std::size_t limit) noexcept {
   if (text.size() <= limit) return text;
   while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xc0) == 0x80) --limit;
   return text.substr(0, limit);
 }
 
-/// What may be stored of a text that anyone may have made: repaired, then cut to `limit` bytes. No
-/// more work than `limit` asks for.
+/// Returns a text from any source in a form that may be stored: repaired, then truncated to `limit`
+/// bytes. The cost is bounded by `limit`.
 inline std::string bounded_utf8(std::string_view text, std::size_t limit) {
-  // Repairing never shortens, so nothing beyond `limit` bytes of the original can be kept; the few
-  // more are for a character that straddles the limit.
+  // Repairing never shortens a text, so no more than `limit` bytes of the original can be kept; the
+  // few extra bytes are for a character at the limit.
   constexpr std::size_t longest_character = 4;
   if (text.size() > limit && text.size() - limit > longest_character)
     text = text.substr(0, limit + longest_character);
@@ -99,7 +99,7 @@ inline std::string bounded_utf8(std::string_view text, std::size_t limit) {
   return repaired;
 }
 
-/// Blank as asynq means it, for ASCII: empty, or only white space.
+/// Returns whether a text is blank as in asynq, for ASCII: empty, or only white space.
 constexpr bool is_blank(std::string_view text) noexcept {
   return text.find_first_not_of(" \t\n\v\f\r") == std::string_view::npos;
 }

@@ -16,8 +16,7 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Fills `bytes` from the system's source of randomness. Throws Error{unavailable} if there is
-/// none.
+/// Fills `bytes` from the system's source of randomness. Throws Error{unavailable} if that fails.
 inline void fill_random(void* bytes, std::size_t size) {
   auto* at = static_cast<unsigned char*>(bytes);
   while (size > 0) {
@@ -31,16 +30,16 @@ inline void fill_random(void* bytes, std::size_t size) {
   }
 }
 
-/// A random 64-bit number from the system.
+/// Returns a random 64-bit number from the system.
 inline std::uint64_t random_bits() {
   std::uint64_t bits = 0;
   fill_random(&bits, sizeof bits);
   return bits;
 }
 
-/// Random (version 4) UUIDs, RFC 9562, in lower case with hyphens. Draws randomness in blocks, so
-/// that an id costs no system call. Thread-safe. A copy of the block after fork() would repeat ids:
-/// its owner must refuse to work there, as Client does.
+/// Generates random (version 4) UUIDs, RFC 9562, in lower case with hyphens. Draws randomness in
+/// blocks, so that most ids cost no system call. Thread-safe. A copy of the block after fork()
+/// would repeat ids: the owner must refuse to work in a child process, as Client does.
 class UuidSource {
  public:
   std::string next() {
@@ -91,10 +90,11 @@ class Random {
     return z ^ (z >> 31);
   }
 
-  /// Uniform in [0, 1).
+  /// Returns a number that is uniform in [0, 1).
   double unit() noexcept { return static_cast<double>(bits() >> 11) * 0x1.0p-53; }
 
-  /// Uniform in [0, bound); bound above 0. The bias, bound / 2^64, does not matter here.
+  /// Returns a number that is uniform in [0, bound); `bound` must be above 0. The bias, bound /
+  /// 2^64, is negligible here.
   std::uint64_t below(std::uint64_t bound) noexcept { return bits() % bound; }
 
  private:

@@ -12,9 +12,9 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// The ids that one queue remembers for EnqueueOptions::idempotent_for. Keeps a digest of each, so
-/// that a long id costs no more than a short one. Its times are of the steady clock, which it does not
-/// ask itself; not thread-safe.
+/// The ids that one queue remembers for EnqueueOptions::idempotent_for. Stores a digest of each, so
+/// that a long id needs no more memory than a short one. All times are of the steady clock, and are
+/// passed in. Not thread-safe.
 class MemoryIds {
  public:
   using Digest = SipHash128::Digest;
@@ -28,11 +28,11 @@ class MemoryIds {
   using Ends = std::unordered_map<Digest, Time, Hash>;
 
  public:
-  /// An id that is to be remembered. Whatever can fail is done when this is made; the id is
-  /// forgotten again unless it is kept.
+  /// An id that is to be remembered. The constructor does everything that can fail; the destructor
+  /// removes the id again unless it was kept.
   class Entry {
    public:
-    /// `id` must not be held.
+    /// `id` must not be remembered already.
     Entry(MemoryIds& ids, const Digest& id) : ids_{ids} {
       auto& queue = ids.queue_;
       if (queue.size() == queue.capacity()) {
@@ -66,14 +66,14 @@ class MemoryIds {
 
   bool has_expired(Time now) const noexcept { return !queue_.empty() && queue_.front().at <= now; }
 
-  /// Forgets up to `limit` ids whose time is over.
+  /// Removes up to `limit` ids whose time has ended.
   void expire(Time now, std::size_t limit) noexcept {
     if (!has_expired(now)) return;
     for (; limit > 0 && has_expired(now); --limit) {
       const End end = queue_.front();
       std::pop_heap(queue_.begin(), queue_.end(), is_later);
       queue_.pop_back();
-      // An id that was remembered anew has another end.
+      // An id that was remembered again has another end.
       const auto found = ends_.find(end.id);
       if (found != ends_.end() && found->second == end.at) ends_.erase(found);
     }

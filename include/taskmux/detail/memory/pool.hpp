@@ -12,17 +12,17 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Blocks of one size that go round between the threads that make tasks and the one that frees
-/// them, which a general allocator makes wait for each other at every task. Keeps a bounded number
-/// of free blocks. Lives until it is closed and the last block has come back: a hanging handler may
-/// hold one long after. Thread-safe.
+/// A pool of blocks of one size that are exchanged between the threads that make tasks and the one
+/// that frees them. (A general allocator would make these threads wait for each other at every
+/// task.) Keeps a bounded number of free blocks. Lives until it is closed and the last block was
+/// returned: a hanging handler may keep a block for long. Thread-safe.
 class MemoryPool {
  public:
   MemoryPool() = default;
   MemoryPool(const MemoryPool&) = delete;
   MemoryPool& operator=(const MemoryPool&) = delete;
 
-  /// A block of `size` bytes, which must be the same in every call. Throws std::bad_alloc.
+  /// Returns a block of `size` bytes; `size` must be the same in every call. Throws std::bad_alloc.
   void* take(std::size_t size) TASKMUX_EXCLUDES(taking_, giving_) {
     MutexLock lock{taking_};
     if (ready_ == nullptr) ready_ = take_returned();
@@ -48,7 +48,8 @@ class MemoryPool {
     if (last) delete this;
   }
 
-  /// No take() follows. Frees what is free, and the pool with the last block.
+  /// Closes the pool; take() must not be called afterwards. Frees the free blocks, and the pool
+  /// itself with the last block.
   struct Close {
     void operator()(MemoryPool* pool) const noexcept { pool->close(); }
   };
@@ -78,12 +79,12 @@ class MemoryPool {
       free_all(std::exchange(ready_, nullptr));
       taken = taken_;
     }
-    // From the moment that giving_ is let go, whoever gives the last block may free the pool.
+    // Once giving_ is released, the thread that returns the last block may free the pool.
     bool last = false;
     {
       MutexLock giving{giving_};
       free_all(std::exchange(returned_, nullptr));
-      kept_ = most_kept;  // From now on nothing is kept.
+      kept_ = most_kept;  // From now on, no block is kept.
       awaited_ = taken;
       last = given_ == awaited_;
     }
@@ -101,7 +102,7 @@ class MemoryPool {
   std::uint64_t awaited_ TASKMUX_GUARDED_BY(giving_) = ~std::uint64_t{0};  ///< Set by close().
 };
 
-/// Draws single objects from a MemoryPool; for std::allocate_shared of one type alone.
+/// Allocates single objects from a MemoryPool; only for std::allocate_shared of one type.
 template <typename T>
 class MemoryPoolAllocator {
  public:

@@ -16,7 +16,7 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// SipHash-2-4 with 128 bits: whoever does not know the key can't find two texts of the same hash.
+/// SipHash-2-4 with 128 bits: without the key, nobody can find two texts with the same hash.
 class SipHash128 {
  public:
   using Key = std::array<std::uint64_t, 2>;
@@ -37,7 +37,7 @@ class SipHash128 {
         v2_{key[0] ^ 0x6c7967656e657261},
         v3_{key[1] ^ 0x7465646279746573} {}
 
-  /// Up to eight bytes, the first one lowest.
+  /// Loads up to eight bytes, the first one as the lowest.
   static std::uint64_t load(std::string_view bytes) noexcept {
     std::uint64_t word = 0;
     for (std::size_t i = 0; i < bytes.size(); ++i) {
@@ -79,8 +79,8 @@ class SipHash128 {
   std::uint64_t v0_, v1_, v2_, v3_;
 };
 
-/// Makes the keys of unique locks: type and a hash of the payload, since a key must not hold a
-/// second copy of a large payload. Makes digests of ids likewise. Thread-safe.
+/// Makes the keys of unique locks: the type and a hash of the payload, since a key must not contain
+/// a second copy of a large payload. Also makes digests of ids. Thread-safe.
 class MemoryUniqueKeys {
  public:
   MemoryUniqueKeys() {
@@ -89,7 +89,7 @@ class MemoryUniqueKeys {
     }
   }
 
-  /// The key for `task`, within its queue. An empty payload counts as none unless
+  /// Returns the key for `task`, within its queue. An empty payload counts as no payload unless
   /// `empty_is_payload`.
   std::string key(const Task& task, bool empty_is_payload) const {
     std::string key = task.type + ':';

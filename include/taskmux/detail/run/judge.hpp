@@ -15,16 +15,17 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// What the verdict on a failure depends on, in addition to the failure itself.
+/// The inputs of the verdict on a failure, in addition to the failure itself.
 struct JudgeRules {
   const RetryPolicy& retry_policy;
   const std::function<bool(const FailedAttempt&)>&
-      is_failure;       ///< May be empty: everything counts.
+      is_failure;       ///< If empty, every failure counts.
   double random = 0.0;  ///< Uniform in [0, 1).
   int max_crashes = 3;
 };
 
-/// How a run is to be settled. `complaint` is for the log: what user code threw while being asked.
+/// How to settle a run. `complaint` is for the log: an exception that user code threw while it was
+/// consulted.
 struct Verdict {
   SettleAction action = SettleAction::complete;
   std::string error{};
@@ -38,7 +39,7 @@ inline Duration bounded_delay(Duration delay) noexcept {
   return delay > Limits::longest ? Limits::longest : delay;
 }
 
-/// The policy's delay, or asynq's if there is no policy or it throws.
+/// Returns the policy's delay, or AsynqRetryDelay's if there is no policy or it throws.
 inline Duration policy_delay(const FailedAttempt& attempt, const JudgeRules& rules,
                              std::string& complaint) {
   try {
@@ -63,9 +64,10 @@ inline bool counts_as_failure(const FailedAttempt& attempt, const JudgeRules& ru
   return true;
 }
 
-/// What becomes of a task whose handler ended with `outcome`, having been asked to stop for `stop`
-/// (or not). A handler that reports success has succeeded even if it was asked to stop; one that
-/// snoozes has not. Exhaustion is tested before is_failure, as asynq does.
+/// Returns the verdict on a task whose handler ended with `outcome`, after it was asked to stop for
+/// the reason `stop` (or not). A handler that reports success has succeeded even if it was asked to
+/// stop; a handler that snoozes has not. Whether retries are left is tested before is_failure, as
+/// in asynq.
 inline Verdict judge(const TaskMessage& message, const Outcome& outcome, StopReason stop,
                      CancelMode cancel, const JudgeRules& rules) {
   using Kind = Outcome::Kind;
@@ -103,28 +105,28 @@ inline Verdict judge(const TaskMessage& message, const Outcome& outcome, StopRea
   return verdict;
 }
 
-/// Whether a suspect runs with no other task in its process: the next crash would archive it, and
-/// must not be another task's.
+/// Returns whether a suspect must run with no other task in its process: the next crash would
+/// archive it, so it must not be caused by another task.
 inline bool must_run_alone(const Run& run, int max_crashes) noexcept {
   return run.crashes > 0 &&
          (run.crashes + 1 >= max_crashes || run.message->retried >= run.message->max_retry);
 }
 
-/// The tasks of a worker that was lost come back over this time, at random: they are not to be
-/// together again when one of them is what it was lost by.
+/// The tasks of a lost worker are retried at random times within this period, so that they do not
+/// run together again if one of them caused the loss.
 inline constexpr Duration spread_of_lost = std::chrono::seconds{5};
 
-/// What becomes of a task whose worker was lost; `several`: together with other runs.
+/// Returns the verdict on a task whose worker was lost; `several`: together with other runs.
 ///
-/// | its handler       | uses a retry | crashes | comes back                                       |
+/// | its handler       | uses a retry | crashes | is retried                                       |
 /// |-------------------|--------------|---------|--------------------------------------------------|
-/// | had not begun     | no           | stay    | first in line                                    |
-/// | had perhaps begun | no           | grow    | first in line                                    |
-/// | had begun         | yes          | grow    | the same; after the policy's delay from the      |
-/// |                   |              |         | second crash on; not at all, but archived, where |
-/// |                   |              |         | no retry is left or `max_crashes` is reached     |
+/// | had not begun     | no           | stay    | at the front of its queue                        |
+/// | had perhaps begun | no           | grow    | at the front of its queue                        |
+/// | had begun         | yes          | grow    | the same; from the second crash on, after the    |
+/// |                   |              |         | policy's delay; archived instead if no retry is  |
+/// |                   |              |         | left or `max_crashes` is reached                 |
 ///
-/// If several runs were lost, a random delay comes on top.
+/// If several runs were lost, a random delay is added.
 inline Verdict judge_lost(const Run& run, bool several, const JudgeRules& rules) {
   const TaskMessage& message = *run.message;
   const Duration spread =
@@ -151,7 +153,7 @@ inline Verdict judge_lost(const Run& run, bool several, const JudgeRules& rules)
   return verdict;
 }
 
-/// The settlement that carries `verdict` out.
+/// Returns the settlement for `verdict`.
 inline Settlement settlement_of(const Run& run, Verdict&& verdict,
                                 std::optional<std::string> result = std::nullopt) {
   return {.run = run,
@@ -162,10 +164,10 @@ inline Settlement settlement_of(const Run& run, Verdict&& verdict,
           .result = std::move(result)};
 }
 
-/// What takes the place of `settlement`, whose result is too large for the connection to the
-/// broker. A task that succeeded is archived, with the reason. The work is done and repeating it
-/// would not help; and a caller waiting for the result must not mistake this for a task without
-/// one.
+/// Returns the replacement for `settlement`, whose result is too large for the connection to the
+/// broker. A task that succeeded is archived, with the reason: the work is done, so repeating it
+/// would not help, and a caller that waits for the result must not mistake it for a task without a
+/// result.
 inline Settlement without_result(Settlement settlement) {
   const std::string reason = "its result of " +
                              std::to_string(settlement.result ? settlement.result->size() : 0) +

@@ -16,7 +16,7 @@ inline std::string in_words(const TaskMessage& message) {
   return task_in_words(message.id, message.task.type, message.queue);
 }
 
-/// An entry about a task.
+/// Returns a log entry about a task.
 inline LogRecord about(const TaskMessage& message, LogLevel level, std::string_view text) noexcept {
   return {.level = level,
           .text = text,
@@ -25,13 +25,13 @@ inline LogRecord about(const TaskMessage& message, LogLevel level, std::string_v
           .queue = message.queue};
 }
 
-/// An entry about a queue.
+/// Returns a log entry about a queue.
 inline LogRecord about_queue(std::string_view queue, LogLevel level,
                              std::string_view text) noexcept {
   return {.level = level, .text = text, .queue = queue};
 }
 
-/// Logs the exception that is being handled as `what` and its text; `what` alone if memory is short.
+/// Logs the exception that is being handled as `what` and its text; only `what` if memory is short.
 inline void log_exception(const Logger& logger, std::string_view what) noexcept {
   try {
     std::string text{what};

@@ -9,7 +9,7 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// The one place where exceptions of user code turn into outcomes. Never throws.
+/// The only place where exceptions of user code are turned into outcomes. Never throws.
 template <typename Call>
 Outcome outcome_of(Call&& call) noexcept {
   try {
@@ -27,7 +27,7 @@ Outcome outcome_of(Call&& call) noexcept {
       return Outcome::fail("the handler threw " + text_of_exception());
     }
   } catch (...) {
-    return Outcome::fail("out of memory");  // Short enough to need none.
+    return Outcome::fail("out of memory");  // Short enough to need no allocation.
   }
 }
 

@@ -22,19 +22,20 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Makes the requests that enqueue tasks: checks a task and its options, fills in the defaults of its
-/// type, rounds what the wire format holds in whole seconds, and gives it an id. Knows no broker.
+/// Makes enqueue requests: checks a task and its options, fills in the defaults of its type, rounds
+/// what the wire format stores in whole seconds, and assigns an id. Does not use a broker.
 /// Thread-safe.
 class RequestMaker {
  public:
   struct Rules {
-    /// By task type, spelt exactly.
+    /// Defaults by task type; the type must match exactly.
     std::map<std::string, TypeDefaults, std::less<>> defaults{};
     /// A larger payload is refused.
     std::size_t max_payload_bytes = Limits::payload_bytes;
-    /// For judging instants (`deadline`, `expires_at`) against; the machine's when null.
+    /// The clock that instants (`deadline`, `expires_at`) are checked against; the machine's clock
+    /// when null.
     std::shared_ptr<Clock> clock{};
-    /// Names the settings that these rules come from, for the texts of errors.
+    /// The name of the settings that these rules come from, for error texts.
     std::string settings = "ClientConfig";
   };
 
@@ -51,16 +52,16 @@ class RequestMaker {
     }
   }
 
-  /// Returns the request for `task`, whose id is that of the options or a new one. Throws
-  /// Error{invalid_argument} or {payload_too_large}, whose task_id() is the id all the same.
+  /// Returns the request for `task`, with the id of the options or a new one. Throws
+  /// Error{invalid_argument} or {payload_too_large}, whose task_id() is the id in any case.
   EnqueueRequest make(Task task, const EnqueueOptions& options) {
     EnqueueRequest request;
     make(std::move(task), options, request);
     return request;
   }
 
-  /// The same, in place: a request is costly to move. `request` must be a new one; if this throws, it
-  /// is of no use.
+  /// The same, in place, since a request is expensive to move. `request` must be
+  /// default-constructed; if this throws, it must not be used.
   void make(Task&& task, const EnqueueOptions& options, EnqueueRequest& request) {
     if (options.task_id) {
       request.message.id = *options.task_id;
@@ -89,7 +90,7 @@ class RequestMaker {
     return found != rules_.defaults.end() ? found->second : no_defaults_;
   }
 
-  /// What the options say, and else the defaults of the type.
+  /// Returns the option, or else the default of the type.
   template <typename T>
   static const std::optional<T>& pick(const std::optional<T>& option,
                                       const std::optional<T>& of_type) noexcept {
@@ -185,13 +186,13 @@ class RequestMaker {
     }
   }
 
-  /// Throws if the task would be over before it may begin.
+  /// Throws if the task would end before it may begin.
   static void check_order(const EnqueueOptions& options, Time now) {
     if (options.deadline && options.process_at && *options.deadline <= *options.process_at)
       refuse("deadline", "is not after process_at: no attempt could succeed");
     if (options.deadline && options.process_in && *options.deadline - now <= *options.process_in)
       refuse("deadline", "comes before process_in has passed: no attempt could succeed");
-    // One by the broker's clock and one by ours can't be compared.
+    // An instant on the broker's clock and one on this machine's clock can't be compared.
     if (options.process_in && options.expires_in && *options.expires_in <= *options.process_in)
       refuse("expires_in", "is not longer than process_in");
     if (options.process_at && options.expires_at && *options.expires_at <= *options.process_at)

@@ -13,9 +13,9 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// All runs that are this server's at the broker, from the exchange that took them to the one that
-/// settled them: whose leases are to be extended, and who is to be stopped. Runs come and go in
-/// batches, under one lock. Thread-safe.
+/// All runs that this server owns at the broker, from the exchange that took them to the one that
+/// settled them: their leases are to be extended, and they may have to be stopped. Runs are added
+/// and removed in batches, under one lock. Thread-safe.
 class RunRegistry {
  public:
   using RunPtr = std::shared_ptr<RunState>;
@@ -43,7 +43,7 @@ class RunRegistry {
     size_ += runs.size();
   }
 
-  /// Takes out those that are in it; null pointers are skipped.
+  /// Removes the runs that are in it; null pointers are skipped.
   void remove(std::span<const RunPtr> runs) TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     for (const RunPtr& run : runs) {
@@ -55,8 +55,8 @@ class RunRegistry {
     }
   }
 
-  /// Those for which `wanted` holds, oldest first. `wanted` runs under the lock: it must be quick
-  /// and call nothing else of ours.
+  /// Returns the runs for which `wanted` returns true, oldest first. `wanted` runs under the lock:
+  /// it must be quick and must not call the library.
   template <typename Predicate>
   std::vector<RunPtr> select(Predicate wanted) const TASKMUX_EXCLUDES(mutex_) {
     std::vector<RunPtr> chosen;

@@ -9,8 +9,8 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// About how many bytes a broker has to be sent for `settlement`: the result if that is kept, and the
-/// message where it is written anew.
+/// Returns about how many bytes have to be sent to a broker for `settlement`: the result if it is
+/// stored, and the message if it is rewritten.
 inline std::size_t bytes_of(const Settlement& settlement) noexcept {
   constexpr std::size_t rest = 80;
   const Transition next = transition_of(settlement);

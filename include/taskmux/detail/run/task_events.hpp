@@ -29,8 +29,8 @@ constexpr TaskEvent::Change change_of(SettleAction action) noexcept {
   return TaskEvent::Change::given_back;
 }
 
-/// What happened to `run`, whose type matched `pattern`; `now` ends a run whose handler has not.
-/// `state` is null for a lost run that was taken over.
+/// Returns the event for a change of `run`, whose type matched `pattern`; `now` is the end of a run
+/// whose handler has not returned. `state` is null for a lost run that was taken over.
 inline TaskEvent event_of(TaskEvent::Change change, const Run& run, const RunState* state,
                           std::string_view pattern, SteadyTime now) {
   TaskEvent event{.change = change,
@@ -58,7 +58,7 @@ inline TaskEvent event_of(const Settlement& settlement, const RunState* state,
   return event;
 }
 
-/// What `event` keeps alive, as far as it may be large.
+/// Returns the size of the memory that `event` keeps alive, counting only what may be large.
 inline std::size_t bytes_of(const TaskEvent& event) {
   const TaskMessage& message = *event.task;
   std::size_t bytes = message.task.payload.size() + message.last_error.size() + event.error.size();
@@ -66,9 +66,9 @@ inline std::size_t bytes_of(const TaskEvent& event) {
   return bytes;
 }
 
-/// Has `event` keep the payload of its task alive no longer.
+/// Removes the payload from the task of `event`, so that the event no longer keeps it alive.
 inline void drop_payload(TaskEvent& event) {
-  // All fields by name, since a copy of the whole would copy the payload.
+  // All fields are listed, since a copy of the whole message would copy the payload.
   const auto& [id, queue, task, max_retry, retried, timeout, retention, deadline, last_failed_at,
                completed_at, enqueued_at, expires_at, last_error, unique_key] = *event.task;
   event.task = std::make_shared<const TaskMessage>(TaskMessage{
@@ -77,8 +77,8 @@ inline void drop_payload(TaskEvent& event) {
   event.payload_dropped = true;
 }
 
-/// Gives `event` to `post` with each hook that wants it, so that one hook that throws does not
-/// silence the others.
+/// Calls `post` with `event` and each hook that wants it, so that a hook that throws does not
+/// suppress the others.
 template <typename Post>
 void post_event(const Hooks& hooks, TaskEvent event, Post post) {
   using Change = TaskEvent::Change;

@@ -12,7 +12,8 @@
 #include "taskmux/error.hpp"
 #include "taskmux/task.hpp"
 
-// What a task and its options must be to be enqueued, and the defaults of what they leave out.
+// The rules that a task and its options must satisfy to be enqueued, and the defaults of the
+// options.
 
 namespace taskmux {
 inline namespace v0 {
@@ -22,7 +23,7 @@ namespace detail {
   throw Error{Errc::invalid_argument, "enqueue: " + std::string{what} + ' ' + std::string{why}};
 }
 
-/// Throws Error{invalid_argument} unless `name` is fit for a queue, type, id or header key of ours.
+/// Throws Error{invalid_argument} unless `name` is valid for a queue, type, id or header key.
 inline void check_name(std::string_view what, std::string_view name) {
   if (name.find_first_not_of(' ') == std::string_view::npos) refuse(what, "is blank");
   if (name.size() > Limits::name_bytes) {
@@ -51,7 +52,7 @@ inline void check_headers(const Headers& headers) {
   }
 }
 
-/// Throws unless `timeout` is one that can be written: 0 would mean none to Go.
+/// Throws unless `timeout` can be stored: 0 would mean no timeout to Go.
 inline void check_timeout(Duration timeout) {
   if (timeout == Duration{0}) {
     refuse("timeout",
@@ -62,17 +63,18 @@ inline void check_timeout(Duration timeout) {
     refuse("timeout", fault);
 }
 
-/// Throws unless `duration` lies in least ... Limits::longest.
+/// Throws unless `duration` is at least `least` and at most Limits::longest.
 inline void check_duration(std::string_view what, Duration duration, Duration least) {
   if (const std::string fault = fault_of(duration, least); !fault.empty()) refuse(what, fault);
 }
 
-/// An instant that can be added to, rounded and written without overflow.
+/// Checks that an instant can be added to, rounded and stored without overflow.
 inline void check_instant(std::string_view what, Time instant, Time now) {
   if (instant > now + Limits::longest) refuse(what, "is more than 100 years away");
 }
 
-/// Up to whole seconds, since asynq's message has no finer ones. `duration` must have been checked.
+/// Rounds up to whole seconds, since asynq's message has no finer resolution. `duration` must have
+/// been checked.
 inline std::chrono::seconds whole_seconds(Duration duration) {
   return std::chrono::ceil<std::chrono::seconds>(duration);
 }

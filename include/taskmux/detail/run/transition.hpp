@@ -7,7 +7,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/task.hpp"
 
-// What a settlement does to a task, for all brokers alike:
+// The effect of a settlement on a task, which is the same for all brokers:
 //
 // clang-format off
 //
@@ -17,12 +17,12 @@
 //     complete             gone                  processed             freed
 //     remove               gone                  processed             freed
 //     retry, with a delay  retry                 processed, failed *   kept    error, retried *
-//     retry, at once       pending, last **      processed, failed *   kept    error, retried *
+//     retry, at once       pending, back **      processed, failed *   kept    error, retried *
 //     archive              archived              processed, failed     kept    error
-//     give_back            pending, first                              kept
+//     give_back            pending, front                              kept
 //     snooze               scheduled                                   kept
 //
-//     attempt              *  a retry counts     crashes in a row      ** first in line
+//     attempt              *  a retry counts     crashes in a row      ** to the front
 //     -------------------  --------------------  --------------------  ----------------
 //     counts               yes                   0                     no
 //     excused              no                    0                     no
@@ -31,49 +31,49 @@
 //
 // clang-format on
 //
-// A run that is given back leaves the crashes as they were unless it crashed, and is the only one
-// after which a wish to cancel it stays.
+// `give_back` does not change the crashes unless the attempt crashed. It is the only action that
+// keeps a cancellation request.
 namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// What a settlement does to its task.
+/// The effect of a settlement on its task.
 struct Transition {
-  /// The state that the task is in next; none: it is gone.
+  /// The next state of the task; none if it is deleted.
   std::optional<TaskState> to{};
-  /// When it leaves that state by itself, from now: retry, scheduled: it is due; completed: it is
-  /// deleted.
+  /// How long the task stays in that state: for retry and scheduled until it is due, for completed
+  /// until it is deleted.
   Duration due_in{};
-  /// Pending: before all others.
+  /// Pending: whether it moves to the front of the queue.
   bool first_in_line = false;
-  /// The attempt adds to those that ended, and to those that failed.
+  /// Whether the attempt counts as processed, and as failed.
   bool processed = false;
   bool failed = false;
-  /// Its unique lock is free; else it lasts as long as was asked for.
+  /// Whether its unique lock is released; otherwise the lock lasts until it expires.
   bool frees_lock = false;
-  /// The message gets the settlement's error, and the time of it.
+  /// The message receives the settlement's error and the time.
   bool notes_error = false;
-  /// The message gets one more retry.
+  /// The message's number of retries grows by one.
   bool uses_retry = false;
-  /// A wish to cancel the run is one to cancel the next, too.
+  /// A cancellation request for this run also applies to the next run.
   bool keeps_wish = false;
-  /// Workers lost in a row from now on.
+  /// The number of workers lost in a row after the settlement.
   int crashes = 0;
 
-  /// Whether the message is not what it was.
+  /// Whether the message changes.
   constexpr bool rewrites() const noexcept { return notes_error || to == TaskState::completed; }
 
   bool operator==(const Transition&) const = default;
 };
 
-/// What of a task decides, in addition to its settlement.
+/// The properties of a task that determine the effect, in addition to its settlement.
 struct TaskFacts {
   std::chrono::seconds retention{0};
-  /// Workers lost in a row until now.
+  /// The number of workers lost in a row before the settlement.
   int crashes = 0;
 };
 
-/// More crashes are not told apart.
+/// The number of crashes saturates at this value.
 inline constexpr int most_crashes = 65'535;
 
 constexpr Transition transition_of(SettleAction action, Attempt attempt, Duration delay,
@@ -116,8 +116,8 @@ constexpr Transition transition_of(SettleAction action, Attempt attempt, Duratio
   return next;
 }
 
-/// The same, of a task whose message is that of the settlement's run: retention and crashes are the
-/// run's.
+/// The same for a task whose message is that of the settlement's run: uses the run's retention and
+/// crashes.
 inline Transition transition_of(const Settlement& settlement) noexcept {
   const TaskMessage* message = settlement.run.message.get();
   return transition_of(settlement.action, settlement.attempt, settlement.delay,
