@@ -1,8 +1,9 @@
-/// A service that ends well: on SIGTERM it takes no more tasks, lets those that run finish for a
-/// while, then asks them to stop, and puts what is unfinished back into its queue.
+/// A service that shuts down gracefully: on SIGTERM it takes no more tasks, lets running handlers
+/// finish for a while, then asks them to stop, and returns unfinished tasks to their queue.
 ///
-/// A server leaves signals to its host. The way here: SignalWaiter blocks them before there are
-/// threads, and main() waits for them, free to do whatever a signal handler must not.
+/// A server leaves signals to the application. Here SignalWaiter blocks them before any thread is
+/// started, and main() waits for them, so that it may call functions that a signal handler must not
+/// call.
 
 #include <signal.h>
 #include <unistd.h>
@@ -18,9 +19,9 @@ using namespace std::chrono_literals;
 using taskmux::Context, taskmux::Outcome, taskmux::Task;
 
 int main() {
-  taskmux::SignalWaiter signals;  // SIGINT and SIGTERM, unless it is given others.
+  taskmux::SignalWaiter signals;  // For SIGINT and SIGTERM by default.
 
-  // As service managers do it; here once both tasks run.
+  // Service managers send SIGTERM; here the program sends it once both tasks are running.
   std::latch running{2};
   std::jthread service_manager{[&] {
     running.wait();
@@ -30,13 +31,13 @@ int main() {
   taskmux::ServeMux mux;
   mux.handle("work:short", [&](Context& context, const Task&) {
     running.count_down();
-    context.wait_for(100ms);  // The work. It ends within the shutdown timeout.
+    context.wait_for(100ms);  // The work, which ends within the shutdown timeout.
     std::cout << "short work done: " << !context.stop_requested() << std::endl;
   });
   mux.handle("work:long", [&](Context& context, const Task&) {
     running.count_down();
-    // Long work looks at context.stop_requested() now and then, hands context.stop_token() on, or
-    // waits like this; what can be saved is saved before it returns.
+    // A long handler checks context.stop_requested() from time to time, passes context.stop_token()
+    // on, or waits like this; it saves its progress before it returns.
     if (context.wait_for(1h)) return Outcome::success();
     std::cout << "long work stopped: " << to_string(context.stop_reason()) << std::endl;
     return Outcome::fail("stopped half-way");  // Not counted as a failure: the server stopped it.

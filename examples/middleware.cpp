@@ -1,5 +1,5 @@
-/// What all handlers have in common stands in middleware: here a log line with the time taken, and
-/// a check of who is asking. The first that is added is the outermost.
+/// Middleware contains what all handlers have in common: here a log line with the elapsed time, and
+/// an access check. The middleware that is added first is the outermost.
 
 #include <chrono>
 #include <iostream>
@@ -13,7 +13,7 @@ struct Tenant {
   std::string name;
 };
 
-/// Tells how each attempt ended. `next` never throws: exceptions are outcomes by now.
+/// Logs how each attempt ended. `next` never throws: exceptions have become outcomes already.
 Outcome log_attempts(Context& context, const Task& task, const Next& next) {
   const auto began = std::chrono::steady_clock::now();
   Outcome outcome = next(context, task);
@@ -24,7 +24,7 @@ Outcome log_attempts(Context& context, const Task& task, const Next& next) {
   return outcome;
 }
 
-/// Lets only tasks of a known tenant pass, and tells the handler whose they are.
+/// Admits only tasks of a known tenant, and passes the tenant to the handler.
 Outcome require_tenant(Context& context, const Task& task, const Next& next) {
   const auto header = context.headers().find("tenant");
   if (header == context.headers().end()) return Outcome::skip_retry("no tenant");
@@ -42,7 +42,7 @@ int main() {
   });
 
   taskmux::MemoryBroker broker;
-  // A logger that nobody chose writes warnings and errors alone.
+  // The default logger writes only warnings and errors.
   taskmux::Server server{
       broker, std::move(mux), {.logger = taskmux::Logger::to_stderr(taskmux::LogLevel::info)}};
   server.start();

@@ -1,5 +1,5 @@
 /// A producer on Redis: enqueues a batch for redis_worker (or for a Go worker of asynq) and waits
-/// until it has been worked off.
+/// until all of it is processed.
 ///
 ///     redis_producer [redis://user:password@host:port/db] [how many]
 
@@ -18,7 +18,8 @@ int main(int argc, char** argv) try {
   taskmux::RedisBroker broker{argc > 1 ? argv[1] : "redis://127.0.0.1:6379"};
   const int count = argc > 2 ? std::stoi(argv[2]) : 100;
 
-  // What holds for all tasks of the type. The message carries it, so that Go workers see it too.
+  // Defaults for all tasks of the type. They are stored in the message, so Go workers apply them,
+  // too.
   taskmux::Client client{
       broker,
       {.defaults = {{"email:welcome", {.max_retry = 5, .timeout = 30s, .retention = 10min}}}}};
@@ -28,8 +29,8 @@ int main(int argc, char** argv) try {
         {{.type = "email:welcome", .payload = "user" + std::to_string(i) + "@example.org"}, {}});
   }
 
-  // A reply for each: one that is refused does not hinder the others. One whose fate is not known,
-  // Errc::unavailable, may be sent again under the id that is in its result.
+  // There is one result per task: a refused task does not affect the others. A task whose outcome
+  // is unknown, Errc::unavailable, may be sent again with the id that is in its result.
   std::vector<std::pair<std::string, std::string>> accepted;
   for (const taskmux::EnqueueResult& result : client.enqueue_all(std::move(batch))) {
     if (result.accepted()) {

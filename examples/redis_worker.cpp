@@ -15,12 +15,12 @@
 using namespace std::chrono_literals;
 
 int main(int argc, char** argv) try {
-  taskmux::SignalWaiter signals;  // Before there are threads: see graceful_shutdown.cpp.
+  taskmux::SignalWaiter signals;  // Before any thread is started: see graceful_shutdown.cpp.
 
   taskmux::RedisOptions options =
       taskmux::parse_redis_url(argc > 1 ? argv[1] : "redis://127.0.0.1:6379");
   options.client_name = "redis_worker";
-  options.logger = taskmux::Logger::to_stderr(taskmux::LogLevel::info);  // The server's, too.
+  options.logger = taskmux::Logger::to_stderr(taskmux::LogLevel::info);  // The server uses it, too.
   taskmux::RedisBroker broker{options};
 
   taskmux::ServeMux mux;
@@ -33,7 +33,7 @@ int main(int argc, char** argv) try {
       std::move(mux),
       {.concurrency = 10, .queues = {{"critical", 6}, {"default", 3}, {"low", 1}}}};
 
-  server.start();  // Throws if Redis can't be reached; later it is waited for.
+  server.start();  // Throws if Redis can't be reached; a later outage is waited for.
   std::printf("working as %s\n", server.id().c_str());
   std::fflush(stdout);
   signals.wait();

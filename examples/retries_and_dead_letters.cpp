@@ -1,5 +1,5 @@
-/// What becomes of tasks that fail: tried again after the policy's delay, set aside in the
-/// dead-letter queue when their retries are spent or nothing can help, and brought back from there.
+/// What happens to tasks that fail: they are retried after the policy's delay, moved to the
+/// dead-letter queue when no retry is left or a retry can't help, and requeued from there.
 
 #include <atomic>
 #include <chrono>
@@ -19,12 +19,12 @@ int main() {
              [&](Context& context, const Task& task) {
                if (task.payload.find('@') == std::string::npos)
                  return Outcome::skip_retry("no address: \"" + task.payload + '"');
-               // An exception would do as well: it is a failure with its what().
+               // An exception has the same effect: a failure with its what().
                if (!mail_server_up) return Outcome::fail("the mail server is down");
                context.set_result("sent to " + task.payload);
                return Outcome::success();
              },
-             // For tasks of this type, instead of ServerConfig::retry_policy.
+             // For tasks of this type, in place of ServerConfig::retry_policy.
              {.retry_policy = taskmux::ExponentialBackoff{.initial = 20ms, .max = 1s}});
 
   std::latch set_aside{2};
@@ -36,7 +36,7 @@ int main() {
   hooks.on_dead_letter = [&](const TaskEvent&) { set_aside.count_down(); };
 
   taskmux::MemoryBroker broker;
-  // The hook prints what the log would say.
+  // The hook prints what would otherwise be logged.
   taskmux::Server server{broker,
                          std::move(mux),
                          {.concurrency = 1, .hooks = hooks, .logger = taskmux::Logger::none()}};
@@ -50,7 +50,7 @@ int main() {
   taskmux::DeadLetterQueue dead_letters{broker, "default"};
   std::cout << dead_letters.count() << " dead letters\n";
   mail_server_up = true;
-  // Its retries are spent, so it has this one attempt more.
+  // It has no retries left, so it gets only this one attempt.
   std::cout << dead_letters.requeue_matching({.error_contains = "mail server"}) << " requeued\n";
   const auto done = taskmux::Inspector{broker}.wait_for_result(good.queue, good.id, 10s);
   std::cout << done.result << '\n';

@@ -1,4 +1,5 @@
-/// When a task runs, and how often: later, not after a time, once for an id, once in a while.
+/// When and how often a task runs: delayed, at an instant, not after a deadline, once per id, at
+/// most once at a time.
 
 #include <chrono>
 #include <iostream>
@@ -20,15 +21,15 @@ int main() {
     }
   };
 
-  // One digest at a time for each user, however often it is asked for: the lock is held until the
-  // task has succeeded, an hour at most.
+  // At most one digest per user at a time, however often it is requested: the lock is held until
+  // the task has succeeded, for an hour at most.
   try_enqueue({.type = "digest:send", .payload = "ada"}, {.unique_for = 1h});
   try_enqueue({.type = "digest:send", .payload = "ada"}, {.unique_for = 1h});
   try_enqueue({.type = "digest:send", .payload = "grace"}, {.unique_for = 1h});
 
-  // An id of one's own is refused while its task exists, in whatever state. With idempotent_for the
-  // broker remembers the id for that long, whatever becomes of the task: so the call can be repeated,
-  // after a lost reply or from two places, and the order is shipped once.
+  // A task with the id of an existing task, in any state, is refused. With idempotent_for, the
+  // broker remembers the id for that time, whatever happens to the task: so the call can be
+  // repeated, after a lost reply or from two places, and the order is shipped once.
   try_enqueue({.type = "order:ship", .payload = "16"}, {.task_id = "order-16"});
   try_enqueue({.type = "order:ship", .payload = "16"}, {.task_id = "order-16"});
   try_enqueue({.type = "order:ship", .payload = "17"},
@@ -36,10 +37,10 @@ int main() {
   try_enqueue({.type = "order:ship", .payload = "17"},
               {.task_id = "order-17", .idempotent_for = 24h});
 
-  // Worthless when late: not run after this, but set aside as a dead letter.
+  // Worthless when late: it does not run after this time, but becomes a dead letter.
   client.enqueue({.type = "price:show", .payload = "too late"}, {.expires_in = 1us});
 
-  // Later: after a while, or at an instant.
+  // Delayed, or at an instant.
   const auto began = std::chrono::system_clock::now();
   client.enqueue({.type = "reminder:send", .payload = "third"}, {.process_in = 400ms});
   client.enqueue({.type = "reminder:send", .payload = "second"}, {.process_at = began + 200ms});
@@ -59,7 +60,7 @@ int main() {
   reminders.wait();
   server.shutdown();
 
-  // The digests have been sent, so the next may come.
+  // The digests have been sent, so the next one is accepted.
   try_enqueue({.type = "digest:send", .payload = "ada"}, {.unique_for = 1h});
   for (const taskmux::TaskInfo& task : taskmux::DeadLetterQueue{broker, "default"}.list())
     std::cout << task.task.type << ": " << task.last_error << '\n';

@@ -1,5 +1,5 @@
-/// How an application tests what it builds on taskmux: a clock that the test moves, and a server
-/// that runs tasks on the test's own thread. A day takes no time, and each run is like the other.
+/// How an application tests code that uses taskmux: with a clock that the test moves, and a server
+/// that runs tasks on the test's own thread. A day takes no time, and each run is deterministic.
 
 #include <chrono>
 #include <iostream>
@@ -11,7 +11,7 @@
 
 using namespace std::chrono_literals;
 
-/// What is to be tested: a reminder a day after the sign-up, sent by a mailer that may fail.
+/// The code under test: a reminder a day after the sign-up, sent by a mailer that may fail.
 class Reminders {
  public:
   Reminders(taskmux::Client& client, std::vector<std::string>& outbox)
@@ -54,7 +54,7 @@ int main() {
   taskmux::TestServer server{broker,
                              std::move(mux),
                              {.retry_policy = taskmux::FixedDelay{10min},
-                              .logger = taskmux::Logger::none(),  // It fails by intent.
+                              .logger = taskmux::Logger::none(),  // It fails on purpose.
                               .clock = clock}};
 
   client.enqueue({.type = "user:signed_up", .payload = "ada"});

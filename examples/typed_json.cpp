@@ -1,4 +1,4 @@
-/// Payloads and results with types of one's own, as JSON: taskmux::json.
+/// Payloads and results of your own types, as JSON: taskmux::json.
 
 #include <chrono>
 #include <iostream>
@@ -39,7 +39,7 @@ int main() {
   const auto done = inspector.wait_for_result(sent.queue, sent.id, 10s);
   std::cout << taskmux::json_result<Made>(done)->thumbnails << " thumbnails\n";
 
-  // What does not fit the type is a dead letter at once: no retry would make it fit.
+  // A payload that does not fit the type becomes a dead letter at once: no retry would help.
   for (const char* payload :
        {R"({"image": "cat.png"})", R"({"image": "cat.png", "widths": [0.5]})"}) {
     const auto bad =

@@ -10,8 +10,8 @@
 
 namespace indexer {
 
-/// Shows progress on stderr: on a terminal one live line at its bottom, else plain lines. Log lines
-/// go above the live line. Thread-safe.
+/// Shows progress on stderr: on a terminal as one live line at the bottom, else as plain lines. Log
+/// lines are written above the live line. Thread-safe.
 class Display {
  public:
   Display() = default;
@@ -32,7 +32,7 @@ class Display {
     }
   }
 
-  /// Writes a line that stays.
+  /// Writes a permanent line.
   void log(const std::string& text) {
     const std::lock_guard lock{mutex_};
     std::fprintf(stderr, "%s%s\n", terminal_ ? erase : "", text.c_str());
@@ -51,7 +51,7 @@ class Display {
 
   void draw() const {
     if (live_.empty()) return;
-    // What is longer than the window would wrap, and could not be erased.
+    // A line longer than the window would wrap, and could not be erased.
     winsize window{};
     const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1;
     const std::size_t width = known ? window.ws_col - 1U : 79U;

@@ -16,12 +16,12 @@
 #include <system_error>
 #include <vector>
 
-/// The indexer's dealings with the file system. Nothing here knows of queues.
+/// The indexer's access to the file system. Independent of queues.
 namespace indexer {
 
 constexpr std::uint64_t largest_file = 4u << 20;
 
-/// Names that promise no text.
+/// Returns whether a name suggests a file without text.
 inline bool is_binary_name(const std::filesystem::path& path) {
   constexpr std::array<std::string_view, 14> extensions{".gz",  ".xz",  ".bz2", ".zst", ".zip",
                                                         ".png", ".gif", ".jpg", ".ico", ".pdf",
@@ -30,15 +30,15 @@ inline bool is_binary_name(const std::filesystem::path& path) {
   return std::find(extensions.begin(), extensions.end(), extension) != extensions.end();
 }
 
-/// The files under `root`, sorted, at most `limit`. Symlinks to directories are not followed; what
-/// other symlinks lead to, who opens them will see. Throws std::filesystem::filesystem_error if
-/// `root` can't be read.
+/// Returns the files under `root`, sorted, at most `limit`. Symlinks to directories are not
+/// followed; other symlinks are included. Throws std::filesystem::filesystem_error if `root` can't
+/// be read.
 inline std::vector<std::string> list_files(const std::string& root, std::size_t limit) {
   namespace fs = std::filesystem;
   std::vector<std::string> files;
   for (const fs::directory_entry& entry :
        fs::recursive_directory_iterator{root, fs::directory_options::skip_permission_denied}) {
-    std::error_code unreadable;  // A symlink that leads nowhere is not a directory, to be sure.
+    std::error_code unreadable;  // A dangling symlink is not a directory.
     const bool wanted =
         entry.is_symlink() ? !entry.is_directory(unreadable) : entry.is_regular_file(unreadable);
     if (wanted && !is_binary_name(entry.path())) files.push_back(entry.path().string());
@@ -48,12 +48,13 @@ inline std::vector<std::string> list_files(const std::string& root, std::size_t 
   return files;
 }
 
-/// How a file looks at one moment. A file that looks the same later has not been written meanwhile.
+/// The state of a file at one moment. If a later state is equal, the file was not written in
+/// between.
 struct Look {
   std::uint64_t size = 0;
   std::uint64_t inode = 0;
   std::chrono::nanoseconds modified{};  ///< Since the epoch.
-  std::chrono::nanoseconds changed{};   ///< The same of all that the file system says of it.
+  std::chrono::nanoseconds changed{};   ///< The last change of its metadata, too.
   bool regular = false;
 
   explicit Look(const struct stat& status)
@@ -72,13 +73,13 @@ struct Look {
   }
 };
 
-/// How the file at `path` looks; as nothing where there is none.
+/// Returns the state of the file at `path`; an empty state if there is none.
 inline Look look_at(const std::string& path) {
   struct stat status {};
   return ::stat(path.c_str(), &status) == 0 ? Look{status} : Look{};
 }
 
-/// A file that is open for reading. What goes wrong throws std::system_error with its errno.
+/// A file that is open for reading. Failures throw std::system_error with their errno.
 class InputFile {
  public:
   explicit InputFile(const std::string& path)
@@ -95,7 +96,7 @@ class InputFile {
     return Look{status};
   }
 
-  /// All that is left to read, or a little more than `enough` if there is so much.
+  /// Returns the rest of the file, or a little more than `enough` bytes if the rest is longer.
   std::string read(std::uint64_t enough) {
     std::string text;
     std::array<char, 65536> buffer;

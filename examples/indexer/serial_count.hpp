@@ -14,19 +14,19 @@
 
 namespace indexer {
 
-/// The files to be indexed, and how each looked before the queue went to work.
+/// The files to be indexed, and the state of each before the queue started.
 using Snapshot = std::map<std::string, Look>;
 
-/// The same work as the queue's, done the plain way: one file after the other, a character at a
-/// time. `rejected` are the files that can't be indexed, `changed` those that no longer look as they
-/// did: they are not counted, since the queue may have read something else.
+/// Does the same work as the queue in the plain way: one file after the other, one character at a
+/// time. `rejected` are the files that can't be indexed, `changed` those whose state has changed:
+/// they are not counted, since the queue may have read other contents.
 struct SerialCount {
   Totals totals{};
   std::uint64_t rejected = 0;
   std::set<std::string> changed{};
 
-  /// `before` and `now` are all files, as they looked and look. Those in `restless` are counted
-  /// however they look.
+  /// `before` and `now` contain all files, with their states then and now. The files in `restless`
+  /// are counted whatever their state.
   SerialCount(const Snapshot& before, const Snapshot& now, const std::set<std::string>& restless) {
     for (const auto& [path, look] : now) {
       if (!before.contains(path)) changed.insert(path);

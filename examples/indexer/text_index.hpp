@@ -13,7 +13,7 @@
 
 namespace indexer {
 
-/// FNV-1a, 64 bits: small, and good enough to notice a difference. Not for adversaries.
+/// FNV-1a, 64 bits: small, and sufficient to notice a difference. Not for adversarial input.
 inline std::uint64_t fnv1a(std::string_view bytes) {
   std::uint64_t hash = 0xcbf29ce484222325;
   for (const char byte : bytes) {
@@ -23,7 +23,7 @@ inline std::uint64_t fnv1a(std::string_view bytes) {
   return hash;
 }
 
-/// Whether `text` is UTF-8: no overlong form, no surrogate, nothing beyond U+10FFFF.
+/// Returns whether `text` is UTF-8: no overlong form, no surrogate, nothing above U+10FFFF.
 inline bool is_utf8(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
     const auto byte = [&](std::size_t i) -> unsigned {
@@ -49,14 +49,14 @@ inline bool is_utf8(std::string_view text) {
   return true;
 }
 
-/// A word is a run of letters: of ASCII, in lower case, or of whatever is beyond ASCII.
+/// A word is a sequence of letters: ASCII letters, in lower case, or any non-ASCII characters.
 inline bool is_letter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || static_cast<unsigned char>(c) >= 0x80;
 }
 inline char to_lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
-/// The index of one file as the result of its task: `bytes words hash` on the first line, then a
-/// line `count word` for each word.
+/// Returns the index of one file as the result of its task: `bytes words hash` on the first line,
+/// then a line `count word` for each word.
 inline std::string index_text(std::string text) {
   const std::uint64_t hash = fnv1a(text);
   std::transform(text.begin(), text.end(), text.begin(), to_lower);
@@ -77,17 +77,18 @@ inline std::string index_text(std::string text) {
   return std::move(result).str();
 }
 
-/// What is known of all files together.
+/// The totals of all files.
 struct Totals {
   std::uint64_t files = 0;
   std::uint64_t bytes = 0;
   std::uint64_t words = 0;
-  std::uint64_t hashes = 0;  ///< The sum of the files' hashes, modulo 2^64: whatever their order.
+  std::uint64_t hashes = 0;  ///< The sum of the hashes, modulo 2^64: independent of order.
   std::unordered_map<std::string, std::uint64_t> counts{};
 
   bool operator==(const Totals&) const = default;
 
-  /// Adds what index_text() made of a file. Throws std::runtime_error if it is not such a text.
+  /// Adds the text that index_text() made for a file. Throws std::runtime_error if it is not such a
+  /// text.
   void add(const std::string& index) {
     std::istringstream lines{index};
     std::uint64_t file_bytes = 0;

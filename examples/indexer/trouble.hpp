@@ -15,7 +15,7 @@
 
 namespace indexer {
 
-/// An empty directory for as long as this lives.
+/// An empty directory that exists as long as this object.
 class TemporaryDirectory {
  public:
   TemporaryDirectory() {
@@ -28,7 +28,7 @@ class TemporaryDirectory {
   TemporaryDirectory(const TemporaryDirectory&) = delete;
   TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
   ~TemporaryDirectory() {
-    std::error_code left_behind;  // Among the temporary files: the system clears it some day.
+    std::error_code left_behind;  // The system cleans up temporary files eventually.
     std::filesystem::remove_all(path_, left_behind);
   }
 
@@ -38,7 +38,7 @@ class TemporaryDirectory {
   std::filesystem::path path_;
 };
 
-/// A directory of files that give trouble, all of it real.
+/// A directory of files that cause real failures.
 class TroubleDirectory {
  public:
   TroubleDirectory() {
@@ -53,7 +53,7 @@ class TroubleDirectory {
 
   std::string path() const { return directory_.path().string(); }
 
-  /// A log to which lines are written until stop_growing().
+  /// A log to which lines are appended until stop_growing().
   std::string growing_file() const { return file("still_growing.log"); }
   void stop_growing() { writer_.request_stop(); }
 
