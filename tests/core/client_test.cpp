@@ -57,7 +57,8 @@ TEST_CASE("a task without options gets asynq's defaults", "[client]") {
   CHECK(info.enqueued_at == f.clock->now());
 }
 
-TEST_CASE("options reach the task, durations rounded up to whole seconds", "[client]") {
+TEST_CASE("options are stored in the task, with durations rounded up to whole seconds",
+          "[client]") {
   Fixture f;
   const EnqueueResult result = f.client.enqueue({.type = "t"}, {.queue = "critical",
                                                                 .task_id = "my id",
@@ -94,7 +95,7 @@ TEST_CASE("a deadline alone leaves the timeout unset", "[client]") {
   CHECK(f.stored(result.id).timeout == 0s);
 }
 
-TEST_CASE("the table of defaults fills what the options leave out", "[client]") {
+TEST_CASE("the defaults of the type apply where the options leave a field out", "[client]") {
   Fixture f;
   Client client{
       f.broker,
@@ -114,7 +115,7 @@ TEST_CASE("the table of defaults fills what the options leave out", "[client]") 
   CHECK_THROWS_AS((Client{f.broker, {.defaults = {{"", {}}}}}), std::invalid_argument);
 }
 
-TEST_CASE("what can't be meant is refused before anything is sent", "[client]") {
+TEST_CASE("invalid options are refused before anything is sent", "[client]") {
   Fixture f;
   CHECK(f.refused({.queue = " "}) == Errc::invalid_argument);
   CHECK(f.refused({}, {.type = ""}) == Errc::invalid_argument);
@@ -122,7 +123,7 @@ TEST_CASE("what can't be meant is refused before anything is sent", "[client]") 
         Errc::payload_too_large);
 }
 
-TEST_CASE("instants of the system's clock are taken as they are, and rounded up", "[client]") {
+TEST_CASE("instants of the system clock convert implicitly, and are rounded up", "[client]") {
   const auto instant = std::chrono::system_clock::now();
   const EnqueueOptions options{
       .deadline = instant + 24h, .process_at = instant + 10s, .expires_at = instant + 2h};
@@ -132,7 +133,7 @@ TEST_CASE("instants of the system's clock are taken as they are, and rounded up"
   CHECK(Instant{std::chrono::sys_seconds{1s}} == Time{1s});
 }
 
-TEST_CASE("what lies just within the limits is accepted", "[client]") {
+TEST_CASE("values just within the limits are accepted", "[client]") {
   Fixture f;
   CHECK(f.client
             .enqueue(
@@ -153,7 +154,7 @@ TEST_CASE("what lies just within the limits is accepted", "[client]") {
         Errc::payload_too_large);
 }
 
-TEST_CASE("the broker's refusals are told apart, and carry the id", "[client]") {
+TEST_CASE("each refusal of the broker has its own error, with the task's id", "[client]") {
   Fixture f;
   f.client.enqueue({.type = "t", .payload = "x"}, {.task_id = "one", .unique_for = 1h});
   CHECK(error_of([&] { f.client.enqueue({.type = "t", .payload = "x"}, {.unique_for = 1h}); }) ==
@@ -168,8 +169,7 @@ TEST_CASE("the broker's refusals are told apart, and carry the id", "[client]") 
   }
 }
 
-TEST_CASE("after a lost reply the id is known, and repeating with it tells what had happened",
-          "[client]") {
+TEST_CASE("after a lost reply the id is known, and a repeat reveals the outcome", "[client]") {
   Fixture f;
   f.broker.lose_reply(Operation::enqueue, 1);
   std::string id;
@@ -212,7 +212,7 @@ TEST_CASE("with idempotent_for, repeating after a lost reply runs the task once"
             .accepted_before);
 }
 
-TEST_CASE("in a batch each item has its own outcome, in its order", "[client]") {
+TEST_CASE("in a batch each item has its own outcome, in order", "[client]") {
   Fixture f;
   std::vector<NewTask> batch;
   batch.push_back({.task = {.type = "a"}});
@@ -245,7 +245,7 @@ TEST_CASE("an outage leaves each item of a batch unknown, with its id", "[client
   }
 }
 
-TEST_CASE("a closed client refuses, again and again", "[client]") {
+TEST_CASE("a closed client refuses every call", "[client]") {
   Fixture f;
   f.client.close();
   f.client.close();

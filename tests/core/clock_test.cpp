@@ -23,7 +23,7 @@ TEST_CASE("a manual clock stands still until it is moved", "[clock]") {
   CHECK(clock.now() == Time{10s});
 }
 
-TEST_CASE("a manual clock's wall clock can be stepped alone", "[clock]") {
+TEST_CASE("the wall clock of a manual clock can be stepped separately", "[clock]") {
   ManualClock clock{Time{1h}};
   const SteadyTime before = clock.steady_now();
   clock.step_wall(-30min);
@@ -33,7 +33,7 @@ TEST_CASE("a manual clock's wall clock can be stepped alone", "[clock]") {
   CHECK(clock.steady_now() == before);
 }
 
-TEST_CASE("moving a manual clock wakes those whose time has come, and no others", "[clock]") {
+TEST_CASE("advancing a manual clock wakes only sleepers whose deadline is reached", "[clock]") {
   ManualClock clock;
   Waker early;
   Waker late;
@@ -54,7 +54,7 @@ TEST_CASE("moving a manual clock wakes those whose time has come, and no others"
   second.join();
 }
 
-TEST_CASE("a notification that comes first is kept, and several count as one", "[clock]") {
+TEST_CASE("a notification before the wait is kept, and several count as one", "[clock]") {
   SystemClock clock;
   Waker waker;
   waker.notify();
@@ -78,7 +78,7 @@ TEST_CASE("a notification ends a wait on the system clock early", "[clock]") {
   CHECK(clock.steady_now() < far);
 }
 
-TEST_CASE("a handler's wait ends with its time, or with its stop token", "[clock]") {
+TEST_CASE("a handler's wait ends at its deadline, or when the run is asked to stop", "[clock]") {
   const auto clock = std::make_shared<ManualClock>();
   test::OneRun run{{.type = "t"}, clock};
   std::atomic<bool> whole{false};
@@ -109,7 +109,7 @@ TEST_CASE("a handler's wait ends with its time, or with its stop token", "[clock
   CHECK(run.context.stop_reason() == StopReason::cancelled);
 }
 
-TEST_CASE("a handler may wait for ever, until it is stopped", "[clock]") {
+TEST_CASE("a handler may wait without a limit until it is stopped", "[clock]") {
   test::OneRun run{{.type = "t"}};
   std::atomic<bool> ended{false};
   bool whole = true;

@@ -6,7 +6,8 @@
 
 using taskmux::detail::earlier;
 
-TEST_CASE("of two instants the earlier counts, and one that is not set is never", "[earlier]") {
+TEST_CASE("the earlier of two instants is returned, and an unset one counts as never",
+          "[earlier]") {
   using Maybe = std::optional<int>;
   CHECK(earlier(Maybe{1}, 2) == 1);
   CHECK(earlier(Maybe{2}, 1) == 1);

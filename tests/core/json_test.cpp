@@ -132,7 +132,7 @@ const std::string good_email = to_json_text(Email{"a@b.c", 7, {"Main St", 12}});
 
 }  // namespace
 
-TEST_CASE("a value comes back from its JSON text", "[json]") {
+TEST_CASE("a value is preserved by its JSON text", "[json]") {
   const Shapes shapes{.list = {{"a", 1}, {"b", 2}},
                       .map = {{"home", {"c", 3}}},
                       .maybe = Address{"d", 4},
@@ -151,7 +151,7 @@ TEST_CASE("fields that a type does not know are ignored", "[json]") {
   CHECK(verdict<Address>(R"({"street": "a", "number": 1, "more": {"number": 1e300}})") == "fine");
 }
 
-TEST_CASE("a missing field is named with its place", "[json]") {
+TEST_CASE("a missing field is reported with its place", "[json]") {
   CHECK(verdict<Email>("{}") == "missing field /to");
   CHECK(verdict<Email>(R"({"to": "a", "address": {}})") == "missing field /user_id");
   CHECK(verdict<Email>(R"({"to": "a", "user_id": 1})") == "missing field /address");
@@ -168,7 +168,7 @@ TEST_CASE("a missing field is named with its place", "[json]") {
   CHECK(verdict<std::vector<Email>>("[{}]") == "missing field /0/to");
 }
 
-TEST_CASE("a value of a wrong type is told with its place", "[json]") {
+TEST_CASE("a value of a wrong type is reported with its place", "[json]") {
   CHECK(verdict<Email>(R"({"to": 5, "user_id": 1, "address": {}})") ==
         "/to: type must be string, but is number");
   CHECK(verdict<Email>(R"({"to": "a", "user_id": "1", "address": {}})") ==
@@ -195,7 +195,7 @@ TEST_CASE("a value of a wrong type is told with its place", "[json]") {
   CHECK(verdict<std::vector<Address>>("[[]]") == "/0: type must be object, but is array");
 }
 
-TEST_CASE("the place is right in any order of reading", "[json]") {
+TEST_CASE("the reported place does not depend on the order of reading", "[json]") {
   const std::string good = GENERATE("1", "2");
   CHECK(verdict<Backwards>("{\"a\": \"\", \"m\": 1, \"z\": " + good + "}") ==
         "/a: type must be number, but is string");
@@ -271,7 +271,7 @@ TEST_CASE("a number far beyond its type is refused", "[json]") {
         "/n: 9.223372036854776e+18 does not fit its type");
 }
 
-TEST_CASE("a number that does not fit is found wherever it is", "[json]") {
+TEST_CASE("a number that does not fit is found in any place", "[json]") {
   CHECK(verdict<Email>(R"({"to": "", "user_id": 1, "address": {"street": "", "number": 65536}})") ==
         "/address/number: 65536 does not fit its type");
   CHECK(
@@ -287,7 +287,7 @@ TEST_CASE("a number that does not fit is found wherever it is", "[json]") {
             R"({"a": [1], "b": [1, 2, 128]})") == "/b/2: 128 does not fit its type");
 }
 
-TEST_CASE("sets may come back in another order and without repetitions", "[json]") {
+TEST_CASE("sets may change their order and drop duplicates", "[json]") {
   using Small = std::set<std::uint8_t>;
   CHECK(verdict<Small>("[3, 1, 2]") == "fine");
   CHECK(verdict<Small>("[3, 3, 1.0]") == "fine");
@@ -301,7 +301,7 @@ TEST_CASE("sets may come back in another order and without repetitions", "[json]
             .ends_with("does not fit its type"));
 }
 
-TEST_CASE("text that is not JSON is refused, with where", "[json]") {
+TEST_CASE("text that is not JSON is refused, with the position", "[json]") {
   CHECK(verdict<Email>("").find("line 1, column 1") != std::string::npos);
   CHECK(verdict<Email>("{\"to\":\n oops}").find("line 2, column 2") != std::string::npos);
   CHECK(verdict<Email>("{} {}").find("line 1, column 4") != std::string::npos);
@@ -310,7 +310,7 @@ TEST_CASE("text that is not JSON is refused, with where", "[json]") {
   CHECK(verdict<Email>('"' + std::string(1'000'000, 'a')).size() < 2000);
 }
 
-TEST_CASE("deep nesting is refused before it can do harm", "[json]") {
+TEST_CASE("deep nesting is refused before it is parsed", "[json]") {
   const auto nested = [](std::size_t depth) {
     return std::string(depth, '[') + std::string(depth, ']');
   };
@@ -328,7 +328,7 @@ TEST_CASE("deep nesting is refused before it can do harm", "[json]") {
   CHECK(error_of([&] { to_json_text(deep); }) == Errc::invalid_argument);
 }
 
-TEST_CASE("a mistake in a large document is found", "[json]") {
+TEST_CASE("an error in a large document is located", "[json]") {
   std::string list;
   for (int i = 0; i < 50'000; ++i) {
     list += i == 31'234 ? R"({"street": 1, "number": 1},)" : R"({"street": "a", "number": 1},)";
@@ -338,7 +338,8 @@ TEST_CASE("a mistake in a large document is found", "[json]") {
         "/31234/street: type must be string, but is number");
 }
 
-TEST_CASE("a mistake among very many fields ends in a bounded time, with what is known", "[json]") {
+TEST_CASE("an error among very many fields is reported in bounded time, with the known place",
+          "[json]") {
   std::string fields;
   for (int i = 0; i < 20'000; ++i) fields += "\"f" + std::to_string(i) + "\": 1,";
   fields.pop_back();
@@ -347,7 +348,7 @@ TEST_CASE("a mistake among very many fields ends in a bounded time, with what is
   CHECK(verdict<Address>('{' + fields + ", \"street\": \"\"}") == "missing field /number");
 }
 
-TEST_CASE("what a user's from_json throws is told", "[json]") {
+TEST_CASE("an exception from a user's from_json is reported", "[json]") {
   CHECK(verdict<Picky>(R"({"n": 0})") == "fine");
   CHECK(verdict<Picky>(R"({"n": 1})") == "n must not be 1");
   CHECK(verdict<Picky>(R"({"n": 2})") ==
@@ -356,7 +357,7 @@ TEST_CASE("what a user's from_json throws is told", "[json]") {
   CHECK_THROWS_AS(from_json_text<Picky>(R"({"n": 3})"), std::bad_alloc);
 }
 
-TEST_CASE("what JSON can't hold is refused before it is enqueued", "[json]") {
+TEST_CASE("a value that JSON can't represent is refused before it is enqueued", "[json]") {
   using Doubles = std::map<std::string, std::vector<double>>;
   const auto text_of = [](const auto& value) -> std::string {
     try {
@@ -418,7 +419,7 @@ TEST_CASE("a JSON task carries its headers", "[json]") {
   CHECK(task.headers == Headers{{"trace", "1"}});
 }
 
-TEST_CASE("a payload that does not parse is skipped without a call of the handler", "[json]") {
+TEST_CASE("a task whose payload does not parse is archived without calling its handler", "[json]") {
   ServeMux mux;
   bool called = false;
   handle_json<Email>(mux, "email:", [&](Context&, const Email&) { called = true; });
@@ -442,7 +443,7 @@ TEST_CASE("a payload that does not parse is skipped without a call of the handle
   CHECK(run("picky", R"({"n": 3})").kind() == Outcome::Kind::failure);
 }
 
-TEST_CASE("a JSON handler that returns nothing has failed if it was asked to stop", "[json]") {
+TEST_CASE("a JSON handler that returns void has failed if it was asked to stop", "[json]") {
   ServeMux mux;
   handle_json<int>(mux, "n", [](Context&, int) {});
   OneRun t{Task{}};
@@ -451,7 +452,8 @@ TEST_CASE("a JSON handler that returns nothing has failed if it was asked to sto
   CHECK(mux.handle(t.context, {.type = "n", .payload = "5"}).kind() == Outcome::Kind::failure);
 }
 
-TEST_CASE("what a JSON handler returns or throws counts as of any handler", "[json]") {
+TEST_CASE("return values and exceptions of a JSON handler count as those of any handler",
+          "[json]") {
   ServeMux mux;
   handle_json<int>(mux, "snooze",
                    [](Context&, const int& n) { return Outcome::snooze(std::chrono::seconds{n}); });

@@ -58,7 +58,7 @@ TEST_CASE("a task whose retries are spent is archived", "[judge]") {
   CHECK(judged(Outcome::snooze(1s), 3, 3).action == SettleAction::snooze);
 }
 
-TEST_CASE("delays from outcomes are brought into bounds", "[judge]") {
+TEST_CASE("delays of outcomes are clamped", "[judge]") {
   CHECK(judged(Outcome::retry_after(-1s)).delay == Duration{0});
   CHECK(judged(Outcome::snooze(Duration::min())).delay == Duration{0});
   CHECK(judged(Outcome::snooze(Duration::max())).delay == Limits::longest);
@@ -78,7 +78,7 @@ TEST_CASE("a failure that does not count is retried without using a retry, until
             .action == SettleAction::archive);
 }
 
-TEST_CASE("a policy that throws or lies gives way", "[judge]") {
+TEST_CASE("a policy that throws or returns an invalid delay is replaced", "[judge]") {
   const RetryPolicy throws = [](const FailedAttempt&) -> Duration {
     throw std::runtime_error{"bad day"};
   };
@@ -108,7 +108,7 @@ TEST_CASE("a handler that reports success has succeeded even if it was asked to 
   CHECK(judged(Outcome::success(), 0, 25, stop, CancelMode::remove).action == SettleAction::complete);
 }
 
-TEST_CASE("a handler that stopped for the shutdown goes back unharmed, unless it failed for good",
+TEST_CASE("a run that stopped for the shutdown is given back, unless it failed for good",
           "[judge]") {
   CHECK(judged(Outcome::fail("interrupted"), 3, 3, StopReason::shutdown).action ==
         SettleAction::give_back);
@@ -116,7 +116,7 @@ TEST_CASE("a handler that stopped for the shutdown goes back unharmed, unless it
         SettleAction::archive);
 }
 
-TEST_CASE("a cancelled run ends as the operator wished", "[judge]") {
+TEST_CASE("a cancelled run ends in the requested mode", "[judge]") {
   const auto cancelled = [](CancelMode mode) {
     return judged(Outcome::fail("cancelled"), 0, 25, StopReason::cancelled, mode).action;
   };
@@ -125,7 +125,7 @@ TEST_CASE("a cancelled run ends as the operator wished", "[judge]") {
   CHECK(cancelled(CancelMode::remove) == SettleAction::remove);
 }
 
-TEST_CASE("a cancelled run that snoozes ends as the operator wished", "[judge]") {
+TEST_CASE("a cancelled run that snoozes ends in the requested mode", "[judge]") {
   const auto cancelled = [](CancelMode mode) {
     return judged(Outcome::snooze(5s), 0, 25, StopReason::cancelled, mode);
   };
@@ -155,7 +155,7 @@ Run lost(Begun begun, int crashes, int retried = 0, int max_retry = 25) {
 
 }  // namespace
 
-TEST_CASE("a lost worker costs those a retry that had begun, and those alone", "[judge]") {
+TEST_CASE("a lost worker costs a retry only for runs that had begun", "[judge]") {
   struct Case {
     Run run;
     bool several;

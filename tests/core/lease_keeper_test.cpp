@@ -53,7 +53,7 @@ struct Silent : BrokerWrapper {
 
 }  // namespace
 
-TEST_CASE("a run stays its worker's for as long as its lease is extended", "[lease]") {
+TEST_CASE("a worker owns a run for as long as the lease is extended", "[lease]") {
   Keeping k;
   enqueue(k.broker, message("t1"));
   const auto runs = k.take_runs();
@@ -84,7 +84,7 @@ TEST_CASE("leases are extended each quarter, and young ones not at all", "[lease
   CHECK(k.broker.calls(Operation::extend) <= 5);
 }
 
-TEST_CASE("a run knows until when its lease holds: from when its extension was sent", "[lease]") {
+TEST_CASE("the end of a lease counts from when its extension was sent", "[lease]") {
   Keeping k;
   enqueue(k.broker, message("t1"));
   const auto runs = k.take_runs();
@@ -98,7 +98,7 @@ TEST_CASE("a run knows until when its lease holds: from when its extension was s
   CHECK(runs[0]->lease_until() == taken + 13s);
 }
 
-TEST_CASE("a lost lease fires the run's stop token", "[lease]") {
+TEST_CASE("a lost lease triggers the run's stop token", "[lease]") {
   Keeping k;
   enqueue(k.broker, message("t1"));
   const auto runs = k.take_runs();
@@ -111,7 +111,7 @@ TEST_CASE("a lost lease fires the run's stop token", "[lease]") {
   CHECK(k.log.size() == 1);
 }
 
-TEST_CASE("a run that is lost before a worker came for it is forgotten", "[lease]") {
+TEST_CASE("a run that is lost before a worker takes it is dropped", "[lease]") {
   Keeping k;
   enqueue(k.broker, message("t1"));
   const auto runs = k.take_runs();
@@ -123,7 +123,7 @@ TEST_CASE("a run that is lost before a worker came for it is forgotten", "[lease
   CHECK(k.settler.unsettled() == 0);
 }
 
-TEST_CASE("an operator's cancellation reaches the run in its mode", "[lease]") {
+TEST_CASE("a cancellation reaches the run with its mode", "[lease]") {
   Keeping k;
   const CancelMode mode = GENERATE(CancelMode::retry, CancelMode::archive, CancelMode::remove);
   std::vector<std::string> hinted;
@@ -145,7 +145,7 @@ TEST_CASE("an operator's cancellation reaches the run in its mode", "[lease]") {
   CHECK(runs[1]->cancel_mode() == mode);
 }
 
-TEST_CASE("a hint without a mode cancels as asynq does; one for another's task does nothing",
+TEST_CASE("a hint without a mode cancels as asynq does; a hint for an unknown task is ignored",
           "[lease]") {
   Keeping k;
   enqueue(k.broker, message("t1"));
@@ -172,7 +172,7 @@ TEST_CASE("a run that is cancelled before its start is settled without its handl
   CHECK(k.handled.empty());
 }
 
-TEST_CASE("while the broker is away, runs go on and are extended as soon as it is back",
+TEST_CASE("during an outage, runs continue, and are extended as soon as the broker is back",
           "[lease]") {
   Keeping k;
   enqueue(k.broker, message("t1"));
@@ -222,7 +222,7 @@ TEST_CASE("a cancellation in one queue leaves a task of the same id in another a
   CHECK(others->stop_reason() == StopReason::none);
 }
 
-TEST_CASE("a run whose extension is not known goes on, and is asked for again soon", "[lease]") {
+TEST_CASE("a run whose extension is unknown continues, and is extended again soon", "[lease]") {
   Keeping k;
   Silent silent{k.memory};
   detail::LeaseKeeper keeper{
@@ -245,8 +245,7 @@ TEST_CASE("a run whose extension is not known goes on, and is asked for again so
   CHECK(upkeep(k.broker).lost.empty());
 }
 
-TEST_CASE("however long the lease, what was not extended is asked for again within a second",
-          "[lease]") {
+TEST_CASE("a failed extension is repeated within a second, however long the lease is", "[lease]") {
   Engine e;
   detail::LeaseKeeper keeper{{e.broker, e.registry, e.settler, e.health, e.logger, e.clock, [] {}},
                              10min};
@@ -261,7 +260,7 @@ TEST_CASE("however long the lease, what was not extended is asked for again with
   CHECK(keeper.run_once() == e.clock->steady_now() + 150s);
 }
 
-TEST_CASE("a cancellation waits for the run that the broker does not answer for", "[lease]") {
+TEST_CASE("a cancellation is kept while the broker does not answer for its run", "[lease]") {
   Keeping k;
   Silent silent{k.memory};
   detail::LeaseKeeper keeper{

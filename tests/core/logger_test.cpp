@@ -20,7 +20,7 @@
 
 using namespace taskmux;
 
-TEST_CASE("a logger that nobody chose writes warnings and errors to standard error", "[logger]") {
+TEST_CASE("the default logger writes warnings and errors to standard error", "[logger]") {
   const Logger logger;
   CHECK_FALSE(logger.is_chosen());
   test::CapturedStderr captured;
@@ -59,8 +59,7 @@ TEST_CASE("a logger can be silent, or write more to standard error", "[logger]")
   CHECK(captured.text().find(" debug taskmux: d\n") != std::string::npos);
 }
 
-TEST_CASE("an entry is one line for a sink of lines, and has its fields for one of records",
-          "[logger]") {
+TEST_CASE("a line sink receives one line, and a record sink the fields", "[logger]") {
   std::vector<std::string> lines;
   const Logger of_lines{LogLevel::info,
                         [&](LogLevel, std::string_view line) { lines.emplace_back(line); }};
@@ -80,7 +79,7 @@ TEST_CASE("an entry is one line for a sink of lines, and has its fields for one 
   throws(LogLevel::error, "swallowed");
 }
 
-TEST_CASE("standard error that nobody reads raises no signal", "[logger]") {
+TEST_CASE("writing to a standard error without a reader raises no signal", "[logger]") {
   int ends[2];
   REQUIRE(::pipe(ends) == 0);
   ::close(ends[0]);
@@ -95,7 +94,7 @@ TEST_CASE("standard error that nobody reads raises no signal", "[logger]") {
   CHECK(sigismember(&pending, SIGPIPE) == 0);
 }
 
-TEST_CASE("standard error that is not read holds nobody up", "[logger]") {
+TEST_CASE("a standard error that is not read blocks nobody", "[logger]") {
   const bool is_socket = GENERATE(false, true);
   CAPTURE(is_socket);
   {
@@ -147,7 +146,7 @@ TEST_CASE("standard error that is not read holds nobody up", "[logger]") {
   CHECK(text.ends_with(" error taskmux: 3\n"));
 }
 
-TEST_CASE("one slow sink does not hold up the log lines of others", "[logger]") {
+TEST_CASE("a slow sink does not delay other threads' log lines", "[logger]") {
   std::latch both{2};  // Each writer waits in the sink for the other.
   detail::LogGate gate{Logger{LogLevel::info, [&](const LogRecord&) { both.arrive_and_wait(); }}};
   std::thread other{[&] { gate.log({.text = "1"}); }};

@@ -12,7 +12,7 @@
 
 using namespace taskmux;
 
-TEST_CASE("calls are made in their order, and one that throws stops none", "[notifier]") {
+TEST_CASE("calls are made in order, and an exception stops none of them", "[notifier]") {
   std::vector<std::string> log;
   const Logger logger{LogLevel::debug,
                       [&](LogLevel, std::string_view line) { log.emplace_back(line); }};
@@ -28,7 +28,7 @@ TEST_CASE("calls are made in their order, and one that throws stops none", "[not
   CHECK(notifier.dropped() == 0);
 }
 
-TEST_CASE("a turn makes the calls that were there at its beginning", "[notifier]") {
+TEST_CASE("a step makes the calls that were queued at its beginning", "[notifier]") {
   const Logger logger;
   detail::Notifier notifier{logger};
   int calls = 0;
@@ -46,7 +46,7 @@ TEST_CASE("a turn makes the calls that were there at its beginning", "[notifier]
   CHECK(notifier.run_once() == std::nullopt);
 }
 
-TEST_CASE("the bytes that calls keep alive are bounded", "[notifier]") {
+TEST_CASE("the memory that queued calls keep alive is bounded", "[notifier]") {
   using detail::Notifier;
   const Logger logger;
   Notifier notifier{logger};
@@ -96,7 +96,7 @@ TEST_CASE("an event without its payload is otherwise the same", "[notifier]") {
   CHECK(detail::bytes_of(event) == 4 + 5 + 8);
 }
 
-TEST_CASE("a full queue drops what comes, and counts it", "[notifier]") {
+TEST_CASE("a full queue drops and counts further calls", "[notifier]") {
   const Logger logger;
   detail::Notifier notifier{logger};
   std::size_t calls = 0;

@@ -69,7 +69,7 @@ class Enqueueing {
 
 }  // namespace
 
-TEST_CASE("a process that a handler or a hook spawns can be ended by SIGTERM", "[process]") {
+TEST_CASE("a process that a handler or a hook spawns can be terminated by SIGTERM", "[process]") {
   MemoryBroker broker;
   ServeMux mux;
   std::atomic<pid_t> by_handler{0};
@@ -92,7 +92,7 @@ TEST_CASE("a process that a handler or a hook spawns can be ended by SIGTERM", "
   }
 }
 
-TEST_CASE("a thread that takes the place of a given-up one blocks no more signals", "[process]") {
+TEST_CASE("a thread that replaces an abandoned one blocks the same signals", "[process]") {
   MemoryBroker broker;
   ServeMux mux;
   const auto go = std::make_shared<std::atomic<bool>>(false);
@@ -119,7 +119,8 @@ TEST_CASE("a thread that takes the place of a given-up one blocks no more signal
   CHECK(eventually([&] { return server.stats().abandoned == 0; }));
 }
 
-TEST_CASE("a child of a busy process is refused all calls, and ends at once", "[process]") {
+TEST_CASE("in a child of a busy process, all calls are refused, and it exits at once",
+          "[process]") {
   auto broker = std::make_unique<MemoryBroker>();
   auto client = std::make_unique<Client>(*broker);
   Inspector inspector{*broker};

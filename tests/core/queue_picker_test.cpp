@@ -19,7 +19,7 @@ std::size_t sum(const std::vector<QueueQuota>& quotas) {
 
 }  // namespace
 
-TEST_CASE("strictly, all slots go to the highest priority and what is left falls down the order",
+TEST_CASE("with strict priority, all slots go to the first queue, and the rest in order",
           "[picker]") {
   QueuePicker picker{{{"low", 1}, {"critical", 6}, {"default", 3}}, true};
   const std::vector<QueueQuota> quotas = picker.share(5);
@@ -31,14 +31,14 @@ TEST_CASE("strictly, all slots go to the highest priority and what is left falls
   CHECK(quotas[2].queue == "low");
 }
 
-TEST_CASE("one queue gets everything", "[picker]") {
+TEST_CASE("a single queue gets all slots", "[picker]") {
   QueuePicker picker{{{"only", 7}}, false};
   const std::vector<QueueQuota> quotas = picker.share(3);
   REQUIRE(quotas.size() == 1);
   CHECK(quotas[0].count == 3);
 }
 
-TEST_CASE("by weight, each call shares out all slots over all queues", "[picker]") {
+TEST_CASE("with weights, each call distributes all slots over all queues", "[picker]") {
   QueuePicker picker{{{"a", 6}, {"b", 3}, {"c", 1}}, false, Random{1}};
   for (const std::size_t slots : {1u, 2u, 9u, 10u, 11u, 1000u}) {
     const std::vector<QueueQuota> quotas = picker.share(slots);
@@ -47,7 +47,7 @@ TEST_CASE("by weight, each call shares out all slots over all queues", "[picker]
   }
 }
 
-TEST_CASE("by weight, queues get their part of the slots and of the first places", "[picker]") {
+TEST_CASE("with weights, queues get their share of the slots and of the first places", "[picker]") {
   QueuePicker picker{{{"a", 6}, {"b", 3}, {"c", 1}}, false, Random{GENERATE(1u, 2u, 3u)}};
   std::map<std::string, std::size_t> slots;
   std::map<std::string, std::size_t> first;

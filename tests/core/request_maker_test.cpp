@@ -37,8 +37,7 @@ std::optional<Errc> refused(const EnqueueOptions& options, Task task = {.type = 
 
 }  // namespace
 
-TEST_CASE("a request without options has asynq's defaults and an id of its own",
-          "[request_maker]") {
+TEST_CASE("a request without options has asynq's defaults and a new id", "[request_maker]") {
   RequestMaker any = maker();
   std::set<std::string> ids;
   for (int i = 0; i < 3; ++i) {
@@ -64,7 +63,7 @@ TEST_CASE("a request without options has asynq's defaults and an id of its own",
   CHECK(ids.size() == 3);
 }
 
-TEST_CASE("a request carries its options, durations rounded up to whole seconds",
+TEST_CASE("a request contains its options, with durations rounded up to whole seconds",
           "[request_maker]") {
   const EnqueueRequest request = made({.queue = "critical",
                                        .task_id = "my id",
@@ -95,7 +94,7 @@ TEST_CASE("a request carries its options, durations rounded up to whole seconds"
   CHECK(made({.deadline = now + 1min}).message.timeout == 0s);
 }
 
-TEST_CASE("the defaults of a type fill what the options leave out", "[request_maker]") {
+TEST_CASE("the defaults of a type apply where the options leave a field out", "[request_maker]") {
   RequestMaker reports = maker(
       {.defaults = {
            {"report", {.queue = "low", .max_retry = 1, .timeout = 1min, .retention = 1h}}}});
@@ -113,7 +112,7 @@ TEST_CASE("the defaults of a type fill what the options leave out", "[request_ma
   CHECK(reports.make({.type = "reporting"}, {}).message.queue == "default");
 }
 
-TEST_CASE("defaults that can't be meant are refused with their place", "[request_maker]") {
+TEST_CASE("invalid defaults are refused with the name of their type", "[request_maker]") {
   const auto [type, defaults] = GENERATE(values<std::pair<std::string, TypeDefaults>>({
       {"", {}},
       {"t", {.queue = " "}},
@@ -131,8 +130,7 @@ TEST_CASE("defaults that can't be meant are refused with their place", "[request
   }
 }
 
-TEST_CASE("options that can't be meant are refused, with the id all the same",
-          "[request_maker]") {
+TEST_CASE("invalid options are refused, and the error has the task's id", "[request_maker]") {
   const EnqueueOptions options = GENERATE(
       EnqueueOptions{.queue = ""}, EnqueueOptions{.queue = "  "}, EnqueueOptions{.queue = "a\nb"},
       EnqueueOptions{.queue = std::string("a\0b", 3)}, EnqueueOptions{.queue = "\xff"},
@@ -155,7 +153,7 @@ TEST_CASE("options that can't be meant are refused, with the id all the same",
   CHECK(refused(options) == Errc::invalid_argument);
 }
 
-TEST_CASE("tasks that can't be meant are refused", "[request_maker]") {
+TEST_CASE("invalid tasks are refused", "[request_maker]") {
   CHECK(refused({}, {.type = ""}) == Errc::invalid_argument);
   CHECK(refused({}, {.type = " "}) == Errc::invalid_argument);
   CHECK(refused({}, {.type = "a\tb"}) == Errc::invalid_argument);

@@ -38,7 +38,7 @@ class Fails final : public TaskHandler {
 
 }  // namespace
 
-TEST_CASE("an exact pattern wins, else the longest that is a prefix, else not-found", "[mux]") {
+TEST_CASE("an exact pattern wins, then the longest prefix, then the not-found handler", "[mux]") {
   ServeMux mux;
   mux.handle("email", says("email"));
   mux.handle("email:", says("email:"));
@@ -69,7 +69,7 @@ TEST_CASE("handlers are objects or callables, with or without an outcome", "[mux
   CHECK(calls == 1);
 }
 
-TEST_CASE("a callable that returns nothing has failed if it was asked to stop", "[mux]") {
+TEST_CASE("a callable that returns void has failed if it was asked to stop", "[mux]") {
   ServeMux mux;
   mux.handle("void", [](Context&, const Task&) {});
   mux.handle("says", [](Context&, const Task&) { return Outcome::success(); });
@@ -82,7 +82,7 @@ TEST_CASE("a callable that returns nothing has failed if it was asked to stop", 
   CHECK(mux.handle(run.context, {.type = "says"}).kind() == Outcome::Kind::success);
 }
 
-TEST_CASE("a mux can be told what to do with unknown types, and muxes nest", "[mux]") {
+TEST_CASE("a mux has a handler for unknown types, and muxes can be nested", "[mux]") {
   ServeMux inner;
   inner.handle("image:resize", says("resize"));
   inner.not_found(says("inner does not know"));
@@ -116,7 +116,7 @@ TEST_CASE("middleware wraps every handler, the first registered outermost", "[mu
   CHECK(calls == std::vector<std::string>{"a+", "b+", "b-", "a-"});
 }
 
-TEST_CASE("middleware of an outer mux goes round that of an inner one", "[mux]") {
+TEST_CASE("middleware of an outer mux wraps that of an inner one", "[mux]") {
   std::vector<std::string> calls;
   const auto note = [&calls](std::string name) {
     return [&calls, name](Context& context, const Task& task, const Next& next) {
@@ -135,7 +135,7 @@ TEST_CASE("middleware of an outer mux goes round that of an inner one", "[mux]")
   CHECK(calls == std::vector<std::string>{"outer", "inner 1", "inner 2"});
 }
 
-TEST_CASE("middleware can answer itself, change the task, and leave values for the handler",
+TEST_CASE("middleware can skip the handler, change the task, and pass values to the handler",
           "[mux]") {
   ServeMux mux;
   mux.use([](Context& context, const Task& task, const Next& next) {
@@ -156,8 +156,7 @@ TEST_CASE("middleware can answer itself, change the task, and leave values for t
         Outcome::Kind::skip_retry);
 }
 
-TEST_CASE("what handlers and middleware throw becomes an outcome, and middleware sees it",
-          "[mux]") {
+TEST_CASE("exceptions of handlers and middleware become outcomes that middleware sees", "[mux]") {
   ServeMux mux;
   Outcome::Kind seen = Outcome::Kind::success;
   mux.use([&seen](Context& context, const Task& task, const Next& next) {
@@ -194,7 +193,7 @@ TEST_CASE("what handlers and middleware throw becomes an outcome, and middleware
   CHECK(outcome_of("fine", "throw outside").error() == "outside");
 }
 
-TEST_CASE("registrations that can't work are refused at once", "[mux]") {
+TEST_CASE("invalid registrations are refused at once", "[mux]") {
   ServeMux mux;
   mux.handle("t", says(""));
   CHECK_THROWS_AS(mux.handle("t", says("")), std::invalid_argument);
@@ -228,8 +227,7 @@ TEST_CASE("a route has the options of the pattern that the type is routed to", "
   CHECK(mux.route("other").pattern.empty());
 }
 
-TEST_CASE("where muxes nest, inner options count, and outer ones where the inner has none",
-          "[mux]") {
+TEST_CASE("in nested muxes, inner options take precedence over outer ones", "[mux]") {
   const auto delay_of = [](const TaskRoute& route) {
     const Task task;
     return (*route.retry_policy)({.task = task, .error = ""});

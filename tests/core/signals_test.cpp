@@ -93,7 +93,7 @@ class CountingHandler {
 
 }  // namespace
 
-TEST_CASE("a signal that came before the wait ends it at once", "[signals]") {
+TEST_CASE("a signal before the wait ends it at once", "[signals]") {
   SignalWaiter signals;
   SECTION("sent to the process") {
     const int signal = GENERATE(SIGINT, SIGTERM);
@@ -112,7 +112,7 @@ TEST_CASE("a signal that came before the wait ends it at once", "[signals]") {
   CHECK(signals.wait_for(0s) == std::nullopt);
 }
 
-TEST_CASE("a signal that comes during the wait ends it", "[signals]") {
+TEST_CASE("a signal during the wait ends it", "[signals]") {
   SignalWaiter signals;
   const bool with_limit = GENERATE(false, true);
   WaitingThread thread{SIGTERM, [&]() -> std::optional<int> {
@@ -124,7 +124,7 @@ TEST_CASE("a signal that comes during the wait ends it", "[signals]") {
   CHECK(thread.came() == SIGTERM);
 }
 
-TEST_CASE("a handler of the host's does not end a wait", "[signals]") {
+TEST_CASE("a signal handler of the application does not end a wait", "[signals]") {
   CountingHandler handler;
   SignalWaiter signals;
   const bool with_limit = GENERATE(false, true);
@@ -146,14 +146,14 @@ TEST_CASE("a wait with a limit ends without a signal", "[signals]") {
   CHECK(signals.wait_for(Duration::min()) == std::nullopt);
 }
 
-TEST_CASE("the longest wait is none that ends at once", "[signals]") {
+TEST_CASE("the longest possible wait does not end at once", "[signals]") {
   SignalWaiter signals;
   WaitingThread thread{SIGTERM, [&] { return signals.wait_for(Duration::max()); }};
   send_to_process(SIGTERM);
   CHECK(thread.came() == SIGTERM);
 }
 
-TEST_CASE("only the signals that it was given are waited for", "[signals]") {
+TEST_CASE("only the given signals are waited for", "[signals]") {
   SignalWaiter signals{SIGHUP, SIGUSR2};
   CHECK(blocked(SIGHUP));
   CHECK(blocked(SIGUSR2));
@@ -163,14 +163,14 @@ TEST_CASE("only the signals that it was given are waited for", "[signals]") {
   CHECK(signals.wait() == SIGUSR2);
 }
 
-TEST_CASE("what can't be waited for is refused, and nothing is blocked then", "[signals]") {
+TEST_CASE("invalid signals are refused, and nothing is blocked then", "[signals]") {
   CHECK_THROWS_AS(SignalWaiter(std::initializer_list<int>{}), std::invalid_argument);
   const int wrong = GENERATE(SIGKILL, SIGSTOP, 0, -1, 1000);
   CHECK_THROWS_AS((SignalWaiter{SIGTERM, wrong}), std::invalid_argument);
   CHECK_FALSE(blocked(SIGTERM));
 }
 
-TEST_CASE("the destructor gives the thread the mask that it had", "[signals]") {
+TEST_CASE("the destructor restores the signal mask", "[signals]") {
   sigset_t interrupt;
   sigemptyset(&interrupt);
   sigaddset(&interrupt, SIGINT);
@@ -186,7 +186,7 @@ TEST_CASE("the destructor gives the thread the mask that it had", "[signals]") {
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-TEST_CASE("a signal that nobody waited for is delivered when the waiter is gone", "[signals]") {
+TEST_CASE("a signal that nobody waited for is delivered by the destructor", "[signals]") {
   CountingHandler handler;
   {
     SignalWaiter signals{SIGUSR1};
@@ -196,14 +196,14 @@ TEST_CASE("a signal that nobody waited for is delivered when the waiter is gone"
   CHECK(eventually([] { return handled == 1; }));
 }
 
-TEST_CASE("threads that are started afterwards block the signals too", "[signals]") {
+TEST_CASE("threads that are started afterwards block the signals, too", "[signals]") {
   SignalWaiter signals;
   bool inherited = false;
   std::thread{[&] { inherited = blocked(SIGTERM) && blocked(SIGINT); }}.join();
   CHECK(inherited);
 }
 
-TEST_CASE("a server works on while its host waits for a signal, and after", "[signals]") {
+TEST_CASE("a server works while the application waits for a signal, and afterwards", "[signals]") {
   MemoryBroker broker;
   Client client{broker};
   std::atomic<int> done{0};

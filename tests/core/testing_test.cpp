@@ -29,7 +29,7 @@ struct Fixture {
 
 }  // namespace
 
-TEST_CASE("what is due runs on the caller's thread, in order, and nothing else does", "[testing]") {
+TEST_CASE("due tasks run on the caller's thread, in order, and no others", "[testing]") {
   Fixture f;
   TestServer server{f.broker, f.mux(), f.config()};
   CHECK(server.run_due() == 0);
@@ -45,7 +45,7 @@ TEST_CASE("what is due runs on the caller's thread, in order, and nothing else d
   CHECK(f.calls.back() == "later");
 }
 
-TEST_CASE("running all moves the clock from due time to due time", "[testing]") {
+TEST_CASE("run_all() advances the clock from due time to due time", "[testing]") {
   Fixture f;
   ServeMux mux = f.mux();
   int tries = 0;
@@ -64,7 +64,7 @@ TEST_CASE("running all moves the clock from due time to due time", "[testing]") 
   CHECK(f.broker.queue_info("default").size() == 0);
 }
 
-TEST_CASE("running all says so when the broker does not go by the clock", "[testing]") {
+TEST_CASE("run_all() fails if the broker uses another clock", "[testing]") {
   Fixture f;
   MemoryBroker other;
   TestServer server{other, f.mux(), f.config()};
@@ -81,7 +81,8 @@ TEST_CASE("a task that enqueues itself is stopped by the limit", "[testing]") {
   CHECK(test::error_of([&] { server.run_due(100); }) == Errc::timed_out);
 }
 
-TEST_CASE("a result over the limit is refused, and fails a run that lets it pass", "[testing]") {
+TEST_CASE("a result over the limit is refused, which fails the run unless it is caught",
+          "[testing]") {
   Fixture f;
   ServeMux mux;
   mux.handle("fails", [](Context& context, const Task& task) { context.set_result(task.payload); });
@@ -104,7 +105,7 @@ TEST_CASE("a result over the limit is refused, and fails a run that lets it pass
   CHECK(failed.last_error.find("the result has 6 bytes, more than the 5") != std::string::npos);
 }
 
-TEST_CASE("waiting in a handler moves the clock, up to the deadline", "[testing]") {
+TEST_CASE("waiting in a handler advances the clock, up to the deadline", "[testing]") {
   Fixture f;
   ServeMux mux;
   mux.handle("waits", [&](Context& context, const Task&) {
@@ -133,7 +134,7 @@ TEST_CASE("queues are served by priority", "[testing]") {
   CHECK(f.calls == std::vector<std::string>{"high", "low"});
 }
 
-TEST_CASE("hooks are called, with what happened", "[testing]") {
+TEST_CASE("hooks are called with the events", "[testing]") {
   Fixture f;
   ServeMux mux;
   mux.handle("fails", [&](Context&, const Task&) {
@@ -176,7 +177,7 @@ TEST_CASE("a task whose last run was cancelled and given back ends without its h
   CHECK(test::state_of(f.broker, id) == TaskState::archived);
 }
 
-TEST_CASE("a task that expired before anyone started it is archived instead of run", "[testing]") {
+TEST_CASE("a task that expires before it starts is archived instead of run", "[testing]") {
   Fixture f;
   TestServer server{f.broker, f.mux(), f.config()};
   const std::string id = f.client.enqueue({.type = "note"}, {.expires_in = 1min}).id;
@@ -188,7 +189,7 @@ TEST_CASE("a task that expired before anyone started it is archived instead of r
   CHECK(f.broker.find("default", id)->last_error.find("expired") == 0);
 }
 
-TEST_CASE("a task whose deadline has passed is archived at the first look", "[testing]") {
+TEST_CASE("a task whose deadline has passed is archived without being run", "[testing]") {
   Fixture f;
   ServerConfig config = f.config();
   std::vector<TaskEvent::Change> changes;

@@ -46,7 +46,7 @@ TEST_CASE("each action has its transition", "[transition]") {
         Transition{.to = TaskState::scheduled, .due_in = 1min});
 }
 
-TEST_CASE("an attempt says whether a retry counts, and what becomes of the crashes",
+TEST_CASE("the attempt determines whether a retry counts, and the number of crashes",
           "[transition]") {
   struct Case {
     Attempt attempt;
@@ -75,7 +75,7 @@ TEST_CASE("an attempt says whether a retry counts, and what becomes of the crash
   CHECK(archived.crashes == c.crashes);
 }
 
-TEST_CASE("crashes beyond those that can be stored are not told apart", "[transition]") {
+TEST_CASE("the number of crashes saturates", "[transition]") {
   const auto crashes = [](int before) {
     return transition_of(SettleAction::retry, Attempt::crashed, {}, {.crashes = before}).crashes;
   };
@@ -84,7 +84,7 @@ TEST_CASE("crashes beyond those that can be stored are not told apart", "[transi
   CHECK(crashes(std::numeric_limits<int>::max()) == detail::most_crashes);
 }
 
-TEST_CASE("an action is possible from the states that it is meant for", "[transition]") {
+TEST_CASE("an action is possible only from certain states", "[transition]") {
   static_assert(allows(TaskAction::run, TaskState::archived));
   for (const TaskState state : {TaskState::scheduled, TaskState::retry, TaskState::completed}) {
     CHECK(allows(TaskAction::run, state));

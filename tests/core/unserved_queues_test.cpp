@@ -22,8 +22,7 @@ struct Looking : Engine {
 
 }  // namespace
 
-TEST_CASE("a queue that holds tasks and that no server works on is logged once an hour",
-          "[unserved]") {
+TEST_CASE("a queue with tasks that no server serves is logged once an hour", "[unserved]") {
   Looking l;
   enqueue(l.broker, message("t1", "default"));
   enqueue(l.broker, message("t2", "emials"));
@@ -40,8 +39,7 @@ TEST_CASE("a queue that holds tasks and that no server works on is logged once a
   CHECK(l.log[1] == "queue \"emials\": 2 tasks wait, and no live server works on it");
 }
 
-TEST_CASE("a queue that a live server works on, or that is new or empty, is not logged",
-          "[unserved]") {
+TEST_CASE("a queue that is served, new or empty is not logged", "[unserved]") {
   Looking l;
   l.broker.registry().announce({.host = "h", .id = "s", .queues = {{"images", 1}}}, 1h);
   enqueue(l.broker, message("t1", "images"));
@@ -53,8 +51,7 @@ TEST_CASE("a queue that a live server works on, or that is new or empty, is not 
   CHECK(l.log.empty());
 }
 
-TEST_CASE("a look asks for a bounded number of queues, and the next one for those after them",
-          "[unserved]") {
+TEST_CASE("a check covers a bounded number of queues, and the next one continues", "[unserved]") {
   Looking l;
   constexpr std::size_t most = detail::UnservedQueues::most_in_a_turn;
   const auto add = [&](const std::string& prefix, std::size_t count) {

@@ -25,7 +25,7 @@ TEST_CASE("ids are version 4 UUIDs in lower case", "[uuid]") {
   }
 }
 
-TEST_CASE("ids differ, also when several threads draw from one source", "[uuid]") {
+TEST_CASE("ids differ, even if several threads use one source", "[uuid]") {
   UuidSource source;
   std::vector<std::vector<std::string>> drawn(4);
   std::vector<std::thread> threads;
@@ -40,7 +40,7 @@ TEST_CASE("ids differ, also when several threads draw from one source", "[uuid]"
   CHECK(all.size() == 8000);
 }
 
-TEST_CASE("the generator for jitter stays in its bounds", "[uuid]") {
+TEST_CASE("the generator for jitter stays within its bounds", "[uuid]") {
   Random random{42};
   for (int i = 0; i < 10'000; ++i) {
     const double unit = random.unit();

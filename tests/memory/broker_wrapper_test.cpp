@@ -38,7 +38,7 @@ class Peculiar final : public BrokerWrapper {
   const CallLimit* limit = nullptr;
 };
 
-TEST_CASE("a wrapper forwards what the contract leaves to each broker", "[wrapper]") {
+TEST_CASE("a wrapper forwards the optional operations", "[wrapper]") {
   MemoryBroker memory;
   Peculiar inner{memory};
   BrokerWrapper outer{static_cast<Broker&>(inner)};

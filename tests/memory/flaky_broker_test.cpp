@@ -16,7 +16,7 @@ struct FlakyFixture : MemoryFixture {
   FlakyBroker flaky{memory};
 };
 
-TEST_CASE("a flaky broker passes calls through unless told otherwise", "[flaky]") {
+TEST_CASE("a flaky broker forwards calls by default", "[flaky]") {
   FlakyFixture t;
   CHECK_FALSE(enqueue(t.flaky, message("t1")).error);
   const Run run = take_one(t.flaky);
@@ -70,7 +70,7 @@ TEST_CASE("every operation can fail until the broker recovers", "[flaky]") {
   CHECK(extend(t.flaky, {}).status == LeaseStatus::lost);
 }
 
-TEST_CASE("a lost reply leaves behind what the broker did", "[flaky]") {
+TEST_CASE("a lost reply does not undo the call", "[flaky]") {
   FlakyFixture t;
   t.flaky.lose_reply(Operation::enqueue, 1);
   CHECK(enqueue(t.flaky, message("t1")).error == Errc::unavailable);
@@ -99,7 +99,7 @@ TEST_CASE("a held call hangs until it is released", "[flaky]") {
   CHECK(take(t.flaky).empty());
 }
 
-TEST_CASE("a held call may fail in the end", "[flaky]") {
+TEST_CASE("a held call may fail after its release", "[flaky]") {
   FlakyFixture t;
   t.flaky.hold(Operation::ping);
   t.flaky.fail(Operation::ping, 1);

@@ -76,7 +76,7 @@ TEST_CASE("a pending task costs at most 500 bytes in addition to its payload", "
   }
 }
 
-TEST_CASE("a remembered id costs at most 100 bytes, and nothing once it is over", "[memory]") {
+TEST_CASE("a remembered id costs at most 100 bytes, and nothing after it has expired", "[memory]") {
   const auto clock = std::make_shared<ManualClock>();
   MemoryBroker broker{{.clock = clock}};
   constexpr std::size_t count = 65'537;
@@ -98,7 +98,7 @@ TEST_CASE("a remembered id costs at most 100 bytes, and nothing once it is over"
   CHECK(each <= 100.0);
 }
 
-TEST_CASE("a memory broker that goes gives everything back", "[memory]") {
+TEST_CASE("a destroyed memory broker frees all memory", "[memory]") {
   const std::size_t before = allocated;
   bytes_of(1000);
   const std::size_t after = allocated;

@@ -18,7 +18,7 @@ using PoolPtr = std::unique_ptr<MemoryPool, MemoryPool::Close>;
 
 }  // namespace
 
-TEST_CASE("a block that came back is given out again", "[memory]") {
+TEST_CASE("a returned block is reused", "[memory]") {
   const PoolPtr pool{new MemoryPool};
   void* const block = pool->take(64);
   pool->give(block);
@@ -26,14 +26,14 @@ TEST_CASE("a block that came back is given out again", "[memory]") {
   pool->give(block);
 }
 
-TEST_CASE("a pool takes back more blocks than it keeps", "[memory]") {
+TEST_CASE("a pool accepts more blocks than it keeps", "[memory]") {
   const PoolPtr pool{new MemoryPool};
   std::vector<void*> blocks;
   for (int i = 0; i < 10'000; ++i) blocks.push_back(pool->take(64));
   for (void* const block : blocks) pool->give(block);
 }
 
-TEST_CASE("a closed pool lives until its last block is back", "[memory]") {
+TEST_CASE("a closed pool lives until its last block is returned", "[memory]") {
   PoolPtr pool{new MemoryPool};
   MemoryPool& open = *pool;
   void* const one = pool->take(64);

@@ -24,7 +24,7 @@ TEST_CASE("SipHash128 agrees with the published vectors", "[memory]") {
         SipHash128::Digest{0x44af996bd8c187da, 0x45fc229b11597634});
 }
 
-TEST_CASE("texts of every length around a word have hashes of their own", "[memory]") {
+TEST_CASE("texts of every length around a word have different hashes", "[memory]") {
   std::set<SipHash128::Digest> digests;
   for (std::size_t length = 0; length <= 40; ++length) {
     digests.insert(SipHash128::of(counting_key, bytes_up_to(length)));
@@ -33,7 +33,8 @@ TEST_CASE("texts of every length around a word have hashes of their own", "[memo
   CHECK(digests.size() == 80);  // the empty and the one-byte text are the same in both
 }
 
-TEST_CASE("a unique key tells none from empty, and types from payloads", "[memory]") {
+TEST_CASE("a unique key distinguishes no payload from an empty one, and types from payloads",
+          "[memory]") {
   const MemoryUniqueKeys keys;
   const Task none{.type = "a"};
   const Task full{.type = "a", .payload = "b"};

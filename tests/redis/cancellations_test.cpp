@@ -19,7 +19,7 @@ struct CancellationsFixture {
   SteadyTime now{1h};
 };
 
-TEST_CASE("a cancellation that names its queue is read as it was written", "[redis]") {
+TEST_CASE("a cancellation with its queue is decoded as it was encoded", "[redis]") {
   using redis::BoundCancellation;
   const BoundCancellation bound{
       .database = 12, .repeated = true, .queue = "q 1 2", .task_id = std::string{"i d\0\n", 5}};
@@ -36,7 +36,7 @@ TEST_CASE("a cancellation that names its queue is read as it was written", "[red
   CHECK(BoundCancellation::decode("0 0 1 q"));  // an empty id
 }
 
-TEST_CASE("a cancellation that every node reports is new once", "[redis]") {
+TEST_CASE("a cancellation that every node reports counts once", "[redis]") {
   CancellationsFixture t;
   CHECK(t.hear("a"));
   CHECK_FALSE(t.hear("b"));
@@ -54,7 +54,7 @@ TEST_CASE("a second cancellation is new, whichever node reports it first", "[red
   CHECK_FALSE(t.hear("a"));
 }
 
-TEST_CASE("a node that comes later may tell what was told already", "[redis]") {
+TEST_CASE("a node that is added later may report an old cancellation", "[redis]") {
   CancellationsFixture t;
   CHECK(t.hear("a"));
   CHECK(t.hear("a"));

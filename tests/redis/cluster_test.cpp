@@ -134,7 +134,7 @@ TEST_CASE("calls go to the nodes that serve their keys, and follow a slot that m
   CHECK(waited.replicas == std::vector<int>(calls.size(), 0));
 }
 
-TEST_CASE("a node that is away fails its own calls alone, until the cluster is down",
+TEST_CASE("an unavailable node fails only its own calls, until the cluster is down",
           "[redis][cluster]") {
   RedisCluster cluster;
   Transport transport{options_for(cluster)};

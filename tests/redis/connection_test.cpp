@@ -59,7 +59,7 @@ TEST_CASE("commands and replies may hold any bytes", "[redis][connection]") {
   CHECK(connection.command({"GET", "none"}, in(3s)).is_nil());
 }
 
-TEST_CASE("a pipeline answers in order, and an error reply is a reply", "[redis][connection]") {
+TEST_CASE("a pipeline returns replies in order, including error replies", "[redis][connection]") {
   RedisServer server;
   Connection connection{server.endpoint(), {}, in(3s)};
   Commands commands;
@@ -92,7 +92,8 @@ TEST_CASE("a pipeline larger than all buffers does not block itself", "[redis][c
   CHECK(connection.pipeline(commands, in(30s)).size() == 100000);
 }
 
-TEST_CASE("a login gives the name, the database, and what the server is", "[redis][connection]") {
+TEST_CASE("a login sets name and database, and reads the server's properties",
+          "[redis][connection]") {
   RedisServer server;
   Connection connection{server.endpoint(), {.database = 3, .client_name = "tmx-test"}, in(3s)};
   CHECK(connection.command({"CLIENT", "GETNAME"}, in(3s)).as_string() == "tmx-test");
@@ -104,8 +105,7 @@ TEST_CASE("a login gives the name, the database, and what the server is", "[redi
   CHECK(connection.server().mode == "standalone");
 }
 
-TEST_CASE("a login that is refused says so, and never repeats the password",
-          "[redis][connection]") {
+TEST_CASE("a refused login is reported without the password", "[redis][connection]") {
   RedisServer server{
       {.arguments = {"--requirepass", "right-secret"}, .admin = {.password = "right-secret"}}};
   server.command({"ACL", "SETUSER", "worker", "on", ">worker-secret", "~*", "+@all"});
@@ -150,8 +150,7 @@ TEST_CASE("a database that does not exist is an invalid argument", "[redis][conn
   CHECK(error->errc() == Errc::invalid_argument);
 }
 
-TEST_CASE("a server that repeats the login in its error does not make us repeat the password",
-          "[redis][connection]") {
+TEST_CASE("a password that a server repeats in its error is not reported", "[redis][connection]") {
   FakeServer server{[](const auto& command) {
     return FakeServer::Answer{"-ERR unknown command `" + command[0] +
                               "`, with args beginning with: `" +
@@ -163,7 +162,7 @@ TEST_CASE("a server that repeats the login in its error does not make us repeat 
   CHECK(contains(*error, "AUTH"));
 }
 
-TEST_CASE("a server that lets nobody use CLIENT is used all the same", "[redis][connection]") {
+TEST_CASE("a server that refuses CLIENT can be used", "[redis][connection]") {
   FakeServer server{[](const auto& command) {
     if (command[0] == "CLIENT") return FakeServer::Answer{"-ERR unknown command 'CLIENT'\r\n"};
     return *login_answer(command);
@@ -211,7 +210,7 @@ TEST_CASE("a peer that is not Redis is recognised", "[redis][connection]") {
   CHECK(error->errc() == Errc::protocol);
 }
 
-TEST_CASE("what refuses, ends or says nothing during a login is unavailable, in time",
+TEST_CASE("a server that refuses, closes or hangs during a login is unavailable in time",
           "[redis][connection]") {
   SECTION("nobody listens") {
     const auto error = login_error({.host = "127.0.0.1", .port = free_port()});
@@ -263,7 +262,7 @@ TEST_CASE("what refuses, ends or says nothing during a login is unavailable, in 
   }
 }
 
-TEST_CASE("a host's name that no thread can be started to resolve is unavailable",
+TEST_CASE("a host is unavailable if no thread can be started to resolve it",
           "[redis][connection]") {
   const Endpoint named{.host = "localhost", .port = 1};
   const NoThreads none;
@@ -273,7 +272,7 @@ TEST_CASE("a host's name that no thread can be started to resolve is unavailable
   CHECK(contains(*error, "localhost:1: can't start a thread"));
 }
 
-TEST_CASE("a server with too many clients is unavailable and says so", "[redis][connection]") {
+TEST_CASE("a server with too many clients is reported as unavailable", "[redis][connection]") {
   RedisServer server{{.tcp = true, .arguments = {"--maxclients", "2"}}};
   server.command({"PING"});
   Connection one{server.endpoint(), {}, in(3s)};
@@ -282,8 +281,7 @@ TEST_CASE("a server with too many clients is unavailable and says so", "[redis][
   CHECK(error->errc() == Errc::unavailable);
 }
 
-TEST_CASE("an answer that stays out, breaks off or is garbage ends the connection",
-          "[redis][connection]") {
+TEST_CASE("a missing, truncated or invalid reply breaks the connection", "[redis][connection]") {
   const auto [what, bytes, closes, errc] = GENERATE(table<std::string, std::string, bool, Errc>({
       {"silence", "", false, Errc::unavailable},
       {"half an answer, then silence", "$10\r\nhalf", false, Errc::unavailable},
@@ -327,14 +325,14 @@ TEST_CASE("a connection that the server closed is noticed, and raises no signal"
   for (int i = 0; i < 2; ++i) CHECK_THROWS_AS(connection.command({"PING"}, in(3s)), Error);
 }
 
-TEST_CASE("a request that a closed socket took nothing of is told apart", "[redis][connection]") {
+TEST_CASE("a request of which nothing was sent is reported as such", "[redis][connection]") {
   RedisServer server;
   Connection connection{server.endpoint(), {}, in(3s)};
   server.kill();
   CHECK_THROWS_AS(connection.command({"PING"}, in(3s)), NothingSent);
 }
 
-TEST_CASE("a connection with something unasked for in it is not healthy", "[redis][connection]") {
+TEST_CASE("a connection with unexpected data is not healthy", "[redis][connection]") {
   FakeServer server{[](const auto& command) {
     if (auto answer = login_answer(command)) return *answer;
     return FakeServer::Answer{"+PONG\r\n+PONG\r\n"};
@@ -344,8 +342,7 @@ TEST_CASE("a connection with something unasked for in it is not healthy", "[redi
   CHECK(eventually([&] { return !connection.healthy(); }));
 }
 
-TEST_CASE("what the server sends by itself is received, until woken or late",
-          "[redis][connection]") {
+TEST_CASE("pushed messages are received until a wake-up or the deadline", "[redis][connection]") {
   RedisServer server;
   Connection connection{server.endpoint(), {}, in(3s)};
   connection.send(Commands{}.add({"SUBSCRIBE", "one", "two"}), in(3s));
@@ -384,7 +381,7 @@ TEST_CASE("what the server sends by itself is received, until woken or late",
   }
 }
 
-TEST_CASE("a tracking connection tells another one of changes, in plain RESP2",
+TEST_CASE("a tracking connection notifies another one of changes, in RESP2",
           "[redis][connection]") {
   RedisServer server;
   Connection listener{server.endpoint(), {}, in(3s)};

@@ -40,7 +40,7 @@ TEST_CASE("contact begins with the first call that succeeds", "[contact]") {
   CHECK(line.lasted(30));
 }
 
-TEST_CASE("a line that is cut and made anew at once costs no contact", "[contact]") {
+TEST_CASE("a connection that is cut and restored at once does not break contact", "[contact]") {
   Line line;
   for (int second = 0; second <= 30; ++second) {
     line.succeed(second, second);
@@ -49,7 +49,7 @@ TEST_CASE("a line that is cut and made anew at once costs no contact", "[contact
   }
 }
 
-TEST_CASE("an interruption counts by the time between two calls that succeeded", "[contact]") {
+TEST_CASE("an interruption lasts from one successful call to the next", "[contact]") {
   Line line;
   line.succeed(0, 20);
   ++line.epoch;
@@ -63,8 +63,7 @@ TEST_CASE("an interruption counts by the time between two calls that succeeded",
   CHECK(line.lasted(20 + gap + 10));
 }
 
-TEST_CASE("a long interruption counts until it is long past, however many short ones follow",
-          "[contact]") {
+TEST_CASE("a long interruption is not hidden by short ones that follow", "[contact]") {
   Line line;
   line.succeed(0, 20);
   ++line.epoch;
@@ -78,8 +77,7 @@ TEST_CASE("a long interruption counts until it is long past, however many short 
   }
 }
 
-TEST_CASE("another server, a jump of its clock, or several servers bear no interruption",
-          "[contact]") {
+TEST_CASE("another server, a jump of its clock, or several servers break contact", "[contact]") {
   const int kind = GENERATE(1, 2, 3);
   Line line{kind != 3};
   line.succeed(0, 20);

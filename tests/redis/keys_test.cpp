@@ -65,7 +65,7 @@ TEST_CASE("the keys of a queue carry its name as hash tag", "[redis][keys]") {
   CHECK(keys.ids() == "asynq:{low}:tmx:ids");
 }
 
-TEST_CASE("each state has its container", "[redis][keys]") {
+TEST_CASE("each state has its own container", "[redis][keys]") {
   const Keys keys{"default"};
   CHECK(keys.container(TaskState::pending) == keys.pending());
   CHECK(keys.container(TaskState::active) == keys.active());
@@ -75,7 +75,7 @@ TEST_CASE("each state has its container", "[redis][keys]") {
   CHECK(keys.container(TaskState::completed) == keys.completed());
 }
 
-TEST_CASE("a unique lock tells no payload from an empty one", "[redis][keys]") {
+TEST_CASE("a unique lock distinguishes no payload from an empty one", "[redis][keys]") {
   const Keys keys{"default"};
   CHECK(keys.unique("email:welcome", std::nullopt) == "asynq:{default}:unique:email:welcome:");
   CHECK(keys.unique("email:welcome", "") ==

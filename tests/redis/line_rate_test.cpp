@@ -25,13 +25,14 @@ struct Line {
 
 }  // namespace
 
-TEST_CASE("on a fast line the budget grows to its bound", "[redis][line]") {
+TEST_CASE("on a fast connection the budget grows to its bound", "[redis][line]") {
   Line line;
   for (int i = 0; i < 10; ++i) line.call(1e9);
   CHECK(line.rate.budget() == LineRate::most);
 }
 
-TEST_CASE("on a slow line a call takes about a quarter of the command timeout", "[redis][line]") {
+TEST_CASE("on a slow connection a call takes about a quarter of the command timeout",
+          "[redis][line]") {
   const double rate = GENERATE(40e3, 200e3, 1e6, 5e6);
   Line line;
   for (int i = 0; i < 10; ++i) line.call(rate);
@@ -39,7 +40,7 @@ TEST_CASE("on a slow line a call takes about a quarter of the command timeout", 
   CHECK(static_cast<double>(line.rate.budget()) <= rate * 1.0);
 }
 
-TEST_CASE("the budget follows the line", "[redis][line]") {
+TEST_CASE("the budget follows the speed of the connection", "[redis][line]") {
   Line line;
   for (int i = 0; i < 10; ++i) line.call(1e9);
   line.call(1e6);
@@ -48,7 +49,7 @@ TEST_CASE("the budget follows the line", "[redis][line]") {
   CHECK(line.rate.budget() == LineRate::most);
 }
 
-TEST_CASE("a call that was given up makes the next ones carry less", "[redis][line]") {
+TEST_CASE("an abandoned call reduces the budget of the next ones", "[redis][line]") {
   LineRate rate{2s};
   const auto before = rate.budget();
   rate.timed_out(70'000);
@@ -58,7 +59,7 @@ TEST_CASE("a call that was given up makes the next ones carry less", "[redis][li
   CHECK(rate.budget() == LineRate::least);
 }
 
-TEST_CASE("small calls say nothing of the line", "[redis][line]") {
+TEST_CASE("small calls do not change the budget", "[redis][line]") {
   LineRate rate{2s};
   const auto before = rate.budget();
   rate.moved(1000, 10s);

@@ -82,7 +82,7 @@ std::size_t listeners(RedisServer& server) {
   return count_clients(server, {"CLIENT", "LIST", "TYPE", "pubsub"});
 }
 
-TEST_CASE("in a cluster, a change at any node is told at once, long before a poll",
+TEST_CASE("in a cluster, a change at any node is reported at once, long before a poll",
           "[redis][cluster][watch]") {
   ClusterWatchFixture t;
   for (std::size_t i = 0; i < t.queues.size(); ++i)
@@ -111,7 +111,7 @@ TEST_CASE("in a cluster, a change at any node is told at once, long before a pol
   }
 }
 
-TEST_CASE("in a cluster, watches share two connections a node, which send next to nothing",
+TEST_CASE("in a cluster, watches share two almost idle connections per node",
           "[redis][cluster][watch]") {
   ClusterWatchFixture t;
   Names queues;
@@ -138,7 +138,7 @@ TEST_CASE("in a cluster, watches share two connections a node, which send next t
   }
 }
 
-TEST_CASE("in a cluster, a cancellation is told once, wherever it was published",
+TEST_CASE("in a cluster, a cancellation is reported once, wherever it was published",
           "[redis][cluster][watch]") {
   ClusterWatchFixture t;
   const auto tell_everywhere = [&] {
@@ -164,7 +164,7 @@ TEST_CASE("in a cluster, a cancellation is told once, wherever it was published"
   }
 }
 
-TEST_CASE("in a cluster, a second cancellation of a task is told as well",
+TEST_CASE("in a cluster, a second cancellation of a task is reported, too",
           "[redis][cluster][watch]") {
   ClusterWatchFixture t;
   for (int i = 0; i < 2; ++i) t.cluster.node(1).command({"PUBLISH", "asynq:cancel", "t1"});
@@ -212,7 +212,7 @@ class Subscriber {
 
 }  // namespace
 
-TEST_CASE("in a cluster, a second cancellation is told though the node that told the first is lost",
+TEST_CASE("in a cluster, a second cancellation is reported even if the first node is lost",
           "[redis][cluster][watch]") {
   ClusterWatchFixture t;
   for (std::size_t i = 0; i < t.queues.size(); ++i)
@@ -228,8 +228,7 @@ TEST_CASE("in a cluster, a second cancellation is told though the node that told
   CHECK(eventually([&] { return t.box.cancellations("t1") == 2; }));
 }
 
-TEST_CASE("a node of a cluster that is away holds up nothing of the others",
-          "[redis][cluster][watch]") {
+TEST_CASE("an unavailable node of a cluster does not delay the others", "[redis][cluster][watch]") {
   ClusterWatchFixture t;
   t.allow_gaps();
   RedisServer& away = t.cluster.node(0);
@@ -270,7 +269,7 @@ TEST_CASE("a node of a cluster that is away holds up nothing of the others",
   CHECK(comes_to_tell(*t.watch, t.box, t.cluster.node(1), t.queues[1]));
 }
 
-TEST_CASE("where a node of a cluster refuses tracking, its queues are polled, and no others",
+TEST_CASE("if a node of a cluster refuses tracking, only its queues are polled",
           "[redis][cluster][watch]") {
   RedisCluster cluster{3};
   cluster.node(1).command({"ACL", "SETUSER", "default", "-client|tracking"});
@@ -296,7 +295,7 @@ TEST_CASE("where a node of a cluster refuses tracking, its queues are polled, an
   CHECK(polled_watch->arm().ready);
 }
 
-TEST_CASE("watches go on with the replica of a node that died", "[redis][cluster][watch]") {
+TEST_CASE("watches continue with the replica of a node that died", "[redis][cluster][watch]") {
   ClusterWatchFixture t;
   NodeReplica replica{t.cluster, 0};
   HintBox box;
@@ -313,7 +312,7 @@ TEST_CASE("watches go on with the replica of a node that died", "[redis][cluster
   CHECK(box.cancelled("t1"));
 }
 
-TEST_CASE("watches follow a slot to another node, and leave the one that has none any more",
+TEST_CASE("watches follow a slot to another node, and leave a node without slots",
           "[redis][cluster][watch]") {
   RedisCluster cluster{3};
   RedisBroker broker{cluster.url()};
@@ -336,8 +335,7 @@ TEST_CASE("watches follow a slot to another node, and leave the one that has non
   }
 }
 
-TEST_CASE("an armed watch learns of a slot that moves from any call that does",
-          "[redis][cluster][watch]") {
+TEST_CASE("an armed watch learns of a moved slot from any call", "[redis][cluster][watch]") {
   ClusterWatchFixture t;
   const std::string slot = std::to_string(redis::slot_of(t.queues[0]));
   REQUIRE(comes_to_tell(*t.watch, t.box, t.cluster.node(0), t.queues[0]));
@@ -349,7 +347,7 @@ TEST_CASE("an armed watch learns of a slot that moves from any call that does",
   CHECK(t.box.ready());
 }
 
-TEST_CASE("a watch of no queues hears of cancellations", "[redis][cluster][watch]") {
+TEST_CASE("a watch of no queues receives cancellations", "[redis][cluster][watch]") {
   RedisCluster cluster{3};
   RedisBroker broker{cluster.url()};
   HintBox box;

@@ -22,7 +22,7 @@ RedisServer::Options replica_of(const RedisServer& master) {
   return {.tcp = true, .arguments = {"--replicaof", "127.0.0.1 " + std::to_string(master.port())}};
 }
 
-TEST_CASE("a task that no replica acknowledged is accepted and marked", "[redis][replicas]") {
+TEST_CASE("a task that no replica acknowledged is accepted, and marked", "[redis][replicas]") {
   RedisServer server{{.tcp = true}};
   RedisOptions options = options_for(server);
   options.wait_replicas = 1;
@@ -116,8 +116,7 @@ struct StuckServer {
   }
 };
 
-TEST_CASE("a take that was given up takes nothing when it is carried out later",
-          "[redis][outage]") {
+TEST_CASE("an abandoned take takes nothing when it is executed later", "[redis][outage]") {
   StuckServer t;
   enqueue(t.broker, message("t1"));
   CHECK(take(t.broker, "other").empty());
@@ -131,8 +130,7 @@ TEST_CASE("a take that was given up takes nothing when it is carried out later",
   }));
 }
 
-TEST_CASE("tasks that a lost reply carried run all the same, and none counts as lost",
-          "[redis][outage]") {
+TEST_CASE("tasks in a lost reply are run, and none counts as lost", "[redis][outage]") {
   RedisServer server{{.tcp = true}};
   // Of the replies that carry runs, every third is lost.
   int replies = 0;
@@ -169,8 +167,7 @@ TEST_CASE("tasks that a lost reply carried run all the same, and none counts as 
   CHECK(info.archived + info.retry + info.active + info.pending == 0);
 }
 
-TEST_CASE("what was taken ahead of a long task goes to another server, and the first one rests",
-          "[redis][server]") {
+TEST_CASE("tasks prefetched behind a long task go to another server", "[redis][server]") {
   RedisServer server;
   RedisBroker broker{options_for(server)};
   const auto enqueue_some = [&](const std::string& prefix, std::size_t count) {
@@ -277,7 +274,7 @@ TEST_CASE("a lone task costs one look at each of the other queues", "[redis][ser
   CHECK((of_many - of_one) / 40 < 8);
 }
 
-TEST_CASE("a server that shuts down gives back what its last call took", "[redis][outage]") {
+TEST_CASE("a shutdown gives back the tasks of its last call", "[redis][outage]") {
   RedisServer server{{.tcp = true}};
   std::atomic<bool> cuts{true};
   CuttingProxy proxy{server.port(), [&](std::string_view bytes) {
@@ -301,7 +298,7 @@ TEST_CASE("a server that shuts down gives back what its last call took", "[redis
   CHECK(ids(direct, TaskState::pending) == std::vector<std::string>{"t1", "t2", "t3"});
 }
 
-TEST_CASE("upkeep that was given up takes over no run when it is carried out later",
+TEST_CASE("an abandoned step of upkeep takes over no run when it is executed later",
           "[redis][outage]") {
   StuckServer t;
   const Run run = started(t.broker, message("t1"));

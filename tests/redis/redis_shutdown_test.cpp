@@ -82,8 +82,7 @@ Seconds shutdown_after(Worker& worker, Broker& direct, Silence silence) {
 constexpr Seconds bound = shutdown_timeout + abandon_after + lease + abandon_after;
 constexpr Seconds margin = 2s;
 
-TEST_CASE("a shutdown takes no longer than promised while Redis says nothing",
-          "[redis][shutdown]") {
+TEST_CASE("a shutdown is bounded while Redis does not answer", "[redis][shutdown]") {
   std::atomic<double> with_stopped_server{0};
   std::atomic<double> with_silent_line{0};
   {
@@ -112,7 +111,7 @@ TEST_CASE("a shutdown takes no longer than promised while Redis says nothing",
   CHECK(with_silent_line < (bound + margin).count());
 }
 
-TEST_CASE("a call that waits is given up when its limit is set meanwhile", "[redis][shutdown]") {
+TEST_CASE("a waiting call is abandoned when its limit is set", "[redis][shutdown]") {
   RedisServer redis;
   SlowLine line{redis.endpoint(), SlowLine::unlimited};
   RedisOptions options;

@@ -52,7 +52,7 @@ std::size_t size_of(QueueView& view) {
   return info.pending + info.active + info.scheduled + info.retry + info.archived;
 }
 
-TEST_CASE("tasks that are large for the line are all run, with or without a worker on a fast one",
+TEST_CASE("tasks that are large for the connection are run, even without a faster worker",
           "[redis][line]") {
   const bool beside = GENERATE(false, true);
   // The line carries a task in longer than the command timeout.
@@ -98,7 +98,7 @@ std::optional<TaskInfo> wait_for(QueueView& view, const std::string& queue, cons
   return info;
 }
 
-TEST_CASE("a task that is too large for the line is archived, and nothing waits for it",
+TEST_CASE("a task that is too large for the connection is archived, and delays nothing",
           "[redis][line]") {
   Slow t{1'000'000};
   TaskMessage huge = message("huge");
@@ -130,7 +130,8 @@ TEST_CASE("a task that is too large for the line is archived, and nothing waits 
   server.shutdown();
 }
 
-TEST_CASE("the end of a run whose message is too large for the line is recorded", "[redis][line]") {
+TEST_CASE("the outcome of a task that is too large for the connection is recorded",
+          "[redis][line]") {
   // It was taken while the line was wide.
   Slow t{200'000'000};
   TaskMessage huge = message("huge");
@@ -161,7 +162,7 @@ TEST_CASE("the end of a run whose message is too large for the line is recorded"
   server.shutdown();
 }
 
-TEST_CASE("a result that is too large for the line ends its task, and nothing waits for it",
+TEST_CASE("a result that is too large for the connection archives its task, and delays nothing",
           "[redis][line]") {
   Slow t{200'000};
   const auto enqueue_kept = [&](const std::string& id) {
@@ -189,7 +190,7 @@ TEST_CASE("a result that is too large for the line ends its task, and nothing wa
   server.shutdown();
 }
 
-TEST_CASE("a call is waited for while its bytes move, and no longer than it may take at all",
+TEST_CASE("a call is waited for while it transfers bytes, up to its maximum time",
           "[redis][line]") {
   Slow t{1'000'000};
   RedisBroker broker{t.options()};
@@ -222,7 +223,7 @@ TEST_CASE("a batch that takes longer than any single call is accepted as a whole
   CHECK(t.direct.queue_info("default").pending == count);
 }
 
-TEST_CASE("of a batch that was cut short, what was accepted is reported", "[redis][line]") {
+TEST_CASE("the accepted part of an interrupted batch is reported", "[redis][line]") {
   Slow t{1'500'000};
   RedisBroker broker{t.options()};
   const std::size_t count = 10'000;

@@ -31,7 +31,7 @@ bool is_protocol_error(Call&& call) {
 
 }  // namespace
 
-TEST_CASE("a reply gives what it holds, and refuses to be what it is not", "[redis][reply]") {
+TEST_CASE("a reply returns its value, and throws if another type is requested", "[redis][reply]") {
   const auto whole = parsed("*6\r\n:-5\r\n$4\r\na" + std::string(1, '\0') +
                             "b\n\r\n$-1\r\n+OK\r\n-ERR no\r\n$2\r\n42\r\n");
   REQUIRE(whole.is_array());
@@ -56,7 +56,7 @@ TEST_CASE("a reply gives what it holds, and refuses to be what it is not", "[red
   CHECK(is_protocol_error([&] { Reply{}.as_string(); }));
 }
 
-TEST_CASE("a reply that is moved from is nothing", "[redis][reply]") {
+TEST_CASE("a moved-from reply has no type", "[redis][reply]") {
   auto reply = parsed(":7\r\n");
   auto other = std::move(reply);
   CHECK(reply.is_nothing());
@@ -65,7 +65,7 @@ TEST_CASE("a reply that is moved from is nothing", "[redis][reply]") {
   CHECK(other.as_integer() == 8);
 }
 
-TEST_CASE("an error reply is told by its code, also inside an old server's script error",
+TEST_CASE("an error reply is recognised by its code, also inside an old server's script error",
           "[redis][reply]") {
   const auto [text, errc] = GENERATE(table<std::string, Errc>({
       {"LOADING Redis is loading the dataset in memory", Errc::unavailable},
@@ -117,7 +117,7 @@ TEST_CASE("an error reply is told by its code, also inside an old server's scrip
         (text.starts_with("TRYAGAIN") || text.find("non local key") != std::string::npos));
 }
 
-TEST_CASE("an error says what was tried, and its text is printable and bounded", "[redis][reply]") {
+TEST_CASE("an error names its operation, and its text is printable and bounded", "[redis][reply]") {
   const auto reply = parsed("-ERR bad \x01\xff" + std::string(1000, 'x') + "\r\n");
   const auto error = error_of("enqueue \"critical\"", reply);
   const std::string text = error.what();
@@ -131,7 +131,7 @@ TEST_CASE("an error says what was tried, and its text is printable and bounded",
   throw_if_error("enqueue", parsed("+OK\r\n"));
 }
 
-TEST_CASE("a script's SHA-1 is the one that Redis knows it by", "[redis][script]") {
+TEST_CASE("a script's SHA-1 is the one that Redis computes", "[redis][script]") {
   CHECK(sha1_hex("") == "da39a3ee5e6b4b0d3255bfef95601890afd80709");
   CHECK(sha1_hex("abc") == "a9993e364706816aba3e25717850c26c9cd0d89d");
   CHECK(sha1_hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq") ==

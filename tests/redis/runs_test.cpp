@@ -13,7 +13,7 @@ using namespace std::chrono_literals;
 
 constexpr Time noon{1767268800s};
 
-TEST_CASE("facts of a task come back as they were written", "[redis]") {
+TEST_CASE("facts of a task are decoded as they were encoded", "[redis]") {
   const auto [facts, text] = GENERATE(table<Facts, std::string>({
       {Facts{}, "0000000000000000 0 0"},
       {Facts{.enqueued_at = noon}, "1767268800000000 0 0"},
@@ -28,14 +28,14 @@ TEST_CASE("facts of a task come back as they were written", "[redis]") {
   CHECK(again.crashes == facts.crashes);
 }
 
-TEST_CASE("facts that only tell the time of enqueue are a number", "[redis]") {
+TEST_CASE("facts with only the time of enqueue are a number", "[redis]") {
   const Facts facts = parse_facts("1767268800000000");
   CHECK(facts.enqueued_at == noon);
   CHECK_FALSE(facts.expires_at);
   CHECK(facts.crashes == 0);
 }
 
-TEST_CASE("facts that make no sense are not known", "[redis]") {
+TEST_CASE("invalid facts count as unset", "[redis]") {
   const auto text = GENERATE(values<std::optional<std::string_view>>(
       {std::nullopt, "", " ", "x", "-5", "99999999999999999999 x -3", "0 0 0", "1e3  nan"}));
   CAPTURE(text.value_or("(none)"));
@@ -45,7 +45,7 @@ TEST_CASE("facts that make no sense are not known", "[redis]") {
   CHECK(facts.crashes == 0);
 }
 
-TEST_CASE("a number of crashes is bounded, whoever wrote it", "[redis]") {
+TEST_CASE("the number of crashes is bounded, whoever wrote it", "[redis]") {
   CHECK(parse_facts("0 0 9000000000000000000").crashes == 1'000'000);
 }
 

@@ -139,7 +139,7 @@ TEST_CASE("the master that the Sentinels name is used, and followed when it chan
   CHECK(transport.epoch() == stable);
 }
 
-TEST_CASE("watches follow the master before the old one is told that it is none",
+TEST_CASE("watches follow a new master even before the old one is demoted",
           "[redis][sentinel][watch]") {
   Fleet fleet;
   RedisBroker broker{fleet.options()};
@@ -247,8 +247,7 @@ TEST_CASE("a server works through a failover, and no task is lost", "[redis][sen
   server.shutdown();
 }
 
-TEST_CASE("what keeps the master from being found is told without a password",
-          "[redis][sentinel]") {
+TEST_CASE("the reason why no master is found is reported without a password", "[redis][sentinel]") {
   Fleet fleet;
   auto options = fleet.options();
   SECTION("no such master") {

@@ -51,8 +51,7 @@ TEST_CASE("evictions that are no more frequent than polls do not stop tracking",
   }
 }
 
-TEST_CASE("a fault of tracking is reported once it did not heal within a second",
-          "[redis][watch]") {
+TEST_CASE("a fault of tracking is reported once it has lasted for a second", "[redis][watch]") {
   Tracking tracking;
   SECTION("of evictions") {
     CHECK_FALSE(evict_five(tracking, start));
@@ -83,7 +82,7 @@ TEST_CASE("the pauses of tracking grow up to five minutes", "[redis][watch]") {
   CHECK_FALSE(tracking.allowed(now + 5min - 1ms));
 }
 
-TEST_CASE("tracking that works for ten seconds is healed", "[redis][watch]") {
+TEST_CASE("a fault of tracking ends once tracking works for ten seconds", "[redis][watch]") {
   Tracking tracking;
   SECTION("and reported if the fault was") {
     tracking.refused(start);

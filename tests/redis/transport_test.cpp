@@ -107,7 +107,7 @@ FakeServer::Script always(FakeServer::Answer answer) {
 
 }  // namespace
 
-TEST_CASE("a run answers each call in order, in one pipeline", "[redis][transport]") {
+TEST_CASE("a run returns one reply per call in order, in one pipeline", "[redis][transport]") {
   RedisServer server;
   Transport transport{options_for(server)};
   CHECK(transport.run({}).empty());
@@ -129,7 +129,7 @@ TEST_CASE("a run answers each call in order, in one pipeline", "[redis][transpor
   CHECK(contains(*error, "push to \"k\": WRONGTYPE"));
 }
 
-TEST_CASE("a script is loaded once a connection, and then goes by its SHA",
+TEST_CASE("a script is loaded once per connection, and then called by its SHA",
           "[redis][transport][script]") {
   RedisServer server;
   Transport transport{options_for(server)};
@@ -139,7 +139,7 @@ TEST_CASE("a script is loaded once a connection, and then goes by its SHA",
   CHECK(server.command({"GET", "k"}).as_string() == "6");
 }
 
-TEST_CASE("after SCRIPT FLUSH only the script is run again", "[redis][transport][script]") {
+TEST_CASE("after SCRIPT FLUSH only the script is repeated", "[redis][transport][script]") {
   RedisServer server;
   Transport transport{options_for(server)};
   transport.run(std::vector<Call>{add_to("k", 1)});
@@ -153,7 +153,8 @@ TEST_CASE("after SCRIPT FLUSH only the script is run again", "[redis][transport]
   CHECK(transport.epoch() == before);
 }
 
-TEST_CASE("a script that does not compile answers with the reason", "[redis][transport][script]") {
+TEST_CASE("a script that does not compile is reported with the reason",
+          "[redis][transport][script]") {
   RedisServer server;
   Transport transport{options_for(server)};
   const auto replies = transport.run(std::vector<Call>{
@@ -164,7 +165,7 @@ TEST_CASE("a script that does not compile answers with the reason", "[redis][tra
   CHECK(replies[1].as_integer() == 1);
 }
 
-TEST_CASE("a user who may not load scripts is told so", "[redis][transport][script]") {
+TEST_CASE("a missing right to load scripts is reported", "[redis][transport][script]") {
   RedisServer server;
   server.command({"ACL", "SETUSER", "u", "on", ">secret", "~*", "+@all", "-script"});
   auto options = options_for(server);
@@ -175,7 +176,7 @@ TEST_CASE("a user who may not load scripts is told so", "[redis][transport][scri
   CHECK(errc_of(replies[0]) == Errc::unauthorized);
 }
 
-TEST_CASE("a full Redis refuses the call, and contact goes on", "[redis][transport]") {
+TEST_CASE("a full Redis refuses the call, without breaking contact", "[redis][transport]") {
   RedisServer server;
   Transport transport{options_for(server)};
   transport.run(std::vector<Call>{command({"PING"})});
@@ -189,7 +190,7 @@ TEST_CASE("a full Redis refuses the call, and contact goes on", "[redis][transpo
   CHECK(transport.epoch() == before);
 }
 
-TEST_CASE("a server that became a replica is unavailable, and looked for again",
+TEST_CASE("a server that became a replica is unavailable, and the master is looked up again",
           "[redis][transport]") {
   RedisServer server;
   Transport transport{options_for(server)};
@@ -231,7 +232,7 @@ TEST_CASE("a server that refuses work interrupts contact", "[redis][transport]")
   CHECK(log.count("interrupted") == 1);  // and no flood of lines
 }
 
-TEST_CASE("TRYAGAIN is unavailable, and no interruption", "[redis][transport]") {
+TEST_CASE("TRYAGAIN is unavailable, but no interruption", "[redis][transport]") {
   FakeServer server{always({"-TRYAGAIN Multiple keys request during rehashing of slot\r\n"})};
   Transport transport{options_for(server)};
   const auto before = transport.epoch();
@@ -239,8 +240,7 @@ TEST_CASE("TRYAGAIN is unavailable, and no interruption", "[redis][transport]") 
   CHECK(transport.epoch() == before);
 }
 
-TEST_CASE("a login that fails is thrown, again and again, without the password",
-          "[redis][transport]") {
+TEST_CASE("every failed login is reported, without the password", "[redis][transport]") {
   RedisServer server{
       {.arguments = {"--requirepass", "right-secret"}, .admin = {.password = "right-secret"}}};
   Log log;
@@ -257,7 +257,7 @@ TEST_CASE("a login that fails is thrown, again and again, without the password",
   CHECK(log.count("secret") == 0);
 }
 
-TEST_CASE("while a server is away calls fail at once, and few attempts are made",
+TEST_CASE("while a server is unavailable, calls fail at once, and few attempts are made",
           "[redis][transport]") {
   FakeServer server{[](const auto&) { return FakeServer::Answer{}; },
                     FakeServer::Answer{.close_after = true}};
@@ -276,7 +276,7 @@ TEST_CASE("while a server is away calls fail at once, and few attempts are made"
   CHECK(log.count("") == 1);
 }
 
-TEST_CASE("after a restart calls work again, scripts too, and contact is new",
+TEST_CASE("after a restart, calls and scripts work again, and contact starts anew",
           "[redis][transport]") {
   RedisServer server{{.tcp = GENERATE(false, true)}};
   Log log;
@@ -302,7 +302,7 @@ TEST_CASE("after a restart calls work again, scripts too, and contact is new",
   CHECK(transport.epoch() == stable);
 }
 
-TEST_CASE("a restart that nobody noticed is noticed by the next call", "[redis][transport]") {
+TEST_CASE("an unnoticed restart is detected by the next call", "[redis][transport]") {
   RedisServer server;
   Transport transport{options_for(server)};
   transport.run(std::vector<Call>{add_to("k", 1)});
@@ -313,8 +313,7 @@ TEST_CASE("a restart that nobody noticed is noticed by the next call", "[redis][
   CHECK(transport.epoch() > before);
 }
 
-TEST_CASE("an idle connection that the server closed is replaced without a word",
-          "[redis][transport]") {
+TEST_CASE("an idle connection that the server closed is replaced silently", "[redis][transport]") {
   RedisServer server{{.tcp = GENERATE(false, true)}};
   Transport transport{options_for(server)};
   transport.run(std::vector<Call>{add_to("k", 1)});
@@ -360,8 +359,7 @@ TEST_CASE("replies that came before the connection broke are kept", "[redis][tra
   CHECK(transport.epoch() > before);
 }
 
-TEST_CASE("a script that is lost on its second way is lost, and not unknown",
-          "[redis][transport]") {
+TEST_CASE("a repeated script whose reply is lost has an unknown outcome", "[redis][transport]") {
   std::atomic<int> asked{0};
   FakeServer server{[&](const FakeServer::Command& request) {
     if (auto login = login_answer(request)) return *login;
@@ -377,7 +375,8 @@ TEST_CASE("a script that is lost on its second way is lost, and not unknown",
   CHECK(replies[1].as_string() == "PONG");
 }
 
-TEST_CASE("a redirection by a server that is no cluster leads nowhere", "[redis][transport]") {
+TEST_CASE("a redirection by a server that is not in a cluster is not followed",
+          "[redis][transport]") {
   FakeServer server{always({"-MOVED 1 127.0.0.1:1\r\n"})};
   Transport transport{options_for(server)};
   CHECK(errc_of(transport.run(std::vector<Call>{command({"PING"})})[0]) == Errc::unavailable);
@@ -391,7 +390,7 @@ TEST_CASE("garbage instead of a reply is a protocol error", "[redis][transport]"
   CHECK(error->errc() == Errc::protocol);
 }
 
-TEST_CASE("a server that hangs costs one timeout, and is found again when it goes on",
+TEST_CASE("a server that hangs costs one timeout, and is used again when it continues",
           "[redis][transport]") {
   RedisServer server{{.tcp = GENERATE(false, true)}};
   auto options = options_for(server);
@@ -431,7 +430,7 @@ TEST_CASE("WAIT tells how many replicas have a write", "[redis][transport]") {
   }
 }
 
-TEST_CASE("a server set up to lose tasks is warned of once", "[redis][transport]") {
+TEST_CASE("a server whose settings may lose tasks is warned about once", "[redis][transport]") {
   const bool allowed = GENERATE(true, false);
   const bool careful = GENERATE(true, false);
   RedisServer server;
@@ -453,7 +452,7 @@ TEST_CASE("a server set up to lose tasks is warned of once", "[redis][transport]
   CHECK(log.count("warning") == (allowed && !careful ? 2 : 0));
 }
 
-TEST_CASE("a connection of the caller's own is outside the pool", "[redis][transport]") {
+TEST_CASE("a dedicated connection is outside the pool", "[redis][transport]") {
   RedisServer server;
   Transport transport{options_for(server)};
   const auto connection = transport.dedicate(transport.node_of("any"));
@@ -525,7 +524,7 @@ TEST_CASE("a server that comes and goes under many threads loses no thread", "[r
   CHECK(comes_back(transport, add_to("k", 1)));
 }
 
-TEST_CASE("the wrong kind of server is refused with the URL to use", "[redis][transport]") {
+TEST_CASE("a server of the wrong kind is refused with the URL to use", "[redis][transport]") {
   RedisServer node{{.tcp = true, .arguments = {"--cluster-enabled", "yes"}}};
   RedisServer plain{{.tcp = true}};
   RedisSentinel sentinel{{.master_port = plain.port()}};
@@ -542,7 +541,7 @@ TEST_CASE("the wrong kind of server is refused with the URL to use", "[redis][tr
   refused("redis-cluster://127.0.0.1:" + std::to_string(plain.port()), "not a node");
 }
 
-TEST_CASE("the wrong kind of Valkey is refused as that of Redis is", "[redis][transport]") {
+TEST_CASE("a Valkey server of the wrong kind is refused, too", "[redis][transport]") {
   const auto error_from = [](const std::string& scheme, const std::string& mode) {
     FakeServer server{[&mode](const FakeServer::Command& asked) {
       if (asked[0] == "INFO")
@@ -565,7 +564,7 @@ TEST_CASE("the wrong kind of Valkey is refused as that of Redis is", "[redis][tr
   CHECK_FALSE(error_from("redis", "standalone"));
 }
 
-TEST_CASE("a transport is of use in the process that made it alone", "[redis][transport]") {
+TEST_CASE("a transport can be used only in the process that made it", "[redis][transport]") {
   RedisServer server;
   Transport transport{options_for(server)};
   transport.run(std::vector<Call>{command({"PING"})});

@@ -88,7 +88,7 @@ TEST_CASE("rediss:// is refused as not supported", "[redis][url]") {
   }
 }
 
-TEST_CASE("a malformed URL is refused with the name of the part, and nothing of it is repeated",
+TEST_CASE("a malformed URL is refused with the name of the part, without repeating the URL",
           "[redis][url]") {
   const auto [url, part] = GENERATE(table<std::string, std::string>({
       {"", "scheme"},
@@ -147,7 +147,7 @@ TEST_CASE("a malformed URL is refused with the name of the part, and nothing of 
   CHECK_FALSE(contains(error, "hunt"));
 }
 
-TEST_CASE("a special character of a password in a URL leads to percent-encoding", "[redis][url]") {
+TEST_CASE("an unencoded special character in a password is reported", "[redis][url]") {
   const std::string url = GENERATE(
       "redis://:hunt/er2@localhost", "redis://:/hunter2@localhost:6379/1", "redis://u:hun?ter2@localhost",
       "redis://:hunt#er2@localhost", "redis-cluster://:hunt/er2@one,two", "redis-sentinel://:h/unter2@one",

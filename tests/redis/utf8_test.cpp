@@ -36,7 +36,7 @@ TEST_CASE("every character but the surrogates is valid UTF-8", "[utf8]") {
   }
 }
 
-TEST_CASE("what is not UTF-8 is found at any place of a long text", "[utf8]") {
+TEST_CASE("invalid UTF-8 is found anywhere in a long text", "[utf8]") {
   const std::string bad = GENERATE(
       as<std::string>{}, "\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xe0\x9f\xbf",
       "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "\xfe",
@@ -52,7 +52,7 @@ TEST_CASE("what is not UTF-8 is found at any place of a long text", "[utf8]") {
   }
 }
 
-TEST_CASE("a valid text is left as it is", "[utf8]") {
+TEST_CASE("a valid text is not changed", "[utf8]") {
   const std::string text = GENERATE(as<std::string>{}, "", "plain",
                                     "\xc3\xa9"
                                     "chec \xe2\x9c\x97 \xf0\x9f\x98\x80 and more text",
@@ -62,7 +62,7 @@ TEST_CASE("a valid text is left as it is", "[utf8]") {
   CHECK(bounded_utf8(text, 100) == text);
 }
 
-TEST_CASE("each maximal part of a broken character becomes one U+FFFD", "[utf8]") {
+TEST_CASE("each maximal part of an invalid character becomes one U+FFFD", "[utf8]") {
   const std::string r = replacement;
   CHECK(repaired_utf8("\xff") == r);
   CHECK(repaired_utf8("a\xff\xfe"
@@ -76,7 +76,7 @@ TEST_CASE("each maximal part of a broken character becomes one U+FFFD", "[utf8]"
         "a" + r + r + r + "b" + r + "c" + r + r + "d");
 }
 
-TEST_CASE("a text is cut at a character's edge", "[utf8]") {
+TEST_CASE("a text is truncated at a character boundary", "[utf8]") {
   const std::string text = "a\xc3\xa9\xe2\x9c\x97\xf0\x9f\x98\x80";  // 1, 2, 3 and 4 bytes
   const std::array<std::size_t, 12> kept{0, 1, 1, 3, 3, 3, 6, 6, 6, 6, 10, 10};
   for (std::size_t limit = 0; limit < kept.size(); ++limit) {
@@ -86,7 +86,7 @@ TEST_CASE("a text is cut at a character's edge", "[utf8]") {
   }
 }
 
-TEST_CASE("a bounded text is the beginning of the repaired one", "[utf8]") {
+TEST_CASE("a bounded text is a prefix of the repaired one", "[utf8]") {
   const std::string text =
       GENERATE(as<std::string>{}, "abc\xff\xff\xff\xff\xff\xff\xff",
                "\xe2\x82\xe2\x82\xe2\x82\xe2\x82", "\xf0\x9f\x98\xf0\x9f\x98\x80\xf0\x9f\x98",

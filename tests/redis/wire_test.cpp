@@ -266,7 +266,8 @@ TEST_CASE("headers are read in any order and written sorted", "[redis][wire]") {
   CHECK(rewritten(decoded(two_headers_reversed)) == two_headers);
 }
 
-TEST_CASE("the last of a repeated header counts, and what it lacks is empty", "[redis][wire]") {
+TEST_CASE("the last of a repeated header counts, and its missing parts are empty",
+          "[redis][wire]") {
   const auto wire = decoded("7a060a01611201317a060a01611201327a031201337a030a016b");
   CHECK(wire.message.task.headers == Headers{{"", "3"}, {"a", "2"}, {"k", ""}});
 }
@@ -278,7 +279,7 @@ TEST_CASE("within a header, unknown fields and wrong wire types are dropped", "[
   CHECK(wire.unknown == UnknownFields{});
 }
 
-TEST_CASE("an empty message is one of defaults only", "[redis][wire]") {
+TEST_CASE("an empty message has only defaults", "[redis][wire]") {
   const WireMessage wire = decoded("");
   TaskMessage expected;
   expected.max_retry = 0;
@@ -303,7 +304,7 @@ TEST_CASE("fields are read in any order, and the last of a scalar counts", "[red
   CHECK(rewritten(wire) == "0a01741a01792807");
 }
 
-TEST_CASE("unknown fields survive a rewrite, behind the known ones", "[redis][wire]") {
+TEST_CASE("unknown fields are preserved by a rewrite, after the known ones", "[redis][wire]") {
   const auto wire = decoded(
       "800101"
       "0a0174"
@@ -332,13 +333,13 @@ TEST_CASE("the tag of an unknown field is written in its short form", "[redis][w
   CHECK(rewritten(decoded("8081002a")) == "80012a");
 }
 
-TEST_CASE("an int32 of more bits loses the upper ones, as in Go", "[redis][wire]") {
+TEST_CASE("an int32 with more bits loses the upper ones, as in Go", "[redis][wire]") {
   CHECK(decoded("28ffffffffffffffffff01").message.max_retry == -1);
   CHECK(decoded("2881808080f0ffffffff01").message.max_retry == 1);
   CHECK(rewritten(decoded("28ffffffff0f")) == "28ffffffffffffffffff01");
 }
 
-TEST_CASE("what is no message is refused with its reason", "[redis][wire]") {
+TEST_CASE("an invalid message is refused with the reason", "[redis][wire]") {
   struct Case {
     std::string_view hex;
     DecodeError error;
@@ -374,7 +375,7 @@ TEST_CASE("what is no message is refused with its reason", "[redis][wire]") {
   CHECK(error == c.error);
 }
 
-TEST_CASE("a refusal says what and where", "[redis][wire]") {
+TEST_CASE("a refusal names the fault and the field", "[redis][wire]") {
   CHECK(refusal(invalid_utf8).text() == "field 7: invalid UTF-8");
   CHECK(refusal("80").text() == "truncated");
 }
@@ -412,7 +413,7 @@ TEST_CASE("instants are written as whole seconds, rounded down", "[redis][wire]"
   CHECK(result->message.last_failed_at == seconds_since_epoch(-1));
 }
 
-TEST_CASE("seconds beyond our range are clamped, and rewritten as they were", "[redis][wire]") {
+TEST_CASE("seconds out of range are clamped, and preserved by a rewrite", "[redis][wire]") {
   using namespace std::chrono;
   const Time latest = sys_days{9999y / December / 31d} + 23h + 59min + 59s;
   const Time earliest = sys_days{1y / January / 1d};
@@ -464,7 +465,7 @@ TEST_CASE("seconds beyond our range are clamped, and rewritten as they were", "[
   }
 }
 
-TEST_CASE("unknown fields travel as opaque bytes", "[redis][wire]") {
+TEST_CASE("unknown fields are packed into opaque bytes", "[redis][wire]") {
   SECTION("nothing is empty") {
     CHECK(pack_unknown({}).empty());
     REQUIRE(unpack_unknown(""));
@@ -534,7 +535,7 @@ TEST_CASE("a string that is not UTF-8 is not written", "[redis][wire]") {
   }
 }
 
-TEST_CASE("an error text is repaired, and bounded when it is made", "[redis][wire]") {
+TEST_CASE("an error text is repaired and bounded", "[redis][wire]") {
   TaskMessage message = plain_message();
   message.last_error = "what() = \xff\xfe";
   const auto result = decode_message(encode_message(message));
@@ -547,7 +548,7 @@ TEST_CASE("an error text is repaired, and bounded when it is made", "[redis][wir
   CHECK(bounded == std::string(Limits::error_text_bytes - 1, 'x'));
 }
 
-TEST_CASE("a rewrite does not cut the long error text of a Go worker", "[redis][wire]") {
+TEST_CASE("a rewrite does not truncate the long error text of a Go worker", "[redis][wire]") {
   TaskMessage message = plain_message();
   message.last_error = std::string(3 * Limits::error_text_bytes, 'x');
   const auto result = decode_message(encode_message(message));
@@ -656,7 +657,7 @@ TEST_CASE("a record of a server is always written as valid UTF-8", "[redis][wire
   CHECK(worker_read->worker.task.payload == "p\xff");
 }
 
-TEST_CASE("of a worker's long payload the beginning is written, a text's whole characters",
+TEST_CASE("a worker's long payload is truncated, at a character boundary if it is text",
           "[redis][wire]") {
   const auto written = [](const std::string& payload) {
     WorkerInfo busy = golden_worker();
@@ -674,7 +675,7 @@ TEST_CASE("of a worker's long payload the beginning is written, a text's whole c
   CHECK(written(binary.substr(0, 9)) == binary.substr(0, 9));
 }
 
-TEST_CASE("records with bad strings or priorities of a wrong type are told apart",
+TEST_CASE("records with invalid strings or priorities are refused with the reason",
           "[redis][wire]") {
   CHECK(decode_server(from_hex("0a01ff")).error() == DecodeError{WireFault::invalid_utf8, 1});
   CHECK(decode_server(from_hex("2a030a01ff")).error() == DecodeError{WireFault::invalid_utf8, 5});
@@ -687,7 +688,7 @@ TEST_CASE("records with bad strings or priorities of a wrong type are told apart
   CHECK(read->server.queues == std::map<std::string, int>{{"a", 0}, {"b", 0}});
 }
 
-TEST_CASE("any message that is written is read back", "[redis][wire]") {
+TEST_CASE("any message is decoded as it was encoded", "[redis][wire]") {
   const std::uint64_t seed = fresh_seed();
   CAPTURE(seed);
   Dice dice{seed};
@@ -715,7 +716,7 @@ TEST_CASE("any message that is written is read back", "[redis][wire]") {
   }
 }
 
-TEST_CASE("a damaged message is refused, or read as another one", "[redis][wire]") {
+TEST_CASE("a damaged message is refused, or decoded as another one", "[redis][wire]") {
   const std::uint64_t seed = fresh_seed();
   CAPTURE(seed);
   Dice dice{seed};
