@@ -1,5 +1,5 @@
-# Finds hiredis and makes hiredis::hiredis, also where a distribution ships only the header and the library (Debian 12).
-# Upstream's own package configuration is preferred where there is one.
+# Finds hiredis and makes hiredis::hiredis, even if a distribution ships only the header and the library (Debian 12).
+# Upstream's own package configuration is preferred if there is one.
 find_package(hiredis CONFIG QUIET)
 if(NOT TARGET hiredis::hiredis)
   find_path(hiredis_INCLUDE_DIR hiredis/hiredis.h)

@@ -1,5 +1,5 @@
-# Finds protozero, which is header-only and comes without a package configuration (Debian 12), and makes
-# protozero::protozero. Upstream's own is preferred where there is one.
+# Finds protozero, which is header-only and has no package configuration (Debian 12), and makes protozero::protozero.
+# Upstream's own configuration is preferred if there is one.
 find_package(protozero CONFIG QUIET)
 if(NOT TARGET protozero::protozero)
   find_path(protozero_INCLUDE_DIR protozero/pbf_writer.hpp)

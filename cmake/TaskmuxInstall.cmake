@@ -1,4 +1,5 @@
-# The package: one export set a component, so that whoever asks for the core alone needs none of what the others need.
+# The package: one export set per component, so that a user of only the core needs none of the other components'
+# dependencies.
 include(CMakePackageConfigHelpers)
 set(taskmux_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/taskmux)
 
@@ -14,7 +15,7 @@ function(taskmux_install_component component target)
 endfunction()
 
 taskmux_install_component(core taskmux)
-# In a folder of their own: nobody else's compiler finds headers of tests.
+# In a separate folder: no other compiler run finds headers of tests.
 taskmux_install_component(contract taskmux_contract ${CMAKE_INSTALL_INCLUDEDIR}/taskmux-contract)
 if(TARGET taskmux_compiled)
   taskmux_install_component(compiled taskmux_compiled)
@@ -24,7 +25,7 @@ if(TARGET taskmux_json)
 endif()
 if(TARGET taskmux_redis)
   taskmux_install_component(redis taskmux_redis)
-  # A static library leaves it to the program to link what it uses, so the package must be able to find that.
+  # A static library leaves linking its dependencies to the program, so the package must be able to find them.
   get_target_property(taskmux_redis_type taskmux_redis TYPE)
   install(FILES ${PROJECT_SOURCE_DIR}/cmake/Findhiredis.cmake DESTINATION ${taskmux_package_dir})
 endif()
@@ -32,7 +33,7 @@ endif()
 configure_package_config_file(
   ${PROJECT_SOURCE_DIR}/cmake/taskmux-config.cmake.in ${PROJECT_BINARY_DIR}/taskmux-config.cmake
   INSTALL_DESTINATION ${taskmux_package_dir} NO_SET_AND_CHECK_MACRO)
-# Before 1.0, a new minor version may break what was there.
+# Before 1.0, a new minor version may be incompatible.
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/taskmux-config-version.cmake
                                  COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/taskmux-config.cmake

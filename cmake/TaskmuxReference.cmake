@@ -1,4 +1,4 @@
-# The API reference as HTML, by Doxygen: target `reference`, where Doxygen is installed. It covers the public headers;
+# The API reference as HTML, by Doxygen: target `reference`, if Doxygen is installed. It covers the public headers;
 # README.md is its first page. A warning of Doxygen fails the target.
 find_package(Doxygen QUIET)
 if(NOT DOXYGEN_FOUND)
@@ -25,7 +25,7 @@ set(DOXYGEN_PREDEFINED TASKMUX_API= TASKMUX_INLINE=inline
 set(DOXYGEN_GENERATE_LATEX NO)
 set(DOXYGEN_HAVE_DOT NO)
 set(DOXYGEN_QUIET YES)
-set(DOXYGEN_WARN_IF_UNDOCUMENTED NO)  # Names that speak for themselves need no sentence.
+set(DOXYGEN_WARN_IF_UNDOCUMENTED NO)  # Self-explanatory names need no comment.
 set(DOXYGEN_WARN_NO_PARAMDOC NO)
 set(DOXYGEN_WARN_AS_ERROR FAIL_ON_WARNINGS)
 doxygen_add_docs(reference ${CMAKE_CURRENT_SOURCE_DIR}/README.md ${taskmux_reference_headers}

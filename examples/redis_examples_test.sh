@@ -1,6 +1,6 @@
 #!/bin/sh
-# redis_examples_test.sh <folder of the examples>: runs those that need Redis, on a server of their own on a Unix socket.
-# Exit code 77 where there is no redis-server.
+# redis_examples_test.sh <folder of the examples>: runs those that need Redis, with a server of its own on a Unix
+# socket. The exit code is 77 if there is no redis-server.
 set -eu
 examples=$1
 command -v redis-server >/dev/null || exit 77

@@ -1,9 +1,9 @@
-// Kills and stops real processes and a real Redis, and proves by a ledger that no task was lost.
+// Kills and stops processes and Redis, and checks by a ledger that no task was lost.
 //
 //     chaos [--scenario <name>|all] [--seed <n>] [--directory <path>]
 //     chaos --list
 //
-// Each trial prints its seed and the plan that the seed makes. One that fails leaves its ledger.
+// Each trial prints its seed and the plan. A trial that fails keeps its ledger.
 
 #include <chrono>
 #include <cstdio>
@@ -72,7 +72,7 @@ void print(const Verdict& verdict) {
     std::printf("  ... and %zu more\n", verdict.findings.size() - most);
 }
 
-/// Whether it held.
+/// Returns whether all rules held.
 bool run(const Scenario& scenario, const Settings& settings) {
   const auto directory = make_directory(settings);
   std::printf("scenario %s, seed %llu: %s\n", scenario.name.data(),

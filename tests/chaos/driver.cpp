@@ -27,17 +27,17 @@ namespace {
 
 using namespace std::chrono_literals;
 
-/// How long the last tasks may take once no fault comes any more: a lease, a whole lease of contact
-/// before the first sweep, retries, and as much again for a busy machine.
+/// How long the last tasks may take after the last fault: a lease, a whole lease of contact before
+/// the first sweep, retries, and the same again for a busy machine.
 constexpr auto longest_drain = 90s;
-/// What a server's shutdown may take, with room for a busy machine.
+/// How long a server's shutdown may take, with a margin for a busy machine.
 constexpr auto longest_shutdown = 30s;
 constexpr auto step = 10ms;
 
-/// The place of a worker or a producer: whoever dies in it is replaced.
+/// The slot of a worker or a producer: a process that dies is replaced.
 class Place {
  public:
-  /// `arguments_of` makes the arguments of the program for a process of the given name.
+  /// `arguments_of` returns the arguments of the program for a process with the given name.
   Place(std::string role, std::function<std::vector<std::string>(const std::string&)> arguments_of,
         std::filesystem::path directory, LedgerWriter& ledger)
       : role_{std::move(role)},
@@ -62,14 +62,14 @@ class Place {
     return false;
   }
 
-  /// The name of the process; empty if none runs.
+  /// Returns the name of the process; empty if none is running.
   std::string name() { return running() ? name_ : std::string{}; }
   void signal(int number) {
     asked_ = asked_ || number == SIGTERM;
     process_->signal(number);
   }
 
-  /// Stops overlap: the process goes on when the last of them ends.
+  /// Stops may overlap: the process continues when the last of them ends.
   void stop() {
     if (++stops_ == 1) signal(SIGSTOP);
   }
@@ -155,7 +155,7 @@ class Trial {
 
   void later(Moment at, std::function<void()> act) { actions_.push_back({at, std::move(act)}); }
 
-  /// Plays the plan to its end, and until no producer runs any more.
+  /// Executes the plan to its end, and until no producer is running.
   void play() {
     bool producing = true;
     while (!actions_.empty() || producing) {
@@ -245,7 +245,7 @@ class Trial {
     });
   }
 
-  /// One at a time: what would come while Redis is away is left out.
+  /// Faults of Redis don't overlap: those that would occur while Redis is down are skipped.
   void with_redis(const Fault& fault, const std::function<void()>& off, std::function<void()> on) {
     if (redis_away_) return;
     redis_away_ = true;
@@ -286,7 +286,8 @@ class Trial {
     });
   }
 
-  /// How many tasks wait or run, at one instant: between two looks one could move on unseen.
+  /// Returns how many tasks wait or run, at one instant: between two reads, a task could move
+  /// unseen.
   std::int64_t waiting() {
     constexpr std::string_view count = R"lua(
 local sum = 0
@@ -321,7 +322,7 @@ return sum
     }
   }
 
-  /// The records of killed servers; listing them removes what has expired.
+  /// Waits for the records of killed servers; listing them removes expired ones.
   void wait_for_servers_to_expire() {
     RedisBroker broker{redis_.url()};
     Inspector inspector{broker};

@@ -8,10 +8,10 @@
 
 namespace taskmux::chaos {
 
-/// Runs one trial: a Redis server, workers and producers as processes, and the faults of the plan that
-/// `seed` makes of `scenario`. Waits until no work is left, ends everything, and judges it by the
-/// ledger, which it writes to `directory`. Prints the plan and what became of it. Throws
-/// std::runtime_error if the work does not end in time.
+/// Runs one trial: a Redis server, workers and producers as processes, and the faults of the plan
+/// that is generated from `scenario` and `seed`. Waits until no work is left, stops everything, and
+/// judges the trial by the ledger, which it writes to `directory`. Prints the plan and the result.
+/// Throws std::runtime_error if the work does not end in time.
 Verdict run_trial(const Scenario& scenario, std::uint64_t seed,
                   const std::filesystem::path& directory);
 

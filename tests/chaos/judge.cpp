@@ -19,7 +19,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr Moment never{std::numeric_limits<std::int64_t>::max()};
-/// Clocks of processes agree; between a broker's clock and theirs there is rounding.
+/// The clocks of the processes agree; a broker's clock may differ from them by rounding.
 constexpr Moment rounding = 5ms;
 constexpr Moment shortly = 50ms;
 
@@ -30,16 +30,16 @@ struct RunRecord {
   Moment start{};
   Moment end = never;
   EventKind outcome = EventKind::start;  ///< `start`: it has none.
-  bool lost_lease = false;               ///< It was stopped for that.
-  bool put_back = false;                 ///< It was stopped since its server ended.
+  bool lost_lease = false;               ///< It was stopped for that reason.
+  bool put_back = false;                 ///< It was stopped since its server shut down.
   Moment settled = never;                ///< When its worker saw its end recorded.
 
   bool succeeded() const { return outcome == EventKind::good; }
-  /// Whether its handler ended it so that it has to run again.
+  /// Returns whether its handler ended such that the task has to run again.
   bool wants_another() const { return outcome != EventKind::start && !succeeded() && !lost_lease; }
 };
 
-/// All that the ledger says of one task.
+/// What the ledger contains about one task.
 struct Life {
   std::optional<Order> order{};
   Moment asked{};
@@ -50,7 +50,7 @@ struct Life {
   std::string last_change{};
 
   bool succeeded() const { return std::ranges::any_of(runs, &RunRecord::succeeded); }
-  /// Until when it was not done, as far as the ledger tells.
+  /// Returns until when it was not done, according to the ledger.
   Moment done() const {
     for (const RunRecord& run : runs) {
       if (run.succeeded()) return run.end;
@@ -64,7 +64,7 @@ struct FaultRecord {
   Moment from{};
   Moment to{};
   bool gentle = false;  ///< The process was asked to end.
-  bool of_all = false;  ///< Everybody stopped at once: no reason to take a run for lost.
+  bool of_all = false;  ///< All processes stopped at once, which must lose no run.
 
   bool concerns(const std::string& process) const {
     return target == process || target == "redis" || target == "line";
@@ -86,7 +86,7 @@ class Faults {
   const std::vector<FaultRecord>& all() const { return records_; }
   const std::vector<FaultRecord>& ends() const { return ends_; }
 
-  /// Whether something between two instants is a reason to take a run of `process` for lost.
+  /// Returns whether an event between two instants is a reason to consider a run of `process` lost.
   bool hit(const std::string& process, Moment begin, Moment end) const {
     const auto hits = [&](const FaultRecord& fault) {
       return !fault.of_all && fault.concerns(process) && fault.overlaps(begin, end);
@@ -94,7 +94,7 @@ class Faults {
     return std::ranges::any_of(records_, hits) || std::ranges::any_of(ends_, hits);
   }
 
-  /// How often a worker was killed or stopped, or ended by itself.
+  /// Returns how often a worker was killed or stopped, or ended by itself.
   std::size_t lost_workers() const {
     const auto is_worker = [](const FaultRecord& fault) {
       return fault.target.starts_with("worker") && !fault.of_all && !fault.gentle;
@@ -109,13 +109,13 @@ class Faults {
     return count;
   }
 
-  /// When `process` had ended; `never` if it had not.
+  /// Returns when `process` had ended; `never` if it had not.
   Moment end_of(const std::string& process) const {
     const auto end = std::ranges::find(ends_, process, &FaultRecord::target);
     return end == ends_.end() ? never : end->from;
   }
 
-  /// The fault whose end let `process` go on shortly before `at`.
+  /// Returns the fault whose end let `process` continue shortly before `at`.
   const FaultRecord* resumed(const std::string& process, Moment at) const {
     for (const FaultRecord& fault : records_) {
       if (fault.target == process && fault.to <= at && at - fault.to <= shortly) return &fault;
@@ -128,7 +128,7 @@ class Faults {
   std::vector<FaultRecord> ends_;
 };
 
-/// The name of a key of a queue: "asynq:{<queue>}:<rest>".
+/// Returns the name of a key of a queue: "asynq:{<queue>}:<rest>".
 struct QueueKey {
   std::string queue{};
   std::string rest{};
@@ -150,7 +150,7 @@ bool is_container(const std::string& name) {
   return std::ranges::find(containers, name) != containers.end();
 }
 
-/// A task as Redis has it.
+/// A task as stored in Redis.
 struct StoredTask {
   std::string queue{};
   std::string state{};  ///< Of its hash; empty if it has none.
@@ -221,8 +221,8 @@ class Judge {
   void settle(Life& life, const Event& event) {
     life.last_change = event.detail;
     const std::string change = event.detail.substr(0, event.detail.find(' '));
-    // One that its server gives back unstarted was no run; that may be recorded after the next has
-    // ended.
+    // A run that its server gives back unstarted does not count; that may be recorded after the
+    // next one has ended.
     if (life.order && change != "given_back") ++changes_[life.order->queue][change];
     for (RunRecord& run : life.runs) {
       if (run.process != event.process || run.settled != never || run.end > event.at) continue;
@@ -334,7 +334,7 @@ class Judge {
                                             : ", and no fault was between"));
   }
 
-  /// How many runs may have been lost between their taking and their start.
+  /// Returns how many runs may have been lost between their taking and their start.
   std::size_t may_be_unbegun() const { return 2 * concurrency_ * faults_.lost_workers(); }
 
   bool excused(const RunRecord& run) {
@@ -462,7 +462,7 @@ class Judge {
       ++verdict_.faults;
       if (hits(fault)) ++verdict_.hits;
     }
-    // A process that ended by itself, as a poison task makes it.
+    // A process that ended by itself, because of a poison task.
     for (const FaultRecord& end : faults_.ends()) {
       if (hits(end)) ++verdict_.hits;
     }
@@ -470,7 +470,7 @@ class Judge {
       find(Rule::a_fault_hit, "no fault hit anything: the plan proves nothing");
   }
 
-  /// Whether something was in progress that `fault` can have disturbed.
+  /// Returns whether `fault` can have disturbed an operation in progress.
   bool hits(const FaultRecord& fault) const {
     for (const auto& [id, life] : lives_) {
       const std::string producer = id.substr(0, id.rfind('-'));

@@ -48,8 +48,8 @@ class Book {
   std::vector<Event> events_;
 };
 
-/// A sound trial: a queue in Redis as taskmux leaves it, and the ledger that belongs to it. One task
-/// of each fate: "done", "kept" (with a result), "dead" (with a lock).
+/// A correct trial: a queue in Redis as taskmux leaves it, and the corresponding ledger. One task
+/// of each outcome: "done", "kept" (with a result), "dead" (with a lock).
 class Trial {
  public:
   Trial() : broker_{server_.url()} {
@@ -67,7 +67,7 @@ class Trial {
   Book& book() { return book_; }
   void command(std::initializer_list<std::string_view> words) { server_.command(words); }
 
-  /// Without the text; each rule once.
+  /// Returns the violated rules without their texts, each once.
   std::set<Rule> broken() {
     std::set<Rule> rules;
     for (const Finding& finding : judge(book_.events(), take_snapshot(server_), 2).findings) {
@@ -116,7 +116,7 @@ TEST_CASE("the judge finds each kind of damage to a queue", "[chaos]") {
   SECTION("an archived task is deleted") {
     trial.command({"ZREM", "asynq:{default}:archived", "dead"});
     trial.command({"DEL", "asynq:{default}:t:dead"});
-    // Its lock is left without it.
+    // Its lock remains without it.
     expected = {Rule::nothing_lost, Rule::nothing_left};
   }
   SECTION("a task is completed though it never succeeded") {

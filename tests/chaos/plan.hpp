@@ -16,14 +16,14 @@ enum class FaultKind {
   kill_producer,   ///< The same.
   end_worker,      ///< SIGTERM; another takes its place.
   stop_worker,     ///< SIGSTOP, and SIGCONT after `length`.
-  stop_everybody,  ///< The same for all workers and producers at once.
+  stop_everybody,  ///< As stop_worker, for all workers and producers at once.
   kill_redis,      ///< SIGKILL, and a new start after `length`.
   stop_redis,      ///< SIGSTOP, and SIGCONT after `length`.
   kill_clients,    ///< CLIENT KILL of all connections, every 200 ms for `length`.
   flush_scripts,   ///< SCRIPT FLUSH.
-  cut_replies,  ///< For `length`, the proxy cuts connections in the middle of a reply, a few a second.
-  delay_line,  ///< For `length`, the proxy holds all bytes back for 50 ms.
-  slow_line,   ///< For `length`, the proxy passes 1 MB/s on.
+  cut_replies,  ///< For `length`, the proxy cuts a few connections a second within a reply.
+  delay_line,  ///< For `length`, the proxy delays all bytes by 50 ms.
+  slow_line,   ///< For `length`, the proxy transfers 1 MB/s.
 };
 
 std::string_view to_string(FaultKind kind) noexcept;
@@ -37,7 +37,7 @@ struct Fault {
   bool operator==(const Fault&) const = default;
 };
 
-/// How often a kind of fault comes, and how long it lasts.
+/// How often a kind of fault occurs, and how long it lasts.
 struct FaultShare {
   FaultKind kind = FaultKind::kill_worker;
   unsigned count = 1;
@@ -45,7 +45,7 @@ struct FaultShare {
   std::chrono::milliseconds most{0};
 };
 
-/// What a trial is made of, but for its seed.
+/// The parameters of a trial, except its seed.
 struct Scenario {
   std::string_view name{};
   std::string_view purpose{};
@@ -54,7 +54,7 @@ struct Scenario {
   int per_second = 150;  ///< Tasks of each producer.
   int max_crashes = 3;
   bool proxy = false;  ///< Whether workers and producers reach Redis through the proxy.
-  /// How long no fault comes at first, so that there is work.
+  /// A period without faults at the start, so that there is work.
   std::chrono::milliseconds calm{500};
   std::chrono::milliseconds length = std::chrono::seconds{8};  ///< No fault begins later.
   std::vector<FaultShare> faults{};
@@ -62,13 +62,13 @@ struct Scenario {
 };
 
 const std::vector<Scenario>& scenarios();
-/// Throws std::invalid_argument if there is none of that name.
+/// Throws std::invalid_argument if there is no scenario with that name.
 const Scenario& scenario(std::string_view name);
 
-/// The faults of a trial, by time; the same for the same seed.
+/// Returns the faults of a trial, by time; the same for the same seed.
 std::vector<Fault> make_plan(const Scenario& scenario, std::uint64_t seed);
 
-/// For people: "1.250 s: kill worker 2".
+/// Returns a text such as "1.250 s: kill worker 2".
 std::string to_text(const Fault& fault);
 
 }  // namespace taskmux::chaos

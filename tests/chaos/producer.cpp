@@ -60,8 +60,8 @@ class Producer {
     repeat();
   }
 
-  /// Enqueues what is to be repeated, until it is known to be accepted. Some of it has been before, and
-  /// has ended meanwhile.
+  /// Enqueues the repeated tasks until they are known to be accepted. Some of them were accepted
+  /// before, and have ended in the meantime.
   void repeat() {
     std::vector<NewTask> unknown;
     const std::vector<EnqueueResult> results = client_.enqueue_all(repeats_);

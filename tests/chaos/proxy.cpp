@@ -38,12 +38,12 @@ sockaddr_un address_of(const std::string& path) {
   return address;
 }
 
-/// Bytes on their way in one direction.
+/// Bytes in transit in one direction.
 class Pipe {
  public:
   Pipe(int from, int to) : from_{from}, to_{to} {}
 
-  /// Reads what is there, unless much is on its way; false at the end of the stream.
+  /// Reads available data, unless much is in transit; returns false at the end of the stream.
   bool read(Moment arrives) {
     if (size_ >= most) return true;
     std::array<char, 65536> buffer;
@@ -56,15 +56,15 @@ class Pipe {
   }
 
   bool wants_to_read() const { return size_ < most; }
-  /// When the next bytes may go on; the end of time if there are none.
+  /// Returns when the next bytes are due; SteadyTime::max() if there are none.
   Moment due() const {
     return chunks_.empty() ? Moment::max() : std::max(chunks_.front().arrives, free_at_);
   }
   bool has_due() const { return due() <= now(); }
   std::size_t front() const { return chunks_.front().bytes.size(); }
 
-  /// Passes up to `limit` bytes of the first chunk on, at `rate` bytes a second (0: any); false if
-  /// the peer is gone.
+  /// Forwards up to `limit` bytes of the first chunk, at `rate` bytes a second (0: no limit);
+  /// returns false if the peer has closed the connection.
   bool write(std::size_t limit, std::size_t rate) {
     Chunk& chunk = chunks_.front();
     std::size_t count = std::min(limit, chunk.bytes.size());
@@ -98,7 +98,7 @@ class Pipe {
 
 }  // namespace
 
-/// One connection of a client and its own to the server.
+/// One connection of a client, and the corresponding connection to the server.
 class Proxy::Line {
  public:
   Line(int client, int server) : requests_{client, server}, replies_{server, client} {}
@@ -177,7 +177,7 @@ void Proxy::serve() {
           const std::size_t before = pipe->front();
           alive = pipe->write(cut ? before / 2 : before, rate_) && !cut;
           if (cut) ++cuts_;
-          if (pipe->has_due() && pipe->front() == before) break;  // The peer takes nothing now.
+          if (pipe->has_due() && pipe->front() == before) break;  // The peer accepts no data now.
         }
         if (!alive) {
           if (pipe == &line->requests()) ++index;

@@ -10,8 +10,8 @@
 
 namespace taskmux::chaos {
 
-/// A line between clients and a server, both on Unix sockets, that can be disturbed. Carries any
-/// number of connections on a thread of its own. Thread-safe.
+/// A proxy between clients and a server, both on Unix sockets, that can disturb connections.
+/// Carries any number of connections on its own thread. Thread-safe.
 class Proxy {
  public:
   /// Listens at `path`, and connects to `server` for each client. Throws std::system_error.
@@ -23,16 +23,16 @@ class Proxy {
 
   const std::string& path() const noexcept { return path_; }
 
-  /// From now on, about one reply in fifty is cut in its middle, and its connection closed.
+  /// From now on, about one reply in fifty is truncated, and its connection closed.
   void cut_replies(std::uint64_t seed);
-  /// From now on, all bytes arrive this much later.
+  /// From now on, all bytes are delayed by this time.
   void delay(std::chrono::milliseconds time);
-  /// From now on, each direction of each connection carries this many bytes a second.
+  /// From now on, each direction of each connection transfers this many bytes a second.
   void limit(std::size_t bytes_per_second);
   /// Ends all disturbances.
   void calm();
 
-  /// How many connections it has cut.
+  /// Returns how many connections it has cut.
   std::size_t cuts() const noexcept { return cuts_; }
 
  private:

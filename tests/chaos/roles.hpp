@@ -10,11 +10,11 @@
 #include "ledger.hpp"
 #include "work.hpp"
 
-/// The processes that a driver starts: the program runs itself with the name of a role and its
+/// The processes that the driver starts: the program runs itself with the name of a role and its
 /// settings as arguments.
 namespace taskmux::chaos {
 
-/// Short ones, so that a trial finds a lost worker within seconds.
+/// Short times, so that a trial detects a lost worker within seconds.
 inline constexpr std::chrono::seconds lease{5};
 inline constexpr std::chrono::seconds command_timeout{1};
 
@@ -40,7 +40,8 @@ struct ProducerSettings {
   std::vector<std::string> arguments() const;
 };
 
-/// Runs `arguments`, those of settings above, in this process. Returns its exit code.
+/// Runs a role in this process with `arguments` made from the settings above. Returns its exit
+/// code.
 int run_worker(const std::vector<std::string>& arguments);
 int run_producer(const std::vector<std::string>& arguments);
 

@@ -10,7 +10,7 @@
 
 namespace taskmux::chaos {
 
-/// What lies under one key of Redis.
+/// The contents of one key of Redis.
 struct Stored {
   std::string type{};                           ///< "string", "list", "set", "zset" or "hash".
   bool expires = false;                         ///< Whether it has a TTL.
@@ -19,7 +19,7 @@ struct Stored {
   std::map<std::string, std::string> fields{};  ///< Of a hash.
 };
 
-/// All that lies in a Redis database, by key. Not taken at one instant.
+/// The contents of a Redis database, by key. Not taken atomically.
 using Snapshot = std::map<std::string, Stored>;
 
 Snapshot take_snapshot(test::RedisServer& server);

@@ -116,13 +116,13 @@ Order draw(Dice& dice, const Mix& mix) {
 NewTask new_task(const Order& order, std::string id) {
   NewTask task;
   task.task.type = to_string(order.kind);
-  // The unique lock is one of queue, type and payload.
+  // The unique lock consists of queue, type and payload.
   task.task.payload = order.kind == WorkKind::unique ? order.lock : id;
   if (order.kind == WorkKind::large) task.task.payload.resize(100'000, '.');
   EnqueueOptions& options = task.options;
   options.queue = order.queue;
   options.task_id = std::move(id);
-  // Innocent tasks must never run out of retries, however many faults hit them.
+  // Tasks of other kinds must never run out of retries, however many faults hit them.
   options.max_retry = 1000;
   if (order.kind == WorkKind::doomed) options.max_retry = doomed_retries;
   if (order.kind == WorkKind::once) options.max_retry = 0;

@@ -11,7 +11,7 @@
 
 namespace taskmux::chaos {
 
-/// What a task does, and so what must become of it.
+/// What a task does, which determines its expected outcome.
 enum class WorkKind {
   quick,     ///< Succeeds at once.
   medium,    ///< Succeeds after some 20 ms.
@@ -20,9 +20,9 @@ enum class WorkKind {
   flaky,     ///< Fails twice, then succeeds.
   doomed,    ///< Fails until it is archived.
   skip,      ///< Is archived by its first attempt.
-  snooze,    ///< Asks once to be run later, then succeeds.
+  snooze,    ///< Snoozes once, then succeeds.
   result,    ///< Succeeds with a result, and is kept.
-  unique,    ///< As medium, with a unique lock that others want, too.
+  unique,    ///< As medium, with a unique lock that others use, too.
   delayed,   ///< As quick, not before some time has passed.
   repeated,  ///< As quick; its enqueue is repeated under the same id, also after it has ended.
   once,      ///< As medium, with max retry 0: a crash archives it.
@@ -33,11 +33,11 @@ std::string_view to_string(WorkKind kind) noexcept;
 /// Throws std::invalid_argument if there is no such kind.
 WorkKind work_kind(std::string_view name);
 
-/// A task that a producer asks for: all that the judge has to know of it.
+/// A task that a producer requests, with all that the judge has to know about it.
 struct Order {
   WorkKind kind = WorkKind::quick;
   std::string queue = "default";
-  std::chrono::milliseconds delay{0};  ///< Not to be run before.
+  std::chrono::milliseconds delay{0};  ///< It must not run before.
   std::string lock = "-";              ///< Tasks of the same lock exclude each other; "-": none.
 
   bool operator==(const Order&) const = default;
@@ -45,7 +45,7 @@ struct Order {
 
 /// One line: "<kind> <queue> <delay, ms> <lock>".
 std::string to_text(const Order& order);
-/// The reverse; throws std::runtime_error for anything else.
+/// Reverses this; throws std::runtime_error for any other text.
 Order parse_order(const std::string& text);
 
 /// How often each kind is drawn, relative to the others.
@@ -55,19 +55,19 @@ struct Share {
 };
 using Mix = std::vector<Share>;
 
-/// "quick:5,slow:1".
+/// Returns a text such as "quick:5,slow:1".
 std::string to_text(const Mix& mix);
 Mix parse_mix(std::string_view text);
 
-/// The same numbers for the same seed on every machine. Not thread-safe.
+/// A generator that produces the same numbers for the same seed on every machine. Not thread-safe.
 class Dice {
  public:
   explicit Dice(std::uint64_t seed) : state_{seed} {}
 
   std::uint64_t next();
-  /// From 0 to `bound` - 1.
+  /// Returns a number from 0 to `bound` - 1.
   std::uint64_t below(std::uint64_t bound) { return next() % bound; }
-  /// From `least` to `most`, both included.
+  /// Returns a number from `least` to `most`, both included.
   std::chrono::milliseconds between(std::chrono::milliseconds least,
                                     std::chrono::milliseconds most);
 
@@ -75,16 +75,16 @@ class Dice {
   std::uint64_t state_;
 };
 
-/// Draws an order by `mix`.
+/// Draws an order according to `mix`.
 Order draw(Dice& dice, const Mix& mix);
 
-/// What a client sends for `order`.
+/// Returns what a client sends for `order`.
 NewTask new_task(const Order& order, std::string id);
 
-/// The result that a task of the kind `result` leaves.
+/// Returns the result of a task of the kind `result`.
 std::string result_of(std::string_view id);
 
-/// Attempts that fail before a flaky task succeeds, and retries of a doomed one.
+/// The number of attempts that fail before a flaky task succeeds, and the retries of a doomed one.
 inline constexpr int flaky_failures = 2;
 inline constexpr int doomed_retries = 2;
 

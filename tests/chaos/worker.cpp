@@ -73,8 +73,8 @@ Duration length_of(WorkKind kind, std::string_view id) {
   }
 }
 
-/// Works for `length`, in steps, so that a pause of the process makes it end later. False if it was
-/// asked to stop.
+/// Works for `length`, in steps, so that a pause of the process makes it end later. Returns false
+/// if it was asked to stop.
 bool work(const Context& context, Duration length) {
   constexpr Duration step = 20ms;
   for (; length > step; length -= step) {
@@ -106,7 +106,7 @@ class Handlers {
   }
 
  private:
-  /// Whether this process has not snoozed the task before.
+  /// Returns whether this process has not snoozed the task yet.
   bool first_sight_of(std::string_view id) {
     const std::lock_guard lock{mutex_};
     return snoozed_.emplace(id).second;
@@ -127,7 +127,7 @@ ServerConfig config_of(const WorkerSettings& settings, LedgerWriter& ledger) {
   config.abandon_after = 2s;
   config.lease = lease;
   config.max_crashes = settings.max_crashes;
-  config.heartbeat_interval = 1s;  // A killed server's record stays for twice as long.
+  config.heartbeat_interval = 1s;  // A killed server's record remains for twice as long.
   config.upkeep_interval = 1s;
   config.logger = logger();
   config.hooks.on_state_change = [&ledger](const TaskEvent& event) {
@@ -139,7 +139,7 @@ ServerConfig config_of(const WorkerSettings& settings, LedgerWriter& ledger) {
   return config;
 }
 
-/// Starts `server`, however long Redis is away; false if a signal came first.
+/// Starts `server`, however long Redis is unavailable; returns false if a signal arrived first.
 bool start(Server& server, const SignalWaiter& signals) {
   for (;;) {
     try {

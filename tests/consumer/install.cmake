@@ -1,4 +1,4 @@
-# Installs BUILD_DIR (of configuration CONFIG) to PREFIX, by way of another folder: the package must bear being moved.
+# Installs BUILD_DIR (of configuration CONFIG) to PREFIX through another folder: the package must be relocatable.
 cmake_minimum_required(VERSION 3.25)
 set(made ${PREFIX}-before-move)
 file(REMOVE_RECURSE ${PREFIX} ${made})

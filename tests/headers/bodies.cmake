@@ -1,8 +1,8 @@
-# Every body of a public function says TASKMUX_INLINE, or taskmux::compiled would not hold it.
+# Every body of a public function is marked TASKMUX_INLINE; otherwise taskmux::compiled would not contain it.
 cmake_minimum_required(VERSION 3.25)
 file(GLOB files ${SOURCE_DIR}/include/taskmux/detail/api/*.hpp)
 list(APPEND files ${SOURCE_DIR}/include/taskmux/detail/memory/broker.hpp)
-list(FILTER files EXCLUDE REGEX "/json\\.hpp$")  # The component of its own has no compiled part.
+list(FILTER files EXCLUDE REGEX "/json\\.hpp$")  # This separate component has no compiled part.
 file(READ ${SOURCE_DIR}/src/taskmux.cpp unit)
 set(failures "")
 foreach(file IN LISTS files)

@@ -1,5 +1,5 @@
-# What taskmux.hpp costs whoever includes it: at most MAX_LINES preprocessed lines, none of the heavy headers, and no
-# code for what is not used.
+# The cost of including taskmux.hpp: at most MAX_LINES preprocessed lines, none of the heavy headers, and no code for
+# unused classes.
 cmake_minimum_required(VERSION 3.25)
 set(command ${COMPILER} -std=c++20 -I${SOURCE_DIR}/include -x c++
             ${SOURCE_DIR}/include/taskmux/taskmux.hpp)
@@ -20,8 +20,8 @@ if(lines GREATER MAX_LINES)
   message(SEND_ERROR "taskmux.hpp has become too heavy")
 endif()
 
-# A class whose first virtual function is not inline where the class is defined has its table, and all that this refers
-# to, compiled in every file that includes it.
+# If the first virtual function of a class is not inline where the class is defined, its table, and all that the table
+# refers to, is compiled in every file that includes the header.
 foreach(header taskmux.hpp testing.hpp)
   execute_process(COMMAND ${COMPILER} -std=c++20 -I${SOURCE_DIR}/include -x c++ -S -o -
                           ${SOURCE_DIR}/include/taskmux/${header}

@@ -1,11 +1,11 @@
-# Checks the direction of includes, folder by folder: a folder includes itself and the folders that are named for it
-# here, so nothing includes what stands above it. Adapters and engine meet in the application, and in taskmux.hpp.
+# Checks the direction of includes, folder by folder: a folder may include itself and the folders that are named for it
+# here, so nothing includes a higher layer. Adapters and engine meet only in the application, and in taskmux.hpp.
 cmake_minimum_required(VERSION 3.25)
 set(failures "")
 set(checked "")
 
-# layer(<folder> MAY_INCLUDE <regex of headers>... [FILES <name>...]): all files in <folder>, or those that are named.
-# Headers that aren't ours are everybody's.
+# layer(<folder> MAY_INCLUDE <regex of headers>... [FILES <name>...]): all files in <folder>, or the named ones. Headers
+# that are not ours are always allowed.
 function(layer folder)
   cmake_parse_arguments(arg "" "" "MAY_INCLUDE;FILES" ${ARGN})
   if(arg_FILES)
@@ -39,7 +39,7 @@ set(base "taskmux/detail/base/[a-z0-9_]+\\.hpp")
 set(run "taskmux/detail/run/[a-z0-9_]+\\.hpp")
 set(values "taskmux/(task|error|version)\\.hpp")
 set(ports "taskmux/(broker|broker_wrapper|queue_view|registry|clock|retry|logger)\\.hpp")
-# The bodies of headers of values and ports, which belong to them.
+# The bodies of headers of values and ports belong to those layers.
 set(port_bodies "taskmux/detail/api/logger\\.hpp")
 set(handlers "taskmux/(handler|serve_mux|server_config)\\.hpp")
 
@@ -61,7 +61,7 @@ layer(${include} MAY_INCLUDE ${values} ${ports} ${api} ${bodies} ${base}
 layer(${include}/detail/api MAY_INCLUDE ${values} ${ports} ${api} ${base} ${run}
       "taskmux/detail/engine/server_engine\\.hpp")
 
-# An adapter knows the values, the ports, and what a settlement does to a task.
+# An adapter may use the values, the ports, and the rules of what a settlement does to a task.
 set(settlement "taskmux/detail/run/(settlement|transition)\\.hpp")
 layer(${include}/memory MAY_INCLUDE ${values} ${ports} ${base} ${settlement} "taskmux/detail/memory/[a-z0-9_]+\\.hpp")
 layer(${include}/detail/memory MAY_INCLUDE ${values} ${ports} ${base} ${settlement} "taskmux/memory/[a-z0-9_]+\\.hpp")
@@ -80,7 +80,7 @@ layer(src MAY_INCLUDE "taskmux/taskmux\\.hpp" ${bodies} "taskmux/detail/memory/b
 layer(src/redis MAY_INCLUDE ${redis_base} "taskmux/redis/redis_broker\\.hpp"
       "redis/(asynq|scripts|net|route|session|ops|watch)/[a-z0-9_]+\\.hpp")
 
-# Every file belongs to a layer, but for the front door.
+# Every file belongs to a layer, except taskmux.hpp.
 file(GLOB_RECURSE all RELATIVE ${SOURCE_DIR} ${SOURCE_DIR}/include/*.hpp ${SOURCE_DIR}/src/*.hpp ${SOURCE_DIR}/src/*.cpp)
 list(REMOVE_ITEM all ${checked} include/taskmux/taskmux.hpp)
 foreach(file IN LISTS all)

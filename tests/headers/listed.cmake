@@ -1,4 +1,4 @@
-# HEADERS: what the targets list. Fails for a header on disk that no target of TARGETS lists.
+# HEADERS: the headers that the targets list. Fails for a header on disk that no target of TARGETS lists.
 cmake_minimum_required(VERSION 3.25)
 file(GLOB_RECURSE on_disk RELATIVE ${SOURCE_DIR}/include ${SOURCE_DIR}/include/*.hpp)
 if(NOT "taskmux_json" IN_LIST TARGETS)

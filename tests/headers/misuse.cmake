@@ -1,6 +1,6 @@
-# cmake -D SOURCE_DIR=... -D COMPILER=... -D MISUSE=<number> -D TEXT=<text> [-D JSON=ON] [-D OPTIONS=<of the
-# compiler>] -P misuse.cmake: misuse.cpp
-# does not compile, for one reason alone, which the compiler says in that text; with no TEXT it compiles.
+# cmake -D SOURCE_DIR=... -D COMPILER=... -D MISUSE=<number> -D TEXT=<text> [-D JSON=ON] [-D OPTIONS=<of the compiler>]
+# -P misuse.cmake: checks that misuse.cpp does not compile, with exactly one error that contains TEXT; without TEXT,
+# that it compiles.
 set(options ${OPTIONS} -std=c++20 -fsyntax-only -I${SOURCE_DIR}/include -DMISUSE=${MISUSE})
 if(JSON)
   list(APPEND options -DTASKMUX_MISUSE_JSON)

@@ -1,4 +1,4 @@
-# The README's program is examples/quickstart.cpp, to the letter, and fits on a screen.
+# The README's program is identical to examples/quickstart.cpp, and fits on a screen.
 cmake_minimum_required(VERSION 3.25)
 set(readme ${SOURCE_DIR}/README.md)
 set(quickstart ${SOURCE_DIR}/examples/quickstart.cpp)

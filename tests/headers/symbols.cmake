@@ -1,6 +1,6 @@
-# How many symbols a file emits that makes a Server and a MemoryBroker: what it compiles again that other files compile,
-# too. At most MAX_HEADERS with headers alone, and MAX_COMPILED with taskmux::compiled. Symbols are counted, since they
-# are the same on every machine, and time is not.
+# How many symbols a file emits that makes a Server and a MemoryBroker, that is, how much it compiles that other files
+# compile, too. At most MAX_HEADERS with headers alone, and MAX_COMPILED with taskmux::compiled. Symbols are counted
+# since their number is the same on every machine, unlike compile time.
 cmake_minimum_required(VERSION 3.25)
 
 # count(<name> <most> <option>...): fails if the file emits more than <most> symbols.

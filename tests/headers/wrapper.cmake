@@ -1,10 +1,10 @@
-# BrokerWrapper overrides every virtual function of the ports that it wraps, so that nothing that is added to them with a
-# body of its own gets lost in a wrapper.
+# BrokerWrapper overrides every virtual function of the ports that it wraps, so that a wrapper loses no function that is
+# added to a port with a default body.
 cmake_minimum_required(VERSION 3.25)
 set(include ${SOURCE_DIR}/include/taskmux)
 file(READ ${include}/broker_wrapper.hpp wrapper)
 string(REGEX REPLACE "//[^\n]*" "" wrapper "${wrapper}")
-# Broker's header holds Watch too, which a wrapper hands on as it is.
+# Broker's header also contains Watch, which a wrapper returns unchanged.
 set(not_forwarded arm rearm)
 set(missing "")
 foreach(port IN ITEMS broker queue_view registry)

@@ -14,7 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// leaseEnded makes a lease look as if it had ended so long ago, as nobody here has the time to wait for that.
+// leaseEnded makes a lease look as if it had expired long ago, so that tests need not wait.
 func leaseEnded(t *testing.T, id string, ago time.Duration) {
 	t.Helper()
 	score := float64(time.Now().Add(-ago).Unix())
@@ -53,7 +53,7 @@ func TestCppRecoversWhatAKilledGoWorkerRan(t *testing.T) {
 	killGoWorkerAt(t, "lost")
 	equal(t, "state", state(inspector, "default", "lost"), "active")
 
-	// Its lease is over, but not for asynq's 30 seconds of grace: it must be left alone.
+	// Its lease has expired, but asynq's 30 seconds of grace have not passed: it must not be taken over.
 	leaseEnded(t, "lost", 12*time.Second)
 	cpp.do("start", nil)
 	must[*asynq.TaskInfo](t)(client.Enqueue(asynq.NewTask("hang", nil), asynq.TaskID("other")))
@@ -83,7 +83,7 @@ func TestGoRecoversWhatAKilledCppWorkerRan(t *testing.T) {
 	active := must[[]*asynq.TaskInfo](t)(inspector.ListActiveTasks("default"))
 	equal(t, "orphaned", len(active) == 1 && active[0].IsOrphaned, true)
 
-	// A Go server recovers at its start and then each minute.
+	// A Go server recovers lost runs at its start and then once a minute.
 	worker := startGoWorker(t, time.Hour, nil)
 	becomes(t, inspector, "default", "lost", "retry")
 	info := must[*asynq.TaskInfo](t)(inspector.GetTaskInfo("default", "lost"))
@@ -109,7 +109,7 @@ func TestCppRecoversWhatAKilledCppWorkerRanInSeconds(t *testing.T) {
 	equal(t, "state", state(inspector, "default", "lost"), "active")
 }
 
-// A Go server that takes a task after C++ had it leaves no field of taskmux's in the way.
+// A Go server that takes a task after C++ leaves no field of taskmux's behind that causes problems.
 func TestARunChangesSides(t *testing.T) {
 	client, inspector := fresh(t)
 	cpp := newPeer(t)
@@ -129,7 +129,7 @@ func TestARunChangesSides(t *testing.T) {
 	equal(t, "fence left", redisClient.HExists(context.Background(), "asynq:{default}:t:h", "tmx_run").Val(), false)
 }
 
-// Fencing: a C++ worker that was stopped so long that Go took its task over does nothing to Go's run.
+// Fencing: a C++ worker that was stopped for so long that Go took its task over does not affect Go's run.
 func TestAStaleCppWorkerLeavesTheRunOfGoAlone(t *testing.T) {
 	_, inspector := fresh(t)
 	cpp := newPeer(t)

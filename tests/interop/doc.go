@@ -1,2 +1,2 @@
-// Package interop holds taskmux to what it promises: that it shares queues with Go's asynq.
+// Package interop checks that taskmux shares queues with Go's asynq as documented.
 package interop

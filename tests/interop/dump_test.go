@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// A teller brings about the same story with the means of one side.
+// A teller performs the same story with the means of one side.
 type teller interface {
 	enqueue(command fields)
 	start()
@@ -22,11 +22,11 @@ type teller interface {
 	stop()
 }
 
-// TestTheSameStoryLeavesTheSameKeys tells a story once by Go and once by C++ and compares all that is in Redis then: names
-// and types of keys, members, every field of hashes and of messages, TTLs. Allowed to differ: names with "tmx" in them,
-// which are taskmux's own; times, by what the two tellings lie apart, but for those that the story fixes; a lease, which is
-// 30 s in Go and 10 s in C++; ids, process ids and the status text of servers; and that a task which an inspector made
-// pending says since when, which Go leaves out, so that its latency shows as 0.
+// TestTheSameStoryLeavesTheSameKeys performs a story once with Go and once with C++ and compares the contents of Redis
+// afterwards: names and types of keys, members, every field of hashes and of messages, TTLs. These may differ: names
+// with "tmx", which are taskmux's own; times, by the time between the two runs, except those that the story fixes; a
+// lease, which is 30 s in Go and 10 s in C++; ids, process ids and the status text of servers; and the time since when
+// a task is pending that an inspector made pending, which Go leaves out, so that its latency is shown as 0.
 func TestTheSameStoryLeavesTheSameKeys(t *testing.T) {
 	due := time.Now().Add(time.Hour).Truncate(time.Second)
 	client, inspector := fresh(t)
@@ -192,7 +192,7 @@ func (c *cppTeller) start() {
 
 func (c *cppTeller) act(action, queue, id string) { c.do(action, fields{"queue": queue, "id": id}) }
 
-// A value in Redis: a text, or a time or a TTL in seconds, which may lie apart by `leeway`.
+// A value in Redis: a text, or a time or a TTL in seconds, which may differ by `leeway`.
 type value struct {
 	text    string
 	seconds float64
@@ -215,8 +215,8 @@ const (
 	leaseApart = apart + 20
 )
 
-// dump is everything in Redis: a value for each key, member, field and field of a message, by its path. Times are counted
-// from `begun`, but for those of scheduled tasks and deadlines, which are given as they are.
+// dump is the contents of Redis: a value for each key, member, field and field of a message, by its path. Times are
+// relative to `begun`, except those of scheduled tasks and deadlines, which are absolute.
 func dump(t *testing.T, begun time.Time) map[string]value {
 	ctx := context.Background()
 	found := map[string]value{}
@@ -313,7 +313,7 @@ var (
 	workerFields = map[protowire.Number]fieldKind{2: own, 3: own, 8: timestamp, 9: timestamp}
 )
 
-// addMessage adds each field of a protobuf message, by its number. Fields must come in ascending order.
+// addMessage adds each field of a protobuf message, by its number. Fields must be in ascending order.
 func addMessage(t *testing.T, found map[string]value, path, text string, begun time.Time, kinds map[protowire.Number]fieldKind) {
 	last := protowire.Number(0)
 	for rest := []byte(text); len(rest) > 0; {

@@ -8,7 +8,7 @@ import (
 	"github.com/hibiken/asynq"
 )
 
-// Servers of both sides on one queue: each task runs once on one of them, and what one failed either may try again.
+// Servers of both sides on one queue: each task runs once on one of them, and either may retry what the other failed.
 func TestAMixedFleetRunsEachTaskOnce(t *testing.T) {
 	client, inspector := fresh(t)
 	cpp := newPeer(t)
@@ -28,7 +28,7 @@ func TestAMixedFleetRunsEachTaskOnce(t *testing.T) {
 			cpp.do("enqueue", fields{"type": kind, "id": id, "retention_ms": 3600000})
 		}
 	}
-	// Go moves what is due to pending only every so often; C++ would have the retries for itself.
+	// Go moves due tasks to pending only periodically; C++ would get all retries.
 	cpp.do("start", fields{"concurrency": 1})
 	worker := startGoWorker(t, 0, nil)
 	check(t, inspector.UnpauseQueue("default"))
@@ -41,7 +41,7 @@ func TestAMixedFleetRunsEachTaskOnce(t *testing.T) {
 	equal(t, "processed", queue.ProcessedTotal, attempts)
 	equal(t, "failed", queue.FailedTotal, attempts-tasks)
 	byGo, byCpp := 0, 0
-	// The peer's hooks run on a thread of their own: its last events may come after the tasks' ends.
+	// The peer's hooks run on a separate thread: its last events may arrive after the tasks have ended.
 	eventually(t, "each attempt has been reported", func() bool {
 		byGo, byCpp = 0, 0
 		worker.mutex.Lock()
@@ -73,7 +73,7 @@ func TestCppShowsAndRunsWhatGoGrouped(t *testing.T) {
 	check(t, inspector.RunTask("default", "1"))
 	cpp.do("start", fields{"retry_delay_ms": 100})
 	cpp.event("retried", "1")
-	// As with Go, a grouped task that comes back from retry comes back to its group.
+	// As with Go, a grouped task returns to its group after a retry.
 	becomes(t, inspector, "default", "1", "aggregating")
 	check(t, inspector.RunTask("default", "1"))
 	cpp.event("succeeded", "1")

@@ -28,8 +28,8 @@ var (
 	redisClient *redis.Client
 )
 
-// TestMain gives the run a Redis of its own. Started with TASKMUX_INTEROP_WORKER set, the program is a Go worker
-// instead, for the tests to kill.
+// TestMain starts a Redis server for the run. Started with TASKMUX_INTEROP_WORKER set, the program is a Go worker
+// instead, which tests can kill.
 func TestMain(m *testing.M) {
 	if socket := os.Getenv("TASKMUX_INTEROP_WORKER"); socket != "" {
 		goWorkerProcess(socket)
@@ -74,8 +74,8 @@ func goOptions() asynq.RedisClientOpt {
 
 func cppURL() string { return "redis-socket://" + redisSocket }
 
-// fresh empties Redis and gives the Go side's client and inspector. Statistics are kept by the day, in UTC; so that
-// none of a test's are of another day, it does not begin shortly before midnight.
+// fresh empties Redis and returns the Go side's client and inspector. Statistics are kept per day, in UTC; a test does
+// not begin shortly before midnight, so that all its statistics belong to one day.
 func fresh(t *testing.T) (*asynq.Client, *asynq.Inspector) {
 	t.Helper()
 	const day, test = 24 * time.Hour, time.Minute
@@ -93,7 +93,7 @@ func fresh(t *testing.T) (*asynq.Client, *asynq.Inspector) {
 	return client, inspector
 }
 
-// eventually waits until a condition that other processes bring about holds.
+// eventually waits until other processes make a condition true.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
@@ -166,7 +166,7 @@ func (f fields) objects(key string) []fields {
 	return objects
 }
 
-// A peer is a C++ process: client, inspector and, once it was told to start one, server.
+// A peer is a C++ process: client, inspector and, once started, server.
 type peer struct {
 	t       *testing.T
 	process *exec.Cmd
@@ -220,7 +220,7 @@ func (p *peer) read(output io.Reader, done chan<- struct{}) {
 
 var errPeer = errors.New("the C++ peer")
 
-// try gives a command and waits for its reply; the error holds the name of the Errc.
+// try sends a command and waits for its reply; the error contains the name of the Errc.
 func (p *peer) try(op string, command fields) (any, error) {
 	p.t.Helper()
 	line := fields{"op": op}
@@ -253,7 +253,7 @@ func (p *peer) do(op string, command fields) fields {
 	return object
 }
 
-// refused checks that a command fails with that Errc.
+// refused checks that a command fails with the given Errc.
 func (p *peer) refused(errc, op string, command fields) {
 	p.t.Helper()
 	_, err := p.try(op, command)
@@ -278,7 +278,7 @@ func (p *peer) list(queue, state string) []fields {
 // event waits for an event of a task.
 func (p *peer) event(kind, id string) fields { return p.eventsOf(kind, id, 1)[0] }
 
-// eventsOf waits for so many events of a kind.
+// eventsOf waits for a number of events of a kind.
 func (p *peer) eventsOf(kind, id string, count int) []fields {
 	p.t.Helper()
 	var found []fields
@@ -309,10 +309,10 @@ func (p *peer) saw(kind, id string) bool {
 
 func (p *peer) pid() int { return p.process.Process.Pid }
 
-// kill ends the process as a crash does.
+// kill ends the process as a crash would.
 func (p *peer) kill() { p.process.Process.Kill() }
 
-// A seen task is what a Go handler saw of one attempt.
+// A seen task is what a Go handler saw in one attempt.
 type seen struct {
 	queue      string
 	kind       string
@@ -440,7 +440,7 @@ func goWorkerProcess(socket string) {
 	select {}
 }
 
-// state is where a task stands, as Go's inspector sees it; empty if there is no such task.
+// state is the state of a task in Go's inspector; empty if there is no such task.
 func state(inspector *asynq.Inspector, queue, id string) string {
 	info, err := inspector.GetTaskInfo(queue, id)
 	if err != nil {
@@ -455,7 +455,7 @@ func becomes(t *testing.T, inspector *asynq.Inspector, queue, id, want string) {
 		func() bool { return state(inspector, queue, id) == want })
 }
 
-// showsItsWorker waits until the only server tells of its only running task.
+// showsItsWorker waits until the only server reports its only running task.
 func showsItsWorker(t *testing.T, inspector *asynq.Inspector) {
 	t.Helper()
 	eventually(t, "the heartbeat tells of the running task", func() bool {

@@ -10,7 +10,7 @@ import (
 	"github.com/hibiken/asynq"
 )
 
-// stateful makes C++ bring a task into each state, with the state as its id, and leave its server running.
+// stateful makes C++ put a task into each state, with the state as its id, and leaves its server running.
 func stateful(t *testing.T) (*peer, *asynq.Inspector) {
 	t.Helper()
 	_, inspector := fresh(t)
@@ -60,7 +60,7 @@ func TestTheCommandLineToolSeesWhatCppDoes(t *testing.T) {
 	}
 	holds("idle", "queue", "ls")
 	holds("Size:   5", "queue", "inspect", "default")
-	// Where it lists no task, it names the state all the same: so it must tell of the payload.
+	// If it lists no task, it still names the state, so its output must contain the payload.
 	for _, state := range []string{"scheduled", "completed", "retry", "archived", "active"} {
 		holds(payloadOf(state), "task", "ls", "--queue=default", "--state="+state)
 		holds("State:   "+state, "task", "inspect", "--queue=default", "--id="+state)

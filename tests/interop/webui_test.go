@@ -18,14 +18,14 @@ import (
 	"time"
 )
 
-// A webUI is a process of asynqmon, which is asked and told what a browser would ask and tell it. It is built with asynq
-// v0.24.1, which fails on what later readers forgive: fractional scores, absent timestamps.
+// A webUI is a process of asynqmon, which gets the requests that a browser would send. It is built with asynq v0.24.1,
+// which fails on data that later readers tolerate: fractional scores, missing timestamps.
 type webUI struct {
 	t       *testing.T
 	address string
 }
 
-// buildWebUI gives the path of the program, which is built once a run.
+// buildWebUI returns the path of the program, which is built once per run.
 var buildWebUI = sync.OnceValues(func() (string, error) {
 	program := filepath.Join(filepath.Dir(redisSocket), "webui")
 	build := exec.Command("go", "build", "-o", program, ".")
@@ -53,7 +53,7 @@ func newWebUI(t *testing.T) *webUI {
 	return &webUI{t, strings.TrimSpace(address)}
 }
 
-// send makes a request, its body being `body` as JSON unless that is nil, and gives the answer and its body.
+// send makes a request, with `body` as JSON unless it is nil, and returns the response and its body.
 func (w *webUI) send(method, path string, body any) (*http.Response, []byte) {
 	w.t.Helper()
 	var text []byte
@@ -67,7 +67,7 @@ func (w *webUI) send(method, path string, body any) (*http.Response, []byte) {
 	return answer, must[[]byte](w.t)(io.ReadAll(answer.Body))
 }
 
-// ask makes a request that is answered with an object.
+// ask makes a request whose response is an object.
 func (w *webUI) ask(method, path string, body any) fields {
 	w.t.Helper()
 	answer, text := w.send(method, "/api"+path, body)
@@ -81,13 +81,13 @@ func (w *webUI) ask(method, path string, body any) fields {
 	return object
 }
 
-// page asks for what one of the UI's pages shows.
+// page requests the data of one of the UI's pages.
 func (w *webUI) page(path string) fields {
 	w.t.Helper()
 	return w.ask("GET", path, nil)
 }
 
-// answers makes a request of which only the status tells how it went.
+// answers makes a request of which only the status matters.
 func (w *webUI) answers(want int, method, path string) {
 	w.t.Helper()
 	if answer, text := w.send(method, "/api"+path, nil); answer.StatusCode != want {
@@ -111,7 +111,7 @@ func (w *webUI) task(queue, id string) fields {
 	return w.page("/queues/" + queue + "/tasks/" + id)
 }
 
-// only gives the one object of a list.
+// only returns the one object of a list.
 func (w *webUI) only(object fields, key string) fields {
 	w.t.Helper()
 	list := object.objects(key)
@@ -121,7 +121,7 @@ func (w *webUI) only(object fields, key string) fields {
 	return list[0]
 }
 
-// none checks that a list is there and empty.
+// none checks that a list exists and is empty.
 func (w *webUI) none(object fields, key string) {
 	w.t.Helper()
 	if list, ok := object[key].([]any); !ok || len(list) > 0 {
@@ -129,7 +129,7 @@ func (w *webUI) none(object fields, key string) {
 	}
 }
 
-// shows checks some fields of an object. A time is wanted about right.
+// shows checks some fields of an object; times only approximately.
 func (w *webUI) shows(what string, got, want fields) {
 	w.t.Helper()
 	for key, value := range want {
@@ -158,7 +158,7 @@ func TestWebUILoadsItsPage(t *testing.T) {
 	scripts := regexp.MustCompile(`<script src="([^"]+)"`).FindAllSubmatch(page, -1)
 	equal(t, "scripts", len(scripts), 2)
 	for _, script := range scripts {
-		// For what it does not have, the UI answers with the page.
+		// The UI answers a request for something unknown with the page.
 		answer, text := ui.send("GET", string(script[1]), nil)
 		equal(t, string(script[1]), answer.Header.Get("Content-Type"), "application/javascript; charset=utf-8")
 		if len(text) < 10000 {

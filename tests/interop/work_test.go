@@ -155,7 +155,7 @@ func TestGoFailsAndCppRetries(t *testing.T) {
 	equal(t, "retried", before.number("retried"), 1)
 	equal(t, "error", before.text("last_error"), "failed on purpose")
 
-	// Nobody runs it by hand: the C++ server finds that it is due.
+	// Nobody runs it manually: the C++ server notices that it is due.
 	cpp.do("start", nil)
 	attempt := cpp.event("started", "f")
 	equal(t, "retry count", attempt.number("retry_count"), 1)

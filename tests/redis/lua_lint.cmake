@@ -1,4 +1,4 @@
-# Judges the joined scripts by luac and luacheck, where these are installed.
+# Checks the joined scripts with luac and luacheck, if these are installed.
 cmake_minimum_required(VERSION 3.25)
 file(GLOB scripts ${SCRIPTS}/*.lua)
 if(NOT scripts)

@@ -1,11 +1,11 @@
-# Holds src/redis/README.md to the code: it names each private field and key that keys.hpp names, and no other; each folder;
-# and as writers and removers of a field only scripts that exist.
+# Checks src/redis/README.md against the code: it names each private field and key that keys.hpp names, and no other; it
+# names each folder; and as writers and removers of a field it names only scripts that exist.
 cmake_minimum_required(VERSION 3.25)
 set(folder ${SOURCE_DIR}/src/redis)
 file(READ ${folder}/README.md readme)
 file(READ ${folder}/asynq/keys.hpp keys)
 
-# names_in(<text> <variable>): the private names in it, sorted.
+# names_in(<text> <variable>): the private names in <text>, sorted.
 function(names_in text variable)
   string(REGEX MATCHALL "tmx[_:][a-z]+" names "${text}")
   list(REMOVE_DUPLICATES names)

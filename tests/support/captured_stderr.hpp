@@ -9,7 +9,7 @@
 
 namespace taskmux::test {
 
-/// While one lives, what this process writes to standard error goes into a file.
+/// While an object of this class lives, the standard error of this process goes to a file.
 class CapturedStderr {
  public:
   CapturedStderr() : before_{::dup(STDERR_FILENO)}, file_{std::tmpfile()} {
@@ -24,7 +24,7 @@ class CapturedStderr {
   CapturedStderr(const CapturedStderr&) = delete;
   CapturedStderr& operator=(const CapturedStderr&) = delete;
 
-  /// What was written so far.
+  /// Returns what was written so far.
   std::string text() const {
     std::string text;
     std::array<char, 4096> buffer{};

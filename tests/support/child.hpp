@@ -10,8 +10,8 @@
 
 namespace taskmux::test {
 
-/// Waits for the child process `pid` to end; returns its status as waitpid() tells it. One that does
-/// not end within `limit` is killed, and has the status of that.
+/// Waits for the child process `pid` to end; returns its status as reported by waitpid(). A child
+/// that does not end within `limit` is killed, and has the status of a killed process.
 inline int end_of(pid_t pid, std::chrono::seconds limit = std::chrono::seconds{30}) {
   const auto give_up = std::chrono::steady_clock::now() + limit;
   for (;;) {
@@ -24,7 +24,7 @@ inline int end_of(pid_t pid, std::chrono::seconds limit = std::chrono::seconds{3
   }
 }
 
-/// Whether it ended by itself with `code`.
+/// Returns whether it exited normally with `code`.
 inline bool exited_with(int status, int code) {
   return WIFEXITED(status) && WEXITSTATUS(status) == code;
 }

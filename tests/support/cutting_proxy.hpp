@@ -20,15 +20,15 @@
 
 namespace taskmux::test {
 
-/// A TCP proxy on loopback that cuts connections at replies of a test's choice: the server has done
-/// what it was asked, and the client never hears of it.
+/// A TCP proxy on loopback that cuts connections at replies that a test selects: the server has
+/// executed the request, but the client does not receive the reply.
 class CuttingProxy {
  public:
-  /// Called on the proxy's thread with what arrives from the server; true cuts the connection in
-  /// place of passing it on.
+  /// Called on the proxy's thread with data from the server; true cuts the connection instead of
+  /// forwarding the data.
   using Cuts = std::function<bool(std::string_view)>;
 
-  /// Connects to a server at `target`, a port of loopback.
+  /// Connects to a server at `target`, a port on loopback.
   CuttingProxy(std::uint16_t target, Cuts cuts) : target_{target}, cuts_{std::move(cuts)} {
     listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     require(listener_ >= 0, "socket");
@@ -53,7 +53,7 @@ class CuttingProxy {
   CuttingProxy& operator=(const CuttingProxy&) = delete;
 
   std::uint16_t port() const noexcept { return port_; }
-  /// Connections cut so far.
+  /// Returns the number of connections cut so far.
   int cuts() const noexcept { return count_; }
 
  private:
@@ -88,7 +88,7 @@ class CuttingProxy {
     pairs_.push_back({client, server});
   }
 
-  /// False if the connection is at its end.
+  /// Returns false if the connection has ended.
   bool pass_on(int from, int to, bool from_server) {
     std::array<char, 65536> buffer;
     const auto count = ::recv(from, buffer.data(), buffer.size(), 0);
@@ -143,7 +143,7 @@ class CuttingProxy {
   int listener_ = -1;
   int stop_ = -1;
   std::uint16_t port_ = 0;
-  std::vector<Pair> pairs_;  // of the thread
+  std::vector<Pair> pairs_;  // used only by the thread
   std::thread thread_;
 };
 

@@ -7,7 +7,7 @@
 
 namespace {
 
-std::atomic<long> period{0};   // 0: none fails
+std::atomic<long> period{0};   // 0: no failures
 std::atomic<long> counted{0};  // since the last failure
 std::atomic<long> failed{0};
 std::atomic<bool> once{false};

@@ -26,12 +26,12 @@ void require(bool ok, const char* what) {
 void say(int fd, const std::string& bytes) {
   for (std::size_t sent = 0; sent < bytes.size();) {
     const auto count = ::send(fd, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
-    if (count <= 0) return;  // a client that is gone wants no answer
+    if (count <= 0) return;  // the client has disconnected
     sent += static_cast<std::size_t>(count);
   }
 }
 
-/// The next whole command; nullopt if there is none yet.
+/// Returns the next complete command; nullopt if there is none yet.
 std::optional<FakeServer::Command> next_command(redisReader& reader) {
   void* raw = nullptr;
   if (redisReaderGetReply(&reader, &raw) != REDIS_OK || raw == nullptr) return std::nullopt;

@@ -11,20 +11,20 @@
 
 namespace taskmux::test {
 
-/// A TCP server on loopback that answers what a test tells it to.
+/// A TCP server on loopback that sends the replies that a test specifies.
 class FakeServer {
  public:
   using Command = std::vector<std::string>;
 
   struct Answer {
-    std::string bytes{};  ///< Sent as they are; none: silence.
+    std::string bytes{};  ///< Sent unchanged; empty: no reply.
     bool close_after = false;
   };
 
   /// Called for each command that arrives, on the server's thread.
   using Script = std::function<Answer(const Command&)>;
 
-  /// `greeting` is sent to whoever connects.
+  /// `greeting` is sent to each client that connects.
   FakeServer(Script script, Answer greeting);
   explicit FakeServer(Script script) : FakeServer{std::move(script), Answer{}} {}
   ~FakeServer();
@@ -46,11 +46,12 @@ class FakeServer {
   std::thread thread_;
 };
 
-/// What a Redis server of `version` answers to the commands of a login; nullopt for any other.
+/// Returns the reply of a Redis server of `version` to a command of a login; nullopt for any other
+/// command.
 std::optional<FakeServer::Answer> login_answer(const FakeServer::Command& command,
                                                const std::string& version = "7.0.15");
 
-/// `text` as a bulk string.
+/// Returns `text` as a bulk string.
 std::string bulk(const std::string& text);
 
 }  // namespace taskmux::test

@@ -19,15 +19,15 @@
 
 namespace taskmux::test {
 
-/// Any broker, with failures on demand: calls that never reach it, replies that are lost after it
-/// has acted, and calls that hang. Each is asked for per operation and for so many of its next
-/// calls; a call takes what was asked for in this order: held, failed, reply lost. What was not
-/// asked for passes through. Thread-safe.
+/// Wraps a broker and fails on demand: calls that never reach it, replies that are lost after it
+/// has acted, and calls that hang. Failures are requested per operation, for a number of its next
+/// calls; a call applies them in this order: held, failed, reply lost. All other calls are
+/// forwarded. Thread-safe.
 class FlakyBroker final : public BrokerWrapper {
  public:
   enum class Operation { enqueue, exchange, extend, watch, arm, upkeep, announce, retire, ping };
 
-  /// Until switched off.
+  /// All calls fail until this is switched off.
   static constexpr std::size_t always = static_cast<std::size_t>(-1);
 
   using BrokerWrapper::BrokerWrapper;
@@ -44,8 +44,8 @@ class FlakyBroker final : public BrokerWrapper {
     plan(operation).lose = calls;
   }
 
-  /// The next exchange fails with Errc::unavailable, and reaches the broker when carry_out_late() is
-  /// called: as with a server that is stuck.
+  /// The next exchange fails with Errc::unavailable, and reaches the broker only when
+  /// carry_out_late() is called, as if the server was stuck.
   void delay_exchange() {
     const std::lock_guard lock{mutex_};
     delay_ = true;
@@ -63,7 +63,7 @@ class FlakyBroker final : public BrokerWrapper {
                        .token_block = late->token_block});
   }
 
-  /// The next `calls` hang before they reach the broker, until release().
+  /// The next `calls` hang until release(), before they reach the broker.
   void hold(Operation operation, std::size_t calls = always) {
     const std::lock_guard lock{mutex_};
     plan(operation).hold = calls;
@@ -75,7 +75,7 @@ class FlakyBroker final : public BrokerWrapper {
     changed_.wait(lock, [&] { return plan(operation).held >= calls; });
   }
 
-  /// Lets go what hangs, and holds no more.
+  /// Releases the calls that hang, and holds no more.
   void release(Operation operation) {
     const std::lock_guard lock{mutex_};
     plan(operation).hold = 0;
@@ -83,7 +83,7 @@ class FlakyBroker final : public BrokerWrapper {
     changed_.notify_all();
   }
 
-  /// Whatever was asked for of any operation ends.
+  /// Cancels all requested failures of all operations.
   void recover() {
     const std::lock_guard lock{mutex_};
     for (Plan& plan : plans_) {
@@ -93,7 +93,7 @@ class FlakyBroker final : public BrokerWrapper {
     changed_.notify_all();
   }
 
-  /// How many calls there were, the failed ones too.
+  /// Returns the number of calls, including failed ones.
   std::size_t calls(Operation operation) {
     const std::lock_guard lock{mutex_};
     return plan(operation).calls;
@@ -168,7 +168,7 @@ class FlakyBroker final : public BrokerWrapper {
     std::size_t fail = 0;
     std::size_t lose = 0;
     std::size_t hold = 0;
-    std::size_t held = 0;      // hang now
+    std::size_t held = 0;      // calls that hang now
     std::size_t releases = 0;  // so far
     std::size_t calls = 0;
   };
@@ -210,14 +210,14 @@ class FlakyBroker final : public BrokerWrapper {
 
   Plan& plan(Operation operation) { return plans_[static_cast<std::size_t>(operation)]; }
 
-  /// Takes one of `calls`; false if none is left.
+  /// Consumes one of `calls`; returns false if none is left.
   static bool take(std::size_t& calls) {
     if (calls == 0) return false;
     if (calls != always) --calls;
     return true;
   }
 
-  /// Counts a call, holds it if that was asked for, and tells its fate.
+  /// Counts a call, holds it if requested, and returns how it must fail.
   Fate begin(Operation operation) {
     std::unique_lock lock{mutex_};
     Plan& mine = plan(operation);

@@ -13,7 +13,7 @@
 
 namespace taskmux::test {
 
-/// A watch's hints as they come. Thread-safe; must outlive the watch.
+/// Collects the hints of a watch. Thread-safe; must outlive the watch.
 class HintBox {
  public:
   auto callback() {
@@ -24,7 +24,7 @@ class HintBox {
     };
   }
 
-  /// Takes all hints; whether one to look came within `limit`.
+  /// Removes all hints; returns whether a `ready` hint arrived within `limit`.
   bool ready(std::chrono::milliseconds limit = std::chrono::seconds{2}) {
     return ready_by(std::chrono::steady_clock::now() + limit);
   }
@@ -36,7 +36,7 @@ class HintBox {
     return came;
   }
 
-  /// Whether a hint that the run of `task` is to be cancelled came within `limit`. Takes nothing.
+  /// Returns whether a cancellation of `task` arrived within `limit`. Removes no hint.
   bool cancelled(const std::string& task,
                  std::chrono::milliseconds limit = std::chrono::seconds{10}) {
     std::unique_lock lock{mutex_};
@@ -48,7 +48,7 @@ class HintBox {
     return hints_.size();
   }
 
-  /// The queue that the first cancellation of `task` named.
+  /// Returns the queue that the first cancellation of `task` named.
   std::string queue_of(const std::string& task) {
     std::lock_guard lock{mutex_};
     for (const Hint& hint : hints_) {

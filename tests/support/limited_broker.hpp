@@ -9,20 +9,20 @@
 
 namespace taskmux::test {
 
-/// Has a limit for the calls of each thread, as a broker across a network has. Extensions and upkeep can
-/// be made to hang until their limit is over.
+/// A broker that supports limits for the calls of each thread, as a remote broker does. Upkeep can
+/// be made to hang until the limit of its thread.
 class LimitedBroker final : public BrokerWrapper {
  public:
   using BrokerWrapper::BrokerWrapper;
 
-  /// Of the calls of this thread; null: none.
+  /// The limit of the calls of this thread; null: none.
   static inline thread_local const CallLimit* limit = nullptr;
 
   void limit_calls_of_this_thread(const CallLimit* of_calls) noexcept override { limit = of_calls; }
 
-  /// From now on.
+  /// Makes later calls hang.
   void hang() { hangs_ = true; }
-  /// Calls that hang now.
+  /// Returns the number of calls that hang.
   int hanging() const { return hanging_; }
 
   UpkeepReply upkeep(const UpkeepRequest& request) override {

@@ -11,7 +11,7 @@
 
 namespace taskmux::test {
 
-/// The log lines of what it gave its logger to, and must outlive. Thread-safe.
+/// Collects log lines. Must outlive all users of its logger. Thread-safe.
 class LogBox {
  public:
   Logger logger(LogLevel level = LogLevel::warning) {
@@ -24,7 +24,7 @@ class LogBox {
     std::lock_guard lock{mutex_};
     return lines_;
   }
-  /// How many lines hold `part`.
+  /// Returns how many lines contain `part`.
   std::size_t count(std::string_view part) {
     const auto all = lines();
     return static_cast<std::size_t>(std::count_if(

@@ -7,8 +7,8 @@
 
 namespace taskmux::test {
 
-/// While one lives, this process can start no thread, as if there were too many: each would get a
-/// stack larger than the address space.
+/// While an object of this class lives, this process can start no thread, as if there were too
+/// many: each would need a stack larger than the address space.
 class NoThreads {
  public:
   NoThreads() {

@@ -44,8 +44,8 @@ bool can_bind(std::uint16_t port) {
   return bound;
 }
 
-/// Whether no other test has `port`; then it is this process's until it ends. A name in Linux's
-/// abstract namespace stands for it, which vanishes with the process.
+/// Returns whether no other test uses `port`; then it is reserved until this process ends. The
+/// reservation is a name in Linux's abstract socket namespace, which disappears with the process.
 bool reserve(std::uint16_t port) {
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) throw_errno("socket");
@@ -67,7 +67,7 @@ std::string contents(const std::filesystem::path& path) {
 
 SteadyTime soon() { return steady_clock::now() + 5s; }
 
-/// Whether a login to `endpoint` succeeds and the server has its data.
+/// Returns whether a login to `endpoint` succeeds and the server has loaded its data.
 bool answers(const redis::Endpoint& endpoint, const redis::Login& login) {
   try {
     redis::Connection connection{endpoint, login, soon()};
@@ -100,7 +100,7 @@ bool eventually(const std::function<bool()>& condition, std::chrono::millisecond
 }
 
 std::uint16_t free_port() {
-  // Below the range that the kernel takes ports of clients from.
+  // Below the range of the kernel's ephemeral ports.
   static std::minstd_rand random{std::random_device{}()};
   std::uniform_int_distribution<int> any{12000, 21999};
   for (int i = 0; i < 1000; ++i) {
@@ -118,7 +118,7 @@ TemporaryDirectory::TemporaryDirectory() {
 }
 
 TemporaryDirectory::~TemporaryDirectory() {
-  std::error_code ignored;  // what is left over lies in the system's directory for such things
+  std::error_code ignored;  // remains are in the system's temporary directory
   std::filesystem::remove_all(path_, ignored);
 }
 
@@ -268,7 +268,7 @@ RedisSentinel::RedisSentinel(const Options& options) : port_{free_port()} {
   try {
     command({"SENTINEL", "DEBUG", "INFO-PERIOD", "100"});
   } catch (const Error&) {
-    // Before Redis 7 it looks at its servers every ten seconds, and tests take as long.
+    // Before Redis 7, it checks its servers every ten seconds, which tests would have to wait for.
   }
 }
 

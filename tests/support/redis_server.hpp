@@ -17,16 +17,16 @@
 
 namespace taskmux::test {
 
-/// Looks again and again until `condition` holds, for `limit` at most; whether it did. For what
-/// happens in other processes, where there is nothing else to wait on.
+/// Checks repeatedly whether `condition` holds, for at most `limit`; returns whether it did. For
+/// events in other processes, which can't be waited for otherwise.
 bool eventually(const std::function<bool()>& condition,
                 std::chrono::milliseconds limit = std::chrono::seconds{20});
 
-/// A TCP port of loopback that is free, and whose port + 10000 (a cluster's bus) is free too. No other
-/// call returns it while this process lives, in whatever test program.
+/// Returns a free TCP port on loopback whose port + 10000 (a cluster's bus) is free, too. No other
+/// call returns it while this process lives, in any test program.
 std::uint16_t free_port();
 
-/// A directory of its own, removed with all that is in it.
+/// A temporary directory, removed with its contents.
 class TemporaryDirectory {
  public:
   TemporaryDirectory();
@@ -41,7 +41,7 @@ class TemporaryDirectory {
 };
 
 /// A child process. It is killed by the destructor, and by the kernel if the thread that started it
-/// ends first, however it ends.
+/// ends first.
 class ChildProcess {
  public:
   /// Runs `arguments[0]`, found in the PATH, with its output in the file `log`.
@@ -52,28 +52,28 @@ class ChildProcess {
 
   pid_t pid() const noexcept { return pid_; }
   void signal(int number) const;
-  /// Waits until it ends; at once if it has.
+  /// Waits until it ends; returns at once if it has ended.
   void wait();
-  /// Whether it has not ended yet.
+  /// Returns whether it is still running.
   bool running();
 
  private:
   pid_t pid_ = -1;
 };
 
-/// A redis-server of a test's own, on a Unix socket and, on request, on a TCP port of loopback.
+/// A redis-server for one test, on a Unix socket and, on request, on a TCP port on loopback.
 class RedisServer {
  public:
   struct Options {
     bool tcp = false;
-    /// As on redis-server's command line: {"--requirepass", "secret"}.
+    /// Options as on redis-server's command line: {"--requirepass", "secret"}.
     std::vector<std::string> arguments{};
-    /// For commands of the test itself.
+    /// The password for commands of the test itself.
     redis::Login admin{};
   };
 
   RedisServer() : RedisServer{Options{}} {}
-  /// Returns when it answers.
+  /// Starts it and waits until it answers.
   explicit RedisServer(Options options);
   ~RedisServer();
   RedisServer(const RedisServer&) = delete;
@@ -81,19 +81,19 @@ class RedisServer {
 
   const std::string& socket_path() const noexcept { return socket_path_; }
   std::uint16_t port() const noexcept { return port_; }
-  /// redis-socket://..., or redis://127.0.0.1:port with `tcp`; without a password.
+  /// Returns its URL: redis-socket://..., or redis://127.0.0.1:port with `tcp`; without a password.
   std::string url() const;
   redis::Endpoint endpoint() const;
 
-  /// One command on a connection of the test's own. Throws Error for an error reply.
+  /// Runs one command on the test's own connection. Throws Error for an error reply.
   redis::Reply command(std::initializer_list<std::string_view> args);
   redis::Reply command(const std::vector<std::string>& args);
-  /// A field of INFO, such as info("commandstats", "cmdstat_ping"); empty if it is not there.
+  /// Returns a field of INFO, such as info("commandstats", "cmdstat_ping"); empty if it is missing.
   std::string info(std::string_view section, std::string_view field);
 
-  void kill();   ///< As a crash.
-  void start();  ///< Again, after kill(); with its data if it saves any.
-  void pause();  ///< It answers nothing, and its connections stay open.
+  void kill();   ///< Simulates a crash.
+  void start();  ///< Restarts it after kill(); with its data if it saves any.
+  void pause();  ///< It does not answer; its connections stay open.
   void resume();
 
  private:
@@ -105,17 +105,17 @@ class RedisServer {
   std::unique_ptr<redis::Connection> admin_;
 };
 
-/// A redis-sentinel of a test's own, that guards one master.
+/// A redis-sentinel for one test, which monitors one master.
 class RedisSentinel {
  public:
   struct Options {
     std::string master_name = "mymaster";
     std::uint16_t master_port = 0;
     std::string master_password{};
-    std::string password{};  ///< Its own.
+    std::string password{};  ///< The Sentinel's own.
   };
 
-  /// Returns when it answers.
+  /// Starts it and waits until it answers.
   explicit RedisSentinel(const Options& options);
 
   std::uint16_t port() const noexcept { return port_; }
@@ -128,7 +128,7 @@ class RedisSentinel {
   std::unique_ptr<ChildProcess> process_;
 };
 
-/// A Redis Cluster of masters without replicas, each with an even share of the slots.
+/// A Redis Cluster of masters without replicas, each with an equal share of the slots.
 class RedisCluster {
  public:
   /// Returns when every node sees all slots served.
@@ -136,10 +136,10 @@ class RedisCluster {
 
   RedisServer& node(std::size_t index) { return *nodes_.at(index); }
   std::size_t size() const noexcept { return size_; }
-  /// redis-cluster://, with the first node as the only seed.
+  /// Returns a redis-cluster:// URL with the first node as the only seed.
   std::string url() const;
   std::string id(std::size_t index);
-  /// Which node has `slot` by the even share.
+  /// Returns the index of the node that initially owns `slot`.
   std::size_t owner_of(std::uint16_t slot) const noexcept;
 
  private:

@@ -7,7 +7,7 @@
 
 namespace taskmux::test {
 
-/// A run outside of any server, with a Context to call a handler with.
+/// A run without a server, with a Context to call a handler with.
 struct OneRun {
   explicit OneRun(Task task, std::shared_ptr<Clock> run_clock = std::make_shared<ManualClock>(),
                   Logger logger = {})

@@ -27,7 +27,8 @@ void require(bool ok, const char* what) {
   if (!ok) throw std::system_error{errno, std::generic_category(), what};
 }
 
-/// So that what is on its way lies with the sender, as on a real line.
+/// Keeps socket buffers small, so that data in transit stays with the sender, as on a real slow
+/// connection.
 void keep_buffers_small(int fd) {
   const int bytes = 4096;
   setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
@@ -58,10 +59,10 @@ int connect_to(const redis::Endpoint& server) {
 struct Way {
   int from;
   int to;
-  std::string held{};  ///< Read, and not written yet.
+  std::string held{};  ///< Read, but not written yet.
   bool ended = false;
 
-  /// Carries up to `allowed` bytes; returns how many it did.
+  /// Transfers up to `allowed` bytes; returns how many.
   std::size_t carry(std::size_t allowed) {
     if (held.empty() && allowed > 0) {
       std::array<char, 16384> buffer;
@@ -85,7 +86,7 @@ struct Link {
   Way down{server, client};
 };
 
-/// What may pass in one direction.
+/// The allowance of one direction.
 struct Allowance {
   double bytes = 0;
 
@@ -133,7 +134,7 @@ void SlowLine::serve() {
     }
     const std::size_t rate = rate_;
     const bool limited = rate != unlimited;
-    // While the allowance is spent there is always something to read: time has to pass.
+    // While the allowance is spent, there is always data to read: time has to pass.
     const bool spent = limited && (up.whole() == 0 || down.whole() == 0);
     poll(watched.data(), spent ? 1 : watched.size(), 2);
     if (watched[0].revents != 0) {
@@ -157,7 +158,7 @@ void SlowLine::serve() {
       carry(link.up, up, limited);
       carry(link.down, down, limited);
     }
-    if (!links.empty()) links.splice(links.end(), links, links.begin());  // each gets its turn
+    if (!links.empty()) links.splice(links.end(), links, links.begin());  // round robin
     links.remove_if([](const Link& link) {
       if (!link.up.ended && !link.down.ended) return false;
       close(link.client);

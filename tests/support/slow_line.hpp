@@ -9,11 +9,11 @@
 
 namespace taskmux::test {
 
-/// A proxy on loopback between clients and a server, which carries a limited number of bytes a second
-/// in each direction, over all connections together: a narrow line. Thread-safe.
+/// A proxy on loopback between clients and a server, which limits the bytes per second in each
+/// direction, for all connections together: a slow connection. Thread-safe.
 class SlowLine {
  public:
-  /// Of bytes_per_second: no limit.
+  /// The value of bytes_per_second without a limit.
   static constexpr std::size_t unlimited = static_cast<std::size_t>(-1);
 
   SlowLine(redis::Endpoint server, std::size_t bytes_per_second);
@@ -22,7 +22,7 @@ class SlowLine {
   SlowLine& operator=(const SlowLine&) = delete;
 
   std::uint16_t port() const noexcept { return port_; }
-  /// 0: it accepts connections, and carries nothing.
+  /// With 0, it accepts connections but transfers nothing.
   void set_rate(std::size_t bytes_per_second) noexcept { rate_ = bytes_per_second; }
 
  private:

@@ -6,8 +6,8 @@
 
 namespace taskmux::test {
 
-/// What went wrong on threads other than the test's own, where Catch2's assertions may not be used. Check `all().empty()` (or
-/// compare all() with {}) on the test's thread. Thread-safe.
+/// Collects failures on other threads than the test's own, where Catch2's assertions may not be
+/// used. Check `all().empty()` (or compare all() with {}) on the test's thread. Thread-safe.
 class Violations {
  public:
   void expect(bool holds, const std::string& what) {

@@ -1,10 +1,10 @@
-// Bench sets asynq and taskmux side by side on one Redis, which it starts for itself: how fast each works off what was
-// enqueued before, and how soon an idle taskmux server starts what a Go producer enqueues.
+// Bench compares asynq and taskmux on one Redis, which it starts itself: how fast each processes tasks that were enqueued
+// before, and how soon an idle taskmux server starts a task that a Go producer enqueues.
 //
 //	bench [-tasks 50000] [-repeat 3] <taskmux_bench> <taskmux_interop_peer>
 //
-// The first figure is of servers with 10 handlers that do nothing, and tasks of 100 bytes: medians of the repeats, which
-// take turns. The second is from before the call of Enqueue until the first line of the handler.
+// The first figure is for servers with 10 handlers that do nothing, and tasks of 100 bytes: the medians of alternating
+// runs. The second is the time from before the call of Enqueue until the first line of the handler.
 package main
 
 import (
@@ -75,7 +75,7 @@ func main() {
 	fmt.Printf("load after: %s", must(os.ReadFile("/proc/loadavg")))
 }
 
-// freeAddress finds a port of the loopback that is free now.
+// freeAddress finds a free port on loopback.
 func freeAddress() string {
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))
 	defer listener.Close()
@@ -166,7 +166,7 @@ func pickupTimes(program, address string) []float64 {
 	return waits
 }
 
-// at is the quantile q of some figures.
+// at returns the quantile q of some figures.
 func at(figures []float64, q float64) float64 {
 	sorted := append([]float64{}, figures...)
 	sort.Float64s(sorted)
