@@ -22,8 +22,9 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Decides what the exchanging role does next, and calls nobody: next() says what to do, and the events
-/// below tell the plan what came of it. Knows no clock and no thread: each function is given the time.
+/// Decides what the exchanging role does next, and calls nobody: next() says what to do, and the
+/// events below tell the plan what came of it. Knows no clock and no thread: each function is given
+/// the time.
 ///
 /// Its phases, and what leads from one to the next:
 ///
@@ -40,8 +41,8 @@ namespace detail {
 ///     blocked   sleep
 ///               -> looking   a worker is free
 ///
-/// A call that failed leads to `looking` from all of them. Outcomes are carried in each phase, without
-/// delay; while the watch is not armed, their exchange looks for tasks, too.
+/// A call that failed leads to `looking` from all of them. Outcomes are carried in each phase,
+/// without delay; while the watch is not armed, their exchange looks for tasks, too.
 class FetchPlan {
  public:
   /// What next() is to know beside the events.
@@ -140,7 +141,8 @@ class FetchPlan {
     slept_from_.reset();
   }
 
-  /// The reply of the exchange `call` was lost, or could not be kept. The failure is told by failed().
+  /// The reply of the exchange `call` was lost, or could not be kept. The failure is told by
+  /// failed().
   void lost(const Call& call) { lost_.add(call.token_block, call.quotas, call.sent_at); }
 
   /// The reply of an exchange said what became of its outcomes; `unknown`: not of each.
@@ -171,8 +173,8 @@ class FetchPlan {
     return wanted;
   }
 
-  /// Counts from when the reply arrived, though the broker's now was before that: who looks too early
-  /// finds nothing. A slow reply makes it later by its own time.
+  /// Counts from when the reply arrived, though the broker's now was before that: who looks too
+  /// early finds nothing. A slow reply makes it later by its own time.
   static std::optional<SteadyTime> due_at(SteadyTime arrived_at, Time broker_now,
                                           std::optional<Time> next_due) noexcept {
     if (!next_due) return std::nullopt;

@@ -17,15 +17,16 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Whether the broker answers and the workers come back. Logs and reports changes only, so that an
-/// outage is two lines in a log, however long it lasts. Thread-safe.
+/// Tracks whether the broker answers and whether handlers hang. Logs and reports only changes, so
+/// that an outage causes two log lines, however long it lasts. Thread-safe.
 class HealthMonitor {
  public:
-  /// `changed` is called at each change under a lock: it must be quick and call nothing of this.
+  /// `changed` is called at each change under a lock: it must be quick and must not call this
+  /// object.
   HealthMonitor(const Logger& logger, std::function<void(const Health&)> changed)
       : logger_{logger}, changed_{std::move(changed)} {}
 
-  /// Who calls the broker. Each fails and recovers for itself.
+  /// The callers of the broker. Each fails and recovers independently.
   enum class Role { exchange, extend, upkeep, heartbeat };
 
   void broker_answered(Role role) {
@@ -69,7 +70,7 @@ class HealthMonitor {
       change();
       health = current();
       if (health.healthy == before.healthy) return;
-      if (changed_) changed_(health);  // Under the lock, so that changes are told in their order.
+      if (changed_) changed_(health);  // Under the lock, so that changes are reported in order.
     }
     logger_(health.healthy ? LogLevel::info : LogLevel::error,
             health.healthy ? "the server is healthy again"

@@ -15,10 +15,11 @@ inline namespace v0 {
 namespace detail {
 
 /// Which queues the next look must ask. While the watch is armed, all queues are known to be empty
-/// except those that hints name, so a lone task costs no look at each of many queues. The first hint ends
-/// what the watch knows of the others, so a narrow scope holds for a moment only: for 100 ms, for two
-/// looks (one that takes a lone task, and one that settles it), and until all workers are busy, since the
-/// next worker to be free must get what comes first by priority. Not thread-safe.
+/// except those that hints name, so a lone task costs no look at each of many queues. The first
+/// hint ends what the watch knows of the others, so a narrow scope holds for a moment only: for 100
+/// ms, for two looks (one that takes a lone task, and one that settles it), and until all workers
+/// are busy, since the next worker to be free must get what comes first by priority. Not
+/// thread-safe.
 class LookScope {
  public:
   bool is_all() const noexcept { return !only_; }

@@ -18,10 +18,10 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// One background role: calls `step` on a thread of its own, again whenever it is woken or the time
-/// has come that the last call returned (none: only when woken; one that has passed: at once).
-/// If a step throws, the error is logged and the step is retried after 100 ms.
-/// Tests call the step themselves.
+/// One background role: calls `step` on its own thread, again whenever it is woken or when the
+/// instant has come that the last call returned (nullopt: only when woken; an instant in the past:
+/// at once). If a step throws, the error is logged and the step is retried after 100 ms. Tests call
+/// the step themselves.
 class LoopThread {
  public:
   using Step = std::function<std::optional<SteadyTime>()>;
@@ -32,21 +32,21 @@ class LoopThread {
   LoopThread& operator=(const LoopThread&) = delete;
   ~LoopThread() { stop(); }
 
-  /// Once, with the signals `mask` blocked. Throws std::system_error if there can be no further
-  /// thread.
+  /// Starts the thread, with the signals `mask` blocked. Call it once. Throws std::system_error if
+  /// no thread can be started.
   void start(std::function<void()> on_start, const sigset_t& mask = all_signals()) {
     thread_ = start_thread(name_, mask, std::move(on_start), [this] { loop(); });
   }
 
-  /// Has the step called soon. Cheap while it is awake. Thread-safe, whether the thread runs or
-  /// not.
+  /// Makes the thread call the step soon. Cheap while it is awake. Thread-safe, whether the thread
+  /// is running or not.
   void wake() { waker_.notify(); }
 
-  /// Whether the calling thread is this one.
+  /// Returns whether the calling thread is this one.
   bool is_current() const noexcept { return id_.load() == std::this_thread::get_id(); }
 
-  /// Waits for the present step to end, unless it is on this thread; there is none after it. Does
-  /// nothing if not started.
+  /// Ends the thread: waits for the present step to end, unless called on this thread; no step
+  /// follows. Does nothing if it was not started.
   void stop() {
     if (!thread_.joinable()) return;
     stopping_ = true;
@@ -62,7 +62,7 @@ class LoopThread {
       if (stopping_) break;
       if (!next || *next > clock_->steady_now()) clock_->wait(waker_, next);
     }
-    id_ = std::thread::id{};  // It may come again, for a thread of the host.
+    id_ = std::thread::id{};  // The id may be reused by a thread of the application.
   }
 
   std::optional<SteadyTime> guarded_step() noexcept {

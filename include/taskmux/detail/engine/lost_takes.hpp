@@ -16,9 +16,9 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// The calls that may have taken tasks and whose replies were lost. Each is named to the broker again
-/// (recalled) until the broker has answered that it is over: at first by the next call, and then at
-/// intervals, since a server that was stuck may still carry it out. Not thread-safe.
+/// The calls that may have taken tasks and whose replies were lost. Each is named to the broker
+/// again (recalled) until the broker has answered that it is over: at first by the next call, and
+/// then at intervals, since a server that was stuck may still carry it out. Not thread-safe.
 class LostTakes {
  public:
   /// Token blocks are counted from `start`, which must be random; see ExchangeRequest::token_block.
@@ -64,8 +64,8 @@ class LostTakes {
     for (const QueueQuota& quota : quotas) lost.take.queues.push_back(quota.queue);
   }
 
-  /// The reply of the call `block`, which was sent at `sent_at`, said `takes` of lost calls: of the call
-  /// itself and, if it has `recalled` them, of the earlier ones.
+  /// The reply of the call `block`, which was sent at `sent_at`, said `takes` of lost calls: of the
+  /// call itself and, if it has `recalled` them, of the earlier ones.
   void note_reply(std::span<const LostTake> takes, std::uint64_t block, SteadyTime sent_at,
                   bool recalled) {
     if (takes.empty() && !recalled) return;

@@ -18,23 +18,23 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// A queue of calls to the host's hooks, bounded in their number and in the bytes that they keep
-/// alive, made one after the other by one thread, so that nothing else waits for a hook.
-/// Thread-safe.
+/// A queue of calls to the application's hooks, bounded in their number and in the memory that they
+/// keep alive. One thread makes the calls one after the other, so that nothing else waits for a
+/// hook. Thread-safe.
 class Notifier {
  public:
   static constexpr std::size_t capacity = 10'000;
-  /// Of the payloads that events in the queue keep alive.
+  /// The limit for payloads that queued events keep alive, in bytes.
   static constexpr std::size_t payload_capacity = 64u << 20;
-  /// Of all that they keep alive.
+  /// The limit for all memory that queued events keep alive, in bytes.
   static constexpr std::size_t byte_capacity = 2 * payload_capacity;
 
   /// `called` runs after each call.
   explicit Notifier(const Logger& logger, std::function<void()> called = {})
       : logger_{logger}, called_{std::move(called)} {}
 
-  /// Queues a call that keeps `bytes` alive; drops it, and counts that, when the queue is full. True
-  /// if it was the first of the queue: run_once() is due.
+  /// Queues a call that keeps `bytes` alive; drops and counts it if the queue is full. Returns true
+  /// if it is the first call in the queue: then run_once() is due.
   bool post(std::function<void()> call, std::size_t bytes = 0) TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     if (calls_.size() >= capacity || bytes > byte_capacity - bytes_) {
@@ -46,14 +46,14 @@ class Notifier {
     return calls_.size() == 1;
   }
 
-  /// Whether `bytes` more bytes of payloads may be kept alive.
+  /// Returns whether `bytes` more bytes of payloads may be kept alive.
   bool has_room_for(std::size_t bytes) const TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     return bytes_ <= payload_capacity && bytes <= payload_capacity - bytes_;
   }
 
-  /// Makes the calls that are queued now. What they throw is logged. Returns an instant that has
-  /// passed if more have been queued meanwhile.
+  /// Makes the calls that are queued now. Exceptions are logged. Returns an instant in the past if
+  /// more calls were queued in the meantime.
   std::optional<SteadyTime> run_once() TASKMUX_EXCLUDES(mutex_) {
     for (std::size_t left = queued(); left > 0; --left) {
       const Call call = next();
@@ -68,13 +68,13 @@ class Notifier {
     return queued() > 0 ? std::optional{SteadyTime::min()} : std::nullopt;
   }
 
-  /// Calls that are queued or being made.
+  /// Returns the number of calls that are queued or being made.
   std::size_t pending() const TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     return calls_.size() + (calling_ ? 1 : 0);
   }
 
-  /// Drops what is queued, and counts that.
+  /// Drops and counts the queued calls.
   void drop_rest() TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     dropped_.fetch_add(calls_.size(), std::memory_order_relaxed);
@@ -117,7 +117,7 @@ class Notifier {
   const std::function<void()> called_;
   mutable Mutex mutex_;
   std::deque<Call> calls_ TASKMUX_GUARDED_BY(mutex_);
-  std::size_t bytes_ TASKMUX_GUARDED_BY(mutex_) = 0;  // Of these, and of the one being made.
+  std::size_t bytes_ TASKMUX_GUARDED_BY(mutex_) = 0;  // Of these, and of the call being made.
   bool calling_ TASKMUX_GUARDED_BY(mutex_) = false;
   std::atomic<std::uint64_t> dropped_{0};
 };

@@ -12,10 +12,10 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// The pause after a call that failed. It doubles with each failure, from 50 ms to 300 ms, and is spread
-/// at random, so that a fleet does not come back at one instant. The upper bound is low because a server
-/// must work again within a second of its broker's return; a broker that can't be reached has to make
-/// calls cheap by itself. Not thread-safe.
+/// The pause after a call that failed. It doubles with each failure, from 50 ms to 300 ms, and is
+/// spread at random, so that a fleet does not come back at one instant. The upper bound is low
+/// because a server must work again within a second of its broker's return; a broker that can't be
+/// reached has to make calls cheap by itself. Not thread-safe.
 class Backoff {
  public:
   Duration next(Random& random) noexcept {
@@ -30,13 +30,13 @@ class Backoff {
   Duration current_ = first;
 };
 
-/// The pause after a wake that found no task, because another server was faster: a fleet that is woken
-/// by one task must not look again all at once. It is drawn at random from 0.5 ms to an upper bound,
-/// which is 20 ms at first. Not thread-safe.
+/// The pause after a wake that found no task, because another server was faster: a fleet that is
+/// woken by one task must not look again all at once. It is drawn at random from 0.5 ms to an upper
+/// bound, which is 20 ms at first. Not thread-safe.
 class WakePause {
  public:
-  /// `slept` is how long the sleep lasted. Hints that follow one another closely and lead to no task,
-  /// whatever their source, double the upper bound, up to 500 ms; a longer sleep resets it.
+  /// `slept` is how long the sleep lasted. Hints that follow one another closely and lead to no
+  /// task, whatever their source, double the upper bound, up to 500 ms; a longer sleep resets it.
   Duration next(Random& random, SteadyTime::duration slept) noexcept {
     if (slept > longest_) reset();
     const auto range = static_cast<std::uint64_t>((longest_ - shortest).count());

@@ -16,33 +16,33 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// The one buffer of runs that wait for a worker, shared by all workers. Thread-safe.
+/// The buffer of runs that wait for a worker, shared by all workers. Thread-safe.
 class ReadyQueue {
  public:
   using RunPtr = std::shared_ptr<RunState>;
 
-  /// How it stands, at one instant.
+  /// The state at one instant.
   struct Load {
-    std::size_t ready = 0;  ///< Runs that wait.
-    std::size_t busy = 0;   ///< Workers that have something to deal with.
+    std::size_t ready = 0;  ///< Waiting runs.
+    std::size_t busy = 0;   ///< Workers that are working on a run.
   };
 
-  /// Adds runs at the back, or returns false once sealed. Wakes one worker; each worker that finds
-  /// more than it takes wakes the next. Moves from `runs` only what it adds; throws std::bad_alloc, and
-  /// has added none then.
+  /// Adds runs at the back, or returns false once sealed. Wakes one worker; each worker that leaves
+  /// runs behind wakes the next. Moves from `runs` only what it adds; if it throws std::bad_alloc,
+  /// it has added none.
   bool push(std::span<RunPtr> runs) TASKMUX_EXCLUDES(mutex_) { return insert(runs, false); }
 
   /// The same at the front, for runs that count as begun.
   bool push_first(std::span<RunPtr> runs) TASKMUX_EXCLUDES(mutex_) { return insert(runs, true); }
 
-  /// Takes out what waits, oldest first. No worker gets a run after this.
+  /// Removes and returns the waiting runs, oldest first. No worker gets a run after this.
   std::vector<RunPtr> seal() TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     sealed_ = true;
     return take_all();
   }
 
-  /// Waits for a run and takes it; the caller is busy then. Null once closed.
+  /// Waits for a run and takes it; then the caller is busy. Returns null once closed.
   RunPtr pop() TASKMUX_EXCLUDES(mutex_) {
     RunPtr run;
     bool wake = false;
@@ -60,8 +60,8 @@ class ReadyQueue {
     return run;
   }
 
-  /// What was popped has been dealt with: takes the next, so that the caller stays busy. Null, and
-  /// the caller busy no more, if none waits or if it is closed.
+  /// Ends the work on the run that was popped, and takes the next, so that the caller stays busy.
+  /// If none waits, or if the queue is closed, returns null, and the caller is no longer busy.
   RunPtr done_and_pop() TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     if (!runs_.empty() && !closed_) return take_first();
@@ -69,13 +69,13 @@ class ReadyQueue {
     return nullptr;
   }
 
-  /// What was popped has been dealt with, and its worker takes no more.
+  /// Ends the work on the run that was popped; its worker takes no more.
   void done() TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     --busy_;
   }
 
-  /// If the oldest that waits is `overdue`, takes out all of them, oldest first.
+  /// If the oldest waiting run is `overdue`, removes and returns all waiting runs, oldest first.
   template <typename Predicate>
   std::vector<RunPtr> take_all_if_first(Predicate overdue) TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
@@ -88,7 +88,7 @@ class ReadyQueue {
     return {runs_.size(), busy_};
   }
 
-  /// Sends all workers home. What still waits stays, and is nobody's.
+  /// Ends all workers. Runs that still wait are left without an owner.
   void close() TASKMUX_EXCLUDES(mutex_) {
     {
       MutexLock lock{mutex_};

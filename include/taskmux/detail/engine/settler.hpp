@@ -43,8 +43,8 @@ struct SettlerCounts {
 };
 
 /// Ended runs, each with its settlement, in the order in which they came. The settlements are
-/// contiguous, as an exchange takes them. A call that throws std::bad_alloc has changed nothing. Not
-/// thread-safe.
+/// contiguous, as an exchange takes them. A call that throws std::bad_alloc has changed nothing.
+/// Not thread-safe.
 class EndedRuns {
  public:
   using RunPtr = std::shared_ptr<RunState>;
@@ -144,8 +144,8 @@ class Settler {
     put(std::move(run), std::move(verdict));
   }
 
-  /// A run that was withdrawn before it was started runs again after `delay`; nothing is counted, and
-  /// its crashes stay.
+  /// A run that was withdrawn before it was started runs again after `delay`; nothing is counted,
+  /// and its crashes stay.
   void put_off(RunPtr run, Duration delay) {
     put(std::move(run), Verdict{.action = SettleAction::snooze,
                                 .delay = bounded_delay(delay),
@@ -155,9 +155,9 @@ class Settler {
   /// A run goes back into its queue, first in line: it was not started, or the server ends.
   void give_back(RunPtr run) { put(std::move(run), Verdict{.action = SettleAction::give_back}); }
 
-  /// The same for runs, oldest first, that no worker has begun meanwhile; the oldest ends up first in
-  /// line. Returns how many. They reach the broker together. If it throws for lack of memory, their
-  /// leases end.
+  /// The same for runs, oldest first, that no worker has begun meanwhile; the oldest ends up first
+  /// in line. Returns how many. They reach the broker together. If it throws for lack of memory,
+  /// their leases end.
   std::size_t give_back_unstarted(std::span<const RunPtr> runs) {
     std::size_t count = 0;
     try {
@@ -192,8 +192,8 @@ class Settler {
     return runs.empty() ? 0 : give_back_unstarted(runs);
   }
 
-  /// A run that was asked to be cancelled: if no worker has begun it, it ends so; else its handler is
-  /// asked to stop.
+  /// A run that was asked to be cancelled: if no worker has begun it, it ends so; else its handler
+  /// is asked to stop.
   void cancel(const RunPtr& run, CancelMode mode, SteadyTime now) {
     run->set_cancel_mode(mode);
     run->request_stop(StopReason::cancelled, now);
@@ -225,8 +225,8 @@ class Settler {
     waiting_.append(arrivals_);
   }
 
-  /// Whether the next exchange may take tasks, as far as what is given back is concerned: all of that
-  /// is in its batch, if `before` is what given_back() was before the last collect().
+  /// Whether the next exchange may take tasks, as far as what is given back is concerned: all of
+  /// that is in its batch, if `before` is what given_back() was before the last collect().
   bool may_take(std::uint64_t before, std::size_t batch) const noexcept {
     if (giving_back_.load() != 0 || given_back_.load() != before) return false;
     const std::span<const Settlement> later = waiting_.settlements().subspan(batch);
@@ -236,8 +236,8 @@ class Settler {
   }
   std::uint64_t given_back() const noexcept { return given_back_.load(); }
 
-  /// Whether runs are being given back at this moment; then the exchanging thread is woken when that
-  /// is done.
+  /// Whether runs are being given back at this moment; then the exchanging thread is woken when
+  /// that is done.
   bool wakes_when_given_back() noexcept {
     awaits_given_back_.store(true);  // Before the look, so that one of the two sees the other.
     return giving_back_.load() != 0;
@@ -268,10 +268,10 @@ class Settler {
     in_flight_ = std::max(in_flight_, count);
   }
 
-  /// Takes note of what became of the batch, in its order, as a reply said that came at `arrived_at`.
-  /// Keeps what is unknown, to be repeated; returns whether there was any. What the broker did not try
-  /// is first in the next batch, and so is what was too large for it, without its result. What the
-  /// broker rejected is logged and dropped.
+  /// Takes note of what became of the batch, in its order, as a reply said that came at
+  /// `arrived_at`. Keeps what is unknown, to be repeated; returns whether there was any. What the
+  /// broker did not try is first in the next batch, and so is what was too large for it, without
+  /// its result. What the broker rejected is logged and dropped.
   bool report(std::span<const SettleReply> replies, SteadyTime arrived_at) {
     const std::size_t count = std::min(replies.size(), waiting_.size());
     replies = replies.first(count);
@@ -314,8 +314,8 @@ class Settler {
                        [&](const SettleReply& reply) { return reply.status == wanted; });
   }
 
-  /// Takes the results of those that are too large for the broker from them, so that they can be tried
-  /// again; what has none is unknown.
+  /// Takes the results of those that are too large for the broker from them, so that they can be
+  /// tried again; what has none is unknown.
   std::vector<SettleReply> lessen(std::span<const SettleReply> replies) {
     std::vector<SettleReply> lessened{replies.begin(), replies.end()};
     for (std::size_t i = 0; i < lessened.size(); ++i) {

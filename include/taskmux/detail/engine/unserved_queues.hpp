@@ -23,15 +23,16 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Looks now and then whether tasks wait in queues that no live server works on, such as one whose
-/// name was misspelt, and logs each such queue once an hour. For one thread.
+/// Checks periodically whether tasks wait in queues that no live server serves, such as a queue
+/// whose name was misspelt, and logs each such queue once an hour. For one thread.
 class UnservedQueues {
  public:
   static constexpr Duration shortest_interval = std::chrono::minutes{1};
-  /// A queue is left alone while its first task has waited for less: a server may be starting.
+  /// A queue is ignored while its first task has waited for less: a server may be starting.
   static constexpr Duration patience = std::chrono::seconds{10};
   static constexpr Duration between_lines = std::chrono::hours{1};
-  /// Each is a call of its own. What is not looked at in one turn is first in the next.
+  /// Each queue needs a call. Queues that are not checked in one step are checked first in the
+  /// next.
   static constexpr std::size_t most_in_a_turn = 50;
 
   /// `logger` must outlive this.
@@ -43,17 +44,18 @@ class UnservedQueues {
         clock_{std::move(clock)},
         next_{clock_->steady_now() + shortest_interval} {}
 
-  /// Looks if it is time to; returns when the next look is due, none if there is none.
+  /// Checks the queues if it is time; returns when the next check is due, or nullopt if there is
+  /// none.
   std::optional<SteadyTime> run_once() {
     const SteadyTime now = clock_->steady_now();
     if (!logger_.enabled(LogLevel::warning)) next_.reset();
     if (!next_ || now < *next_) return next_;
     try {
       const std::size_t servers = look(now);
-      // Each server of a fleet lists all of them: together no more than one a second does.
+      // Each server of a fleet lists all servers: together they list no more than one per second.
       next_ = now + std::max<Duration>(shortest_interval, std::chrono::seconds{servers});
     } catch (const Error& e) {
-      // What keeps the server from its work is told by those who do it; this look is an extra.
+      // Errors that affect the server's work are reported by other roles; this check is optional.
       logger_(LogLevel::debug, std::string{"look for queues without a server: "} + e.what());
       next_ = now + shortest_interval;
       if (e.errc() == Errc::unsupported) next_.reset();
@@ -62,7 +64,7 @@ class UnservedQueues {
   }
 
  private:
-  /// Returns how many servers live.
+  /// Returns the number of live servers.
   std::size_t look(SteadyTime now) {
     QueueView& view = broker_.queue_view();
     std::vector<std::string> others = view.queues();
@@ -80,7 +82,7 @@ class UnservedQueues {
     std::rotate(others.begin(), next, others.end());
     if (others.size() > most_in_a_turn) others.resize(most_in_a_turn);
     for (const std::string& queue : others) {
-      last_ = queue;  // First, so that one that fails does not hold up the others.
+      last_ = queue;  // First, so that a queue that fails does not block the others.
       look_at(view, queue, now);
     }
     return servers.size();
@@ -91,7 +93,7 @@ class UnservedQueues {
     try {
       info = view.queue_info(queue);
     } catch (const Error& e) {
-      if (e.errc() == Errc::queue_not_found) return;  // It was deleted meanwhile.
+      if (e.errc() == Errc::queue_not_found) return;  // It was deleted in the meantime.
       throw;
     }
     if (info.pending == 0 || info.latency < patience) return;
@@ -106,8 +108,8 @@ class UnservedQueues {
   const Logger& logger_;
   const std::shared_ptr<Clock> clock_;
   std::optional<SteadyTime> next_;
-  std::string last_;                        ///< The queue that was looked at last.
-  std::map<std::string, SteadyTime> told_;  ///< Since when the queue has been in the log.
+  std::string last_;                        ///< The queue that was checked last.
+  std::map<std::string, SteadyTime> told_;  ///< When the queue was last logged.
 };
 
 }  // namespace detail

@@ -23,10 +23,10 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// What a server does for its queues in addition to running tasks: forwards due tasks, settles the
-/// runs of lost workers, has expired results deleted, and sends its heartbeat. Looks for
-/// lost runs only after a whole lease in which it was at work and the broker answered: after a pause
-/// of all servers, or of the broker, their owners come first.
+/// The upkeep of a server's queues: forwards due tasks, settles the runs of lost workers, has
+/// expired results deleted, and sends the server's heartbeat. Looks for lost runs only after a
+/// whole lease in which this process worked and the broker answered: after a pause of all servers,
+/// or of the broker, the owners must be able to extend their runs first.
 class Upkeep {
  public:
   struct Parts {
@@ -35,7 +35,7 @@ class Upkeep {
     const RunRegistry& registry;
     HealthMonitor& health;
     std::shared_ptr<Clock> clock;
-    std::function<ServerInfo()> describe;  ///< This server, for the heartbeat.
+    std::function<ServerInfo()> describe;  ///< Describes this server, for the heartbeat.
   };
 
   struct Times {
@@ -47,7 +47,7 @@ class Upkeep {
   Upkeep(Parts parts, std::vector<std::string> queues, Times times)
       : parts_{std::move(parts)}, queues_{std::move(queues)}, times_{times} {}
 
-  /// Does what is due; returns when more is.
+  /// Performs the work that is due; returns when more is due.
   std::optional<SteadyTime> run_once() {
     const SteadyTime now = parts_.clock->steady_now();
     if (now >= next_heartbeat_) {
@@ -60,12 +60,12 @@ class Upkeep {
     if (now >= next_upkeep_) {
       next_upkeep_ = now + times_.upkeep;
       next_contact_ = now + times_.lease / 4;
-      // Soon again after a failure, so that a cut line costs no contact.
+      // After a failure it is repeated soon, so that a short interruption does not break contact.
       if (!guarded(HealthMonitor::Role::upkeep, [&] { step(now); }))
         next_upkeep_ = now + std::min({times_.upkeep, soon()});
     }
     if (now >= next_contact_) {
-      // Only where upkeep is so rare that a gap in the contact would not be noticed.
+      // Needed only if upkeep is so infrequent that a gap in the contact would not be noticed.
       next_contact_ = now + soon();
       guarded(HealthMonitor::Role::upkeep, [&] { parts_.broker.ping(); });
     }
@@ -73,13 +73,13 @@ class Upkeep {
   }
 
  private:
-  /// After a failure: a server is healthy again within a second of its broker.
+  /// The delay after a failure: a server is healthy again within a second of its broker's return.
   Duration soon() const noexcept {
     return std::min<Duration>(times_.lease / 16, std::chrono::milliseconds{400});
   }
 
   void step(SteadyTime now) {
-    // The time again: what came before in this turn may have taken long.
+    // The time is read again: the heartbeat in this step may have taken long.
     const SteadyTime sent_at = parts_.clock->steady_now();
     const bool recover = contact_.lasted(times_.lease, sent_at);
     const std::vector<Run> own = recover ? ending_soon(sent_at) : std::vector<Run>{};
@@ -91,8 +91,8 @@ class Upkeep {
     if (reply.more) next_upkeep_ = now;
   }
 
-  /// This server's runs whose leases may be over by the time the broker looks. The keeper extends
-  /// each when three quarters of its lease are left, so these are late already.
+  /// Returns this server's runs whose leases may have expired by the time the broker looks.
+  /// LeaseKeeper extends each lease when three quarters of it are left, so these are late already.
   std::vector<Run> ending_soon(SteadyTime now) const {
     const SteadyTime until = now + times_.lease / 2;
     std::vector<Run> runs;
@@ -103,7 +103,7 @@ class Upkeep {
     return runs;
   }
 
-  /// Makes a call to the broker; false if it failed.
+  /// Makes a call to the broker; returns false if it failed.
   template <typename Call>
   bool guarded(HealthMonitor::Role role, Call call) {
     const SteadyTime sent_at = parts_.clock->steady_now();
@@ -123,8 +123,8 @@ class Upkeep {
   const Parts parts_;
   const std::vector<std::string> queues_;
   const Times times_;
-  /// At the beginning of a gap, others' leases have most of their length left; a gap of half of it
-  /// ends none.
+  /// At the beginning of a gap, other servers' leases have most of their length left; a gap of half
+  /// a lease ends none of them.
   Contact contact_{times_.lease / 2};
   SteadyTime next_heartbeat_{SteadyTime::min()};
   SteadyTime next_upkeep_{SteadyTime::min()};
