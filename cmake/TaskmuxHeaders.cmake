@@ -37,11 +37,12 @@ set(taskmux_headers
     include/taskmux/detail/engine/ready_queue.hpp
     include/taskmux/detail/engine/server_engine.hpp
     include/taskmux/detail/engine/settler.hpp
+    include/taskmux/detail/engine/slots.hpp
     include/taskmux/detail/engine/suspects.hpp
+    include/taskmux/detail/engine/thread_runner.hpp
     include/taskmux/detail/engine/unserved_queues.hpp
     include/taskmux/detail/engine/upkeep.hpp
     include/taskmux/detail/engine/watchdog.hpp
-    include/taskmux/detail/engine/worker_pool.hpp
     include/taskmux/detail/memory/broker.hpp
     include/taskmux/detail/memory/ids.hpp
     include/taskmux/detail/memory/pool.hpp
@@ -49,6 +50,7 @@ set(taskmux_headers
     include/taskmux/detail/memory/task.hpp
     include/taskmux/detail/memory/unique_key.hpp
     include/taskmux/detail/memory/watches.hpp
+    include/taskmux/detail/run/attempt.hpp
     include/taskmux/detail/run/judge.hpp
     include/taskmux/detail/run/log_records.hpp
     include/taskmux/detail/run/outcome_of.hpp

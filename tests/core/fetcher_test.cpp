@@ -22,10 +22,10 @@ struct Fetching : Engine {
     }));
   }
 
-  std::size_t ready() { return pool->load().ready; }
+  std::size_t ready() { return slots->load().ready; }
   /// As after many short runs: much is taken ahead then.
   void learn_fast_pace() {
-    for (int i = 0; i < 1000; ++i) pool->note_pace(1us);
+    for (int i = 0; i < 1000; ++i) slots->note_pace(1us);
   }
   std::size_t exchanges() { return broker.calls(Operation::exchange); }
 
@@ -53,7 +53,7 @@ struct Fetching : Engine {
   int hints = 0;
   int arrived = 0;
   detail::Fetcher fetcher{
-      {broker, settler, registry, *pool, health, environment, [this] { ++arrived; }},
+      {broker, settler, registry, *slots, health, environment, [this] { ++arrived; }},
       detail::QueuePicker{{{"default", 1}}, false},
       10s};
 };
@@ -209,10 +209,10 @@ TEST_CASE("one exchange carries all outcomes that have piled up, and the next ru
   f.settle_down();
   const std::size_t before = f.exchanges();
   for (int i = 0; i < 3; ++i) {
-    auto run = f.pool->ready().pop();
+    auto run = f.slots->ready().pop();
     run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
     run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-    f.pool->ready().done();
+    f.slots->ready().done();
     f.settler.finish(std::move(run), Outcome::success(), 0.0);
   }
   f.fetcher.run_once();
@@ -292,7 +292,7 @@ TEST_CASE("a lone task costs no look at the queues that no hint named", "[fetche
   using Names = std::vector<std::string>;
   Engine e{2};
   Asked broker{e.memory};
-  detail::Fetcher fetcher{{broker, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+  detail::Fetcher fetcher{{broker, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
                           detail::QueuePicker{{{"a", 1}, {"b", 1}, {"c", 1}}, true},
                           10s};
   fetcher.set_watch(
@@ -306,15 +306,15 @@ TEST_CASE("a lone task costs no look at the queues that no hint named", "[fetche
     return broker.queues;
   };
   const auto end_one = [&] {
-    auto run = e.pool->ready().pop();
+    auto run = e.slots->ready().pop();
     run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::ended);
-    e.pool->ready().done();
+    e.slots->ready().done();
     e.settler.finish(std::move(run), Outcome::success(), 0.0);
   };
   CHECK(asked() == Names{"a", "b", "c"});
   enqueue(e.memory, message("t1", "b"));
   CHECK(asked() == Names{"b"});
-  CHECK(e.pool->load().ready == 1);
+  CHECK(e.slots->load().ready == 1);
   // The watch is armed: it would have reported what is ready.
   end_one();
   CHECK(asked().empty());
@@ -324,7 +324,7 @@ TEST_CASE("a lone task costs no look at the queues that no hint named", "[fetche
   enqueue(e.memory, message("t2", "b"));
   enqueue(e.memory, message("t3", "c"));
   CHECK(asked() == Names{"b", "a", "b", "c"});
-  CHECK(e.pool->load().ready == 2);
+  CHECK(e.slots->load().ready == 2);
   end_one();
   end_one();
   asked();
@@ -346,9 +346,9 @@ TEST_CASE("a lone task costs no look at the queues that no hint named", "[fetche
     end_one();
     asked();
   }
-  while (e.pool->load().ready > 0) end_one();
+  while (e.slots->load().ready > 0) end_one();
   asked();
-  CHECK(e.pool->load().ready == 0);
+  CHECK(e.slots->load().ready == 0);
   e.clock->advance(1h);
   asked();
   CHECK(state_of(e.memory, "a2", "a") == TaskState::active);
@@ -357,7 +357,7 @@ TEST_CASE("a lone task costs no look at the queues that no hint named", "[fetche
 TEST_CASE("strict priority holds for what fills while a worker is busy", "[fetcher]") {
   Engine e{1};
   detail::Fetcher fetcher{
-      {e.memory, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+      {e.memory, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
       detail::QueuePicker{{{"high", 3}, {"low", 1}}, true},
       10s};
   fetcher.set_watch(
@@ -369,13 +369,13 @@ TEST_CASE("strict priority holds for what fills while a worker is busy", "[fetch
     }
   };
   const auto begin_next = [&] {
-    auto run = e.pool->ready().pop();
+    auto run = e.slots->ready().pop();
     e.begin(*run);
     return run;
   };
   const auto end = [&](auto run) {
     run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-    e.pool->ready().done();
+    e.slots->ready().done();
     e.settler.finish(std::move(run), Outcome::success(), 0.0);
   };
   turns();
@@ -390,14 +390,14 @@ TEST_CASE("strict priority holds for what fills while a worker is busy", "[fetch
   enqueue(e.memory, message("high1", "high"));
   end(first);
   turns();
-  REQUIRE(e.pool->load().ready == 1);
-  CHECK(e.pool->ready().pop()->message().id == "high1");
+  REQUIRE(e.slots->load().ready == 1);
+  CHECK(e.slots->ready().pop()->message().id == "high1");
 }
 
 TEST_CASE("a hint limits the look to its queue only for a moment", "[fetcher]") {
   Engine e{2};
   detail::Fetcher fetcher{
-      {e.memory, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+      {e.memory, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
       detail::QueuePicker{{{"high", 3}, {"low", 1}}, true},
       10s};
   fetcher.set_watch(
@@ -408,14 +408,14 @@ TEST_CASE("a hint limits the look to its queue only for a moment", "[fetcher]") 
   }
   enqueue(e.memory, message("first", "low"));
   fetcher.run_once();  // Takes it.
-  REQUIRE(e.pool->load().ready == 1);
-  auto first = e.pool->ready().pop();
+  REQUIRE(e.slots->load().ready == 1);
+  auto first = e.slots->ready().pop();
   e.begin(*first);
   e.broker.enqueue(many("low", 10, "low"));
   enqueue(e.memory, message("high1", "high"));
   e.clock->advance(200ms);
   first->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-  e.pool->ready().done();
+  e.slots->ready().done();
   e.settler.finish(std::move(first), Outcome::success(), 0.0);
   fetcher.run_once();
   CHECK(state_of(e.memory, "high1", "high") == TaskState::active);
@@ -427,7 +427,7 @@ TEST_CASE("an event tells how late an attempt was, not how old its task is", "[f
   f.settle_down();
   f.clock->advance(1h + 3s);
   f.settle_down();
-  const auto run = f.pool->ready().pop();
+  const auto run = f.slots->ready().pop();
   f.clock->advance(20ms);
   f.begin(*run);
   f.clock->advance(5s);
@@ -441,13 +441,13 @@ TEST_CASE("the pause after a spurious wake does not hold up an outcome", "[fetch
   Fetching f;
   enqueue(f.broker, message("long"));
   f.settle_down();
-  auto run = f.pool->ready().pop();
+  auto run = f.slots->ready().pop();
   enqueue(f.broker, message("t1"));
   take_one(f.memory);  // Another server is faster.
   REQUIRE(f.settle_down());
   run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
   run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-  f.pool->ready().done();
+  f.slots->ready().done();
   f.settler.finish(std::move(run), Outcome::success(), 0.0);
   f.fetcher.run_once();
   CHECK(f.settler.unsettled() == 0);
@@ -479,7 +479,7 @@ TEST_CASE("outcomes whose fate is unknown are repeated later, and hold up no oth
   };
   Engine e{4};
   Forgetful broker{e.memory};
-  detail::Fetcher fetcher{{broker, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+  detail::Fetcher fetcher{{broker, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
                           detail::QueuePicker{{{"default", 1}}, false},
                           10s};
   fetcher.set_watch(broker.watch({"default"}, [](const Hint&) {}));
@@ -515,10 +515,10 @@ TEST_CASE("an outage is met with growing pauses, and nothing is lost by it", "[f
   Fetching f;
   enqueue(f.broker, message("t1"));
   f.settle_down();
-  auto run = f.pool->ready().pop();
+  auto run = f.slots->ready().pop();
   run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
   run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-  f.pool->ready().done();
+  f.slots->ready().done();
 
   f.broker.fail(Operation::exchange);
   f.settler.finish(std::move(run), Outcome::success(), 0.0);
@@ -554,10 +554,10 @@ TEST_CASE("a lost reply is repeated; what had been applied comes back as stale a
   Fetching f;
   enqueue(f.broker, message("t1"));
   f.settle_down();
-  auto run = f.pool->ready().pop();
+  auto run = f.slots->ready().pop();
   run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
   run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-  f.pool->ready().done();
+  f.slots->ready().done();
   f.settler.finish(std::move(run), Outcome::success(), 0.0);
   f.broker.lose_reply(Operation::exchange, 1);
   f.fetcher.run_once();
@@ -588,7 +588,7 @@ TEST_CASE("what a call took whose reply was lost is given back and taken again, 
   CHECK_FALSE(f.fetcher.owes());
   REQUIRE(f.ready() == 2);
   for (const char* const id : {"t1", "t2"}) {
-    const auto run = f.pool->ready().pop();
+    const auto run = f.slots->ready().pop();
     CHECK(run->message().id == id);
     CHECK(run->message().retried == 0);
     CHECK(run->run().crashes == 0);
@@ -608,7 +608,7 @@ TEST_CASE("what is given back is not taken before the broker has answered", "[fe
   f.settle_down();
   CHECK(f.ready() == 2);
   CHECK_FALSE(f.fetcher.owes());
-  CHECK(f.pool->ready().pop()->message().id == "t1");
+  CHECK(f.slots->ready().pop()->message().id == "t1");
 }
 
 TEST_CASE("a call that is carried out late is given back too", "[fetcher]") {
@@ -662,7 +662,7 @@ TEST_CASE("a queue that does not answer for a lost call costs the others nothing
   };
   Engine e{4};
   HalfAway broker{e.memory};
-  detail::Fetcher fetcher{{broker, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+  detail::Fetcher fetcher{{broker, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
                           detail::QueuePicker{{{"a", 1}, {"b", 1}}, false},
                           10s};
   fetcher.set_watch(broker.watch({"a", "b"}, [](const Hint&) {}));
@@ -676,7 +676,7 @@ TEST_CASE("a queue that does not answer for a lost call costs the others nothing
     e.clock->advance(1s);
     turns();
   }
-  CHECK(e.pool->load().ready == 1);
+  CHECK(e.slots->load().ready == 1);
   CHECK(broker.most_named == 1);
   CHECK(broker.exchanges < 100);
   CHECK(fetcher.owes());
@@ -684,7 +684,7 @@ TEST_CASE("a queue that does not answer for a lost call costs the others nothing
   e.clock->advance(1s);
   turns();
   CHECK_FALSE(fetcher.owes());
-  CHECK(e.pool->load().ready == 2);
+  CHECK(e.slots->load().ready == 2);
 }
 
 TEST_CASE("a task that is never retried is not taken ahead of a free worker", "[fetcher]") {
@@ -701,9 +701,9 @@ TEST_CASE("a task that is never retried is not taken ahead of a free worker", "[
 
 TEST_CASE("a task that is never retried is the first that a free worker gets", "[fetcher]") {
   Engine e{3};
-  for (int i = 0; i < 1000; ++i) e.pool->note_pace(1us);
+  for (int i = 0; i < 1000; ++i) e.slots->note_pace(1us);
   detail::Fetcher fetcher{
-      {e.broker, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+      {e.broker, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
       detail::QueuePicker{{{"a", 1}, {"b", 1}}, false},
       10s};
   e.broker.enqueue(many("t", 2000, "a"));
@@ -711,10 +711,10 @@ TEST_CASE("a task that is never retried is the first that a free worker gets", "
   once.queue = "b";
   enqueue(e.broker, once);
   fetcher.run_once();
-  CHECK(e.pool->load().ready > 100);
+  CHECK(e.slots->load().ready > 100);
   // Whether it is taken depends on whose turn comes first.
   const bool taken = state_of(e.memory, "once", "b") == TaskState::active;
-  CHECK((e.pool->ready().pop()->message().id == "once") == taken);
+  CHECK((e.slots->ready().pop()->message().id == "once") == taken);
 }
 
 TEST_CASE("a task whose last run was cancelled and given back ends without a handler", "[fetcher]") {
@@ -725,7 +725,7 @@ TEST_CASE("a task whose last run was cancelled and given back ends without a han
   settle(f.memory, given_back(run));
   f.settle_down();
   CHECK(f.ready() == 1);
-  CHECK(f.pool->ready().pop()->message().id == "t2");
+  CHECK(f.slots->ready().pop()->message().id == "t2");
   CHECK(f.state("t1") == TaskState::archived);
   CHECK(f.registry.size() == 1);
 }
@@ -738,7 +738,7 @@ TEST_CASE("nothing is taken while runs are on their way back", "[fetcher]") {
   f.arrivals = 0;
   f.settler.give_back_from([&] {
     std::vector<std::shared_ptr<detail::RunState>> runs =
-        f.pool->ready().take_all_if_first([](const detail::RunState&) { return true; });
+        f.slots->ready().take_all_if_first([](const detail::RunState&) { return true; });
     const std::size_t before = f.exchanges();
     // It sleeps until it is woken: a clock that stands still must not keep it from going on.
     CHECK_FALSE(f.fetcher.run_once());
@@ -748,7 +748,7 @@ TEST_CASE("nothing is taken while runs are on their way back", "[fetcher]") {
   CHECK(f.arrivals > 0);
   f.settle_down();
   REQUIRE(f.ready() == 1);
-  CHECK(f.pool->ready().pop()->message().id == "t1");
+  CHECK(f.slots->ready().pop()->message().id == "t1");
 }
 
 TEST_CASE("a fetcher that waited for runs to be given back is woken where there were none",
@@ -824,13 +824,13 @@ struct WithSuspects : Fetching {
 
   /// As a worker would.
   RunPtr begin_next() {
-    RunPtr run = pool->ready().pop();
+    RunPtr run = slots->ready().pop();
     Engine::begin(*run);
     return run;
   }
   void end(const RunPtr& run) {
     run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-    pool->ready().done();
+    slots->ready().done();
     settler.finish(run, Outcome::success(), 0.0);
   }
   Begun begun(const std::string& id) {
@@ -865,7 +865,7 @@ TEST_CASE("no other task waits while the begin of a suspect is recorded", "[fetc
   }
   CHECK(f.ready() == 3);
   CHECK(f.arrived == 2);
-  CHECK(f.pool->ready().pop()->message().id == "suspect");  // It counts as begun.
+  CHECK(f.slots->ready().pop()->message().id == "suspect");  // It counts as begun.
 }
 
 TEST_CASE("without suspects nothing is recorded", "[fetcher][suspects]") {
@@ -1081,11 +1081,11 @@ TEST_CASE("while a server goes on, no other suspect makes it stand still", "[fet
 TEST_CASE("a suspect on its last chance does not run beside a handler that hangs",
           "[fetcher][suspects]") {
   WithLastChance f;
-  f.pool->start();  // Its worker is to be given up.
+  f.runner->start();  // Its worker is to be given up.
   f.busy->request_stop(StopReason::cancelled, f.clock->steady_now());
-  REQUIRE(f.pool->give_up(*f.busy, false));
+  REQUIRE(f.runner->give_up(*f.busy, false));
   f.settle_down();
-  CHECK(f.pool->load().busy == 0);
+  CHECK(f.slots->load().busy == 0);
   CHECK(f.ready() == 0);
   CHECK(f.waits_for(10s));
 }
@@ -1093,7 +1093,7 @@ TEST_CASE("a suspect on its last chance does not run beside a handler that hangs
 TEST_CASE("a hint that comes after the watch was armed anew is ignored", "[fetcher]") {
   Engine e{2};
   detail::Fetcher fetcher{
-      {e.broker, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+      {e.broker, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
       detail::QueuePicker{{{"default", 1}}, false},
       10s};
   // Callbacks are slow: they come when the test lets them.
@@ -1113,7 +1113,7 @@ TEST_CASE("a hint that comes after the watch was armed anew is ignored", "[fetch
   // Something else than the hint makes it look, such as an outcome that it carries to the broker.
   fetcher.hint();
   turns();
-  REQUIRE(e.pool->load().ready == 1);
+  REQUIRE(e.slots->load().ready == 1);
   const std::size_t exchanges = e.broker.calls(Operation::exchange);
 
   SECTION("and costs no look, and no pause") {
@@ -1127,6 +1127,6 @@ TEST_CASE("a hint that comes after the watch was armed anew is ignored", "[fetch
     fetcher.hint(late.front().queue, late.front().report);
     fetcher.hint(first.queue, first.report);
     turns();
-    CHECK(e.pool->load().ready == 2);
+    CHECK(e.slots->load().ready == 2);
   }
 }

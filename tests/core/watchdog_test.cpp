@@ -19,7 +19,7 @@ struct Watching : Engine {
   explicit Watching(std::size_t concurrency = 2) : Engine{concurrency} {}
   int room_again = 0;
   detail::Watchdog dog{
-      {registry, *pool, settler, health, logger, clock, [this] { ++room_again; }}, 5s, 1};
+      {registry, *slots, *runner, settler, health, logger, clock, [this] { ++room_again; }}, 5s};
 
   Duration until(std::optional<SteadyTime> next) {
     return std::chrono::duration_cast<Duration>(next.value() - clock->steady_now());
@@ -79,7 +79,7 @@ TEST_CASE("what came later goes back with it, so that the order is kept", "[watc
   w.make_ready(w.take_runs(2));
   w.clock->advance(5ms);
   w.dog.run_once();
-  CHECK(w.pool->load().ready == 0);
+  CHECK(w.slots->load().ready == 0);
   w.carry_out();
   CHECK(ids(w.memory, TaskState::pending) ==
         std::vector<std::string>{"t1", "t2", "t3", "t4", "t5"});
@@ -96,7 +96,7 @@ TEST_CASE("a run that is overdue in no queue is looked at now and then, not all 
 
 TEST_CASE("nothing is taken ahead of a worker that is busy for longer than runs are", "[watchdog]") {
   Watching w{2};
-  for (int i = 0; i < 1000; ++i) w.pool->note_pace(100us);
+  for (int i = 0; i < 1000; ++i) w.slots->note_pace(100us);
   std::latch entered{1};
   std::latch leave{1};
   w.mux->handle("long", [&](Context&, const Task&) {
@@ -106,33 +106,33 @@ TEST_CASE("nothing is taken ahead of a worker that is busy for longer than runs 
   TaskMessage task = message("t1");
   task.task.type = "long";
   enqueue(w.broker, task);
-  w.pool->start();
+  w.runner->start();
   w.make_ready(w.take_runs());
   entered.wait();
-  const std::size_t quick = w.pool->room().total;
+  const std::size_t quick = w.slots->room().total;
   CHECK(quick > 50);
   w.clock->advance(1ms);
-  const std::size_t slower = w.pool->room().total;
+  const std::size_t slower = w.slots->room().total;
   CHECK(slower < quick - 30);
   w.clock->advance(3ms);
-  CHECK(w.pool->room().total == 1 + (quick - 1) / 2);  // For the other worker, with what it takes.
-  CHECK(w.pool->room().workers == 1);
+  CHECK(w.slots->room().total == 1 + (quick - 1) / 2);  // For the other worker, with what it takes.
+  CHECK(w.slots->room().workers == 1);
   leave.count_down();
-  w.pool->join();
+  w.runner->join();
 }
 
 TEST_CASE("once runs went back, none is taken ahead until a worker has ended one", "[watchdog]") {
   Watching w{1};
-  for (int i = 0; i < 1000; ++i) w.pool->note_pace(1us);
-  CHECK(w.pool->room().total > 100);
+  for (int i = 0; i < 1000; ++i) w.slots->note_pace(1us);
+  CHECK(w.slots->room().total > 100);
   w.broker.enqueue(many("t", 3));
   w.make_ready(w.take_runs());
   w.clock->advance(20ms);
   w.dog.run_once();
   CHECK(w.settler.unsettled() == 3);
-  CHECK(w.pool->room().total == 1);
-  w.pool->note_pace(1us);
-  CHECK(w.pool->room().total > 100);
+  CHECK(w.slots->room().total == 1);
+  w.slots->note_pace(1us);
+  CHECK(w.slots->room().total > 100);
 }
 
 TEST_CASE("the fetcher is woken when a missing worker could be started", "[watchdog]") {
@@ -147,7 +147,7 @@ TEST_CASE("the fetcher is woken when a missing worker could be started", "[watch
   hanging.task.type = "hang";
   hanging.timeout = 1s;
   enqueue(w.broker, hanging);
-  w.pool->start();
+  w.runner->start();
   w.make_ready(w.take_runs());
   entered.wait();
   w.clock->advance(1s);
@@ -157,21 +157,21 @@ TEST_CASE("the fetcher is woken when a missing worker could be started", "[watch
     const NoThreads none;
     w.dog.run_once();
   }
-  CHECK(w.pool->hung() == 1);
-  CHECK(w.pool->missing() == 1);
+  CHECK(w.slots->hung() == 1);
+  CHECK(w.slots->missing() == 1);
   hang->count_down();
-  while (w.pool->hung() > 0) std::this_thread::yield();
+  while (w.slots->hung() > 0) std::this_thread::yield();
   const int before = w.room_again;
   {
     // The hung handler has come back, but there still is no thread.
     const NoThreads none;
     w.dog.run_once();
   }
-  CHECK(w.pool->room().total == 0);
+  CHECK(w.slots->room().total == 0);
   const int still = w.room_again;
   w.clock->advance(5s);
   w.dog.run_once();
-  CHECK(w.pool->room().total == 1);
+  CHECK(w.slots->room().total == 1);
   CHECK(w.room_again > still);
   CHECK(still >= before);
 }
@@ -197,7 +197,7 @@ TEST_CASE("a handler that hangs is given up, its run fails, and another worker t
   hanging.retention = 1h;
   enqueue(w.broker, hanging);
   enqueue(w.broker, message("t2", "default", "second"));
-  w.pool->start();
+  w.runner->start();
   const auto runs = w.take_runs();
   w.make_ready(runs);
   entered->wait();
@@ -208,8 +208,8 @@ TEST_CASE("a handler that hangs is given up, its run fails, and another worker t
   w.clock->advance(5s);
   w.dog.run_once();
   CHECK(runs[0]->phase() == Phase::abandoned);
-  CHECK(w.pool->hung() == 1);
-  CHECK(w.pool->room().total == 0);  // max_abandoned of the pool is its concurrency, 1
+  CHECK(w.slots->hung() == 1);
+  CHECK(w.slots->room().total == 0);  // As many as may hang.
   CHECK_FALSE(w.health.health().healthy);
   while (w.settler.unsettled() < 2)
     std::this_thread::yield();  // The other worker runs t2, or it went back unstarted.
@@ -220,7 +220,7 @@ TEST_CASE("a handler that hangs is given up, its run fails, and another worker t
   hang->count_down();
   left->wait();
   CHECK(violations->all() == std::vector<std::string>{});
-  while (w.pool->hung() > 0) std::this_thread::yield();
+  while (w.slots->hung() > 0) std::this_thread::yield();
   CHECK(w.room_again == 0);
   w.dog.run_once();
   CHECK(w.room_again == 1);
@@ -236,7 +236,7 @@ TEST_CASE("a handler that ends just as it is to be given up keeps its outcome", 
   w.begin(*runs[0], 1s);
   runs[0]->advance(Phase::running, Phase::ended);
   w.dog.give_up(runs[0], true);
-  CHECK(w.pool->hung() == 0);
+  CHECK(w.slots->hung() == 0);
   CHECK(w.settler.unsettled() == 0);
 }
 
@@ -246,9 +246,9 @@ TEST_CASE("a worker that finds its run taken back says that it is free", "[watch
   const auto runs = w.take_runs();
   runs[0]->advance(Phase::ready, Phase::ended);
   w.make_ready(runs);
-  w.pool->start();
+  w.runner->start();
   while (w.skipped == 0) std::this_thread::yield();
-  CHECK(w.pool->load().busy == 0);
+  CHECK(w.slots->load().busy == 0);
   CHECK(w.handled.empty());
 }
 
@@ -305,9 +305,9 @@ TEST_CASE("a run taken more than a lease ago is not begun, and goes back uncount
   second.max_retry = 0;
   enqueue(w.broker, second);
   w.make_ready(w.take_runs());
-  w.pool->start();
+  w.runner->start();
   REQUIRE(eventually([&] { return w.settler.unsettled() == 2; }));
-  w.pool->join();
+  w.runner->join();
   CHECK(w.handled.size() == (pause == 9s ? 1 : 0));
   CHECK(w.lapsed == (pause == 9s ? 0 : 1));
   w.carry_out();
@@ -318,7 +318,8 @@ TEST_CASE("a run taken more than a lease ago is not begun, and goes back uncount
 TEST_CASE("without patience for handlers that hang, it does not look at them without a pause",
           "[watchdog]") {
   Watching w{1};
-  detail::Watchdog dog{{w.registry, *w.pool, w.settler, w.health, w.logger, w.clock, [] {}}, 0s, 1};
+  detail::Watchdog dog{
+      {w.registry, *w.slots, *w.runner, w.settler, w.health, w.logger, w.clock, [] {}}, 0s};
   const auto go = std::make_shared<std::latch>(1);
   const auto entered = std::make_shared<std::latch>(1);
   w.mux->handle("hang", [=](Context&, const Task&) {
@@ -328,19 +329,19 @@ TEST_CASE("without patience for handlers that hang, it does not look at them wit
   TaskMessage hanging = message("t1");
   hanging.task.type = "hang";
   enqueue(w.broker, hanging);
-  w.pool->start();
+  w.runner->start();
   const auto runs = w.take_runs();
   w.make_ready(runs);
   entered->wait();
   runs[0]->request_stop(StopReason::cancelled, w.clock->steady_now());
   dog.run_once();
-  CHECK(w.pool->hung() == 1);
+  CHECK(w.slots->hung() == 1);
   CHECK(w.until(dog.run_once()) == 100ms);
   go->count_down();
-  while (w.pool->hung() > 0) std::this_thread::yield();
+  while (w.slots->hung() > 0) std::this_thread::yield();
 }
 
-TEST_CASE("a run that comes too late for any attempt is ended without being started", "[pool]") {
+TEST_CASE("a run that comes too late for any attempt is ended without being started", "[runner]") {
   Engine e;
   TaskMessage late = message("t1");
   SECTION("after its deadline") { late.deadline = e.clock->now() - 1s; }
@@ -349,20 +350,21 @@ TEST_CASE("a run that comes too late for any attempt is ended without being star
   enqueue(e.broker, late);
   int started = 0;
   std::latch ended{1};
-  detail::WorkerPool::Config config;
+  detail::ThreadRunner::Config config;
+  config.slots = e.slots;
   config.mux = e.mux;
-  config.environment = e.environment;
+  config.clock = e.clock;
   config.started = [&](const detail::RunState&) { ++started; };
   config.finished = [&](std::shared_ptr<detail::RunState> run, const Outcome& end, double random) {
     e.settler.finish(std::move(run), end, random);
     ended.count_down();
   };
-  detail::WorkerPool pool{std::move(config)};
-  pool.start();
+  detail::ThreadRunner runner{std::move(config)};
+  runner.start();
   std::vector<std::shared_ptr<detail::RunState>> runs = e.take_runs();
-  pool.ready().push(runs);
+  e.slots->ready().push(runs);
   ended.wait();
-  pool.join();
+  runner.join();
   e.carry_out();
   CHECK(started == 0);
   CHECK(e.handled.empty());

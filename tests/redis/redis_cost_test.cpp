@@ -21,7 +21,8 @@ struct Fetching {
     std::map<std::string, int> priorities;
     for (std::size_t i = 0; i < count; ++i) priorities["q" + std::to_string(i)] = 1;
     for (const auto& [queue, priority] : priorities) queues.push_back(queue);
-    fetcher.emplace(detail::Fetcher::Parts{t.broker, e.settler, e.registry, *e.pool, e.health, e.environment, [] {}},
+    fetcher.emplace(detail::Fetcher::Parts{t.broker, e.settler, e.registry, *e.slots, e.health,
+                                           e.environment, [] {}},
                     detail::QueuePicker{priorities, false}, 10s);
     fetcher->set_watch(t.broker.watch(queues, [this, tell = box.callback()](const Hint& hint) {
       fetcher->hint(hint.queue, hint.report);
@@ -42,11 +43,11 @@ struct Fetching {
     enqueue(t.broker, message(id, queue));
     REQUIRE(box.ready(20s));
     turns();
-    REQUIRE(e.pool->load().ready == 1);
-    auto run = e.pool->ready().pop();
+    REQUIRE(e.slots->load().ready == 1);
+    auto run = e.slots->ready().pop();
     e.begin(*run);
     run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-    e.pool->ready().done();
+    e.slots->ready().done();
     e.settler.finish(std::move(run), Outcome::success(), 0.0);
     turns();
   }

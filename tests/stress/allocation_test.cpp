@@ -46,13 +46,13 @@ TEST_CASE("a fetch that lacks memory at any point loses no task", "[allocation]"
   for (; failed && number < 10'000; ++number) {
     CAPTURE(number);
     Engine engine{tasks};
-    detail::Fetcher fetcher{{engine.broker, engine.settler, engine.registry, *engine.pool,
+    detail::Fetcher fetcher{{engine.broker, engine.settler, engine.registry, *engine.slots,
                              engine.health, engine.environment, [] {}},
                             detail::QueuePicker{{{"default", 1}}, false},
                             10s};
     fetcher.set_watch(engine.broker.watch({"default"}, [&](const Hint&) { fetcher.hint(); }));
     engine.broker.enqueue(many("t", tasks));
-    const auto ready = [&] { return engine.pool->load().ready; };
+    const auto ready = [&] { return engine.slots->load().ready; };
     failed = fails_in(number, [&] { fetcher.run_once(); });
     for (int turn = 0; turn < 100 && ready() < tasks; ++turn) {
       fetcher.hint();
@@ -76,7 +76,7 @@ TEST_CASE("a suspect that lacks memory at any point before it runs alone is run 
   for (; failed && number < 10'000; ++number) {
     CAPTURE(number);
     Engine engine{2};
-    detail::Fetcher fetcher{{engine.broker, engine.settler, engine.registry, *engine.pool,
+    detail::Fetcher fetcher{{engine.broker, engine.settler, engine.registry, *engine.slots,
                              engine.health, engine.environment, [] {}},
                             detail::QueuePicker{{{"default", 1}}, false},
                             10s};
@@ -88,10 +88,10 @@ TEST_CASE("a suspect that lacks memory at any point before it runs alone is run 
     // A std::deque allocates for every 32nd of these: so the next push does.
     for (int i = 0; i < 31; ++i) {
       engine.make_ready({nullptr});
-      engine.pool->ready().pop();
-      engine.pool->ready().done();
+      engine.slots->ready().pop();
+      engine.slots->ready().done();
     }
-    const auto ready = [&] { return engine.pool->load().ready; };
+    const auto ready = [&] { return engine.slots->load().ready; };
     failed = fails_in(number, [&] {
       for (int turn = 0; turn < 5 && ready() == 0; ++turn) fetcher.run_once();
     });

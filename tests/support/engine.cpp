@@ -9,12 +9,12 @@ Engine::Engine(std::size_t concurrency, RetryPolicy policy) {
   });
   config.concurrency = concurrency;
   config.retry_policy = std::move(policy);
-  pool = std::make_unique<detail::WorkerPool>(detail::WorkerPool::Config{
-      concurrency,
-      concurrency,
+  slots = std::make_shared<detail::Slots>(concurrency, concurrency, clock);
+  runner = std::make_unique<detail::ThreadRunner>(detail::ThreadRunner::Config{
+      slots,
       {},
       mux,
-      environment,
+      clock,
       [](const detail::RunState&) {},
       [this](std::shared_ptr<detail::RunState> run, const Outcome& end, double random) {
         settler.finish(std::move(run), end, random);

@@ -17,7 +17,7 @@
 namespace taskmux::test {
 
 /// The parts of a server, put together without its threads: each test plays the roles that it is
-/// about, one step at a time, on a clock that stands still. The pool has no threads unless start()
+/// about, one step at a time, on a clock that stands still. The runner has no threads unless start()
 /// is called on it. What makes and ends it is compiled once, in engine.cpp: that is most of what a
 /// test of a part would cost to compile.
 struct Engine {
@@ -33,7 +33,9 @@ struct Engine {
   std::vector<std::shared_ptr<detail::RunState>> take_runs(std::size_t count = 10);
 
   /// Lets them wait for a worker.
-  void make_ready(std::vector<std::shared_ptr<detail::RunState>> runs) { pool->ready().push(runs); }
+  void make_ready(std::vector<std::shared_ptr<detail::RunState>> runs) {
+    slots->ready().push(runs);
+  }
 
   /// Moves a run into its handler, which is never called.
   void begin(detail::RunState& run, Duration limit = std::chrono::minutes{30});
@@ -73,7 +75,8 @@ struct Engine {
         settled.emplace_back(settlement.run.message->id, settlement.action);
         patterns.emplace_back(pattern);
       }};
-  std::unique_ptr<detail::WorkerPool> pool;
+  std::shared_ptr<detail::Slots> slots;
+  std::unique_ptr<detail::ThreadRunner> runner;
 };
 
 }  // namespace taskmux::test

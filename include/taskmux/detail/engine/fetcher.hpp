@@ -21,8 +21,8 @@
 #include "taskmux/detail/engine/hinted_queues.hpp"
 #include "taskmux/detail/engine/queue_picker.hpp"
 #include "taskmux/detail/engine/settler.hpp"
+#include "taskmux/detail/engine/slots.hpp"
 #include "taskmux/detail/engine/suspects.hpp"
-#include "taskmux/detail/engine/worker_pool.hpp"
 #include "taskmux/detail/run/run_registry.hpp"
 
 namespace taskmux {
@@ -41,7 +41,7 @@ class Fetcher {
     Broker& broker;
     Settler& settler;
     RunRegistry& registry;
-    WorkerPool& pool;
+    Slots& pool;
     HealthMonitor& health;
     std::shared_ptr<RunEnvironment> environment;
     std::function<void()> runs_arrived;  ///< For the watchdog.
@@ -114,7 +114,7 @@ class Fetcher {
     const std::span<const Settlement> settlements =
         parts_.settler.batch(most_settlements, most_settlement_bytes);
     const bool alone = suspects_.step();
-    WorkerPool::Room room = taking_.load() && !alone ? parts_.pool.room() : WorkerPool::Room{};
+    Slots::Room room = taking_.load() && !alone ? parts_.pool.room() : Slots::Room{};
     // What is on its way back comes before anything that would be taken now. It leaves room, so this is
     // asked after that.
     const bool in_order = parts_.settler.may_take(given_back, settlements.size());

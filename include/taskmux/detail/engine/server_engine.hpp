@@ -8,6 +8,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -31,10 +32,11 @@
 #include "taskmux/detail/engine/notifier.hpp"
 #include "taskmux/detail/engine/queue_picker.hpp"
 #include "taskmux/detail/engine/settler.hpp"
+#include "taskmux/detail/engine/slots.hpp"
+#include "taskmux/detail/engine/thread_runner.hpp"
 #include "taskmux/detail/engine/unserved_queues.hpp"
 #include "taskmux/detail/engine/upkeep.hpp"
 #include "taskmux/detail/engine/watchdog.hpp"
-#include "taskmux/detail/engine/worker_pool.hpp"
 #include "taskmux/detail/run/log_records.hpp"
 #include "taskmux/detail/run/run_registry.hpp"
 #include "taskmux/detail/run/task_events.hpp"
@@ -193,11 +195,11 @@ class ServerEngine {
   ServerStats stats() const {
     if (!at_home()) throw Error{Errc::forked, "stats: this server was made before fork()"};
     const SettlerCounts& counts = settler_.counts();
-    const ReadyQueue::Load load = pool_.load();
+    const ReadyQueue::Load load = slots_->load();
     return {.running = load.busy,
             .ready = load.ready,
             .unsettled = settler_.unsettled(),
-            .abandoned = pool_.hung(),
+            .abandoned = slots_->hung(),
             .alone = fetcher_.alone(),
             .taken = fetcher_.taken(),
             .succeeded = counts.of(SettleAction::complete),
@@ -210,7 +212,7 @@ class ServerEngine {
             .rejected = counts.rejected.load(std::memory_order_relaxed),
             .recovered = counts.recovered.load(std::memory_order_relaxed),
             .exchanges = fetcher_.exchanges(),
-            .unknown_types = pool_.unknown_types(),
+            .unknown_types = unknown_types_.load(std::memory_order_relaxed),
             .broker_errors = health_.broker_errors(),
             .hooks_dropped = notifier_.dropped(),
             .evicted = trimmer_.evicted()};
@@ -322,7 +324,7 @@ class ServerEngine {
     watching_.start(config_.on_thread_start);
     extending_.start(within(limit_));
     upkeeping_.start(within(side_limit_));
-    pool_.start();
+    runner_.start();
     exchanging_.start(within(limit_));
   }
 
@@ -376,7 +378,7 @@ class ServerEngine {
 
   bool wait_until_idle(Duration limit) noexcept {
     const SteadyTime until = environment_->clock->steady_now() + limit;
-    while (pool_.load().busy > 0) {
+    while (slots_->load().busy > 0) {
       if (environment_->clock->steady_now() >= until) return false;
       persistently([&] { environment_->clock->wait(idle_, until); });
     }
@@ -393,7 +395,7 @@ class ServerEngine {
     const SteadyTime until = environment_->clock->steady_now() + config_.lease;
     upkeeping_.stop();
     watching_.stop();
-    pool_.join();
+    runner_.join();
     exchanging_.stop();
     surely([this] { fetcher_.drop_watch(); });
     surely([this, until] { flush(until); });
@@ -451,7 +453,7 @@ class ServerEngine {
 
   bool on_own_thread() const {
     return notifying_.is_current() || watching_.is_current() || extending_.is_current() ||
-           upkeeping_.is_current() || exchanging_.is_current() || pool_.on_worker_thread();
+           upkeeping_.is_current() || exchanging_.is_current() || runner_.on_worker_thread();
   }
 
   // --- what the parts tell each other ---
@@ -492,6 +494,7 @@ class ServerEngine {
 
   /// Must not fail: the handler is called even if its start can't be logged or passed to hooks.
   void started(const RunState& run) noexcept {
+    if (!run.route().known) unknown_types_.fetch_add(1, std::memory_order_relaxed);
     try {
       if (config_.logger.enabled(LogLevel::debug)) {
         config_.logger(about(run.message(), LogLevel::debug,
@@ -597,6 +600,7 @@ class ServerEngine {
   const std::shared_ptr<RunEnvironment> environment_;
   Time started_at_{};
   std::atomic<bool> stopped_{false};
+  std::atomic<std::uint64_t> unknown_types_{0};
   Waker idle_;            ///< For shutdown(): something has ended.
   CallLimit limit_;       ///< Of the broker calls that are about runs; set by shutdown().
   CallLimit side_limit_;  ///< Of all others of the server's own.
@@ -619,21 +623,22 @@ class ServerEngine {
                    config_.logger,
                    [this] { exchanging_.wake(); },
                    settled_hook()};
-  WorkerPool pool_{{config_.concurrency, config_.max_abandoned.value_or(config_.concurrency),
-                    config_.on_thread_start, mux_, environment_,
-                    [this](const RunState& run) { started(run); },
-                    [this](RunPtr run, const Outcome& outcome, double random) {
-                      finished(std::move(run), outcome, random);
-                    },
-                    [this] { skipped(); }, [this](RunPtr run) { lapsed(std::move(run)); }}};
-  Watchdog watchdog_{{registry_, pool_, settler_, health_, config_.logger, environment_->clock,
-                      [this] { exchanging_.wake(); }},
-                     config_.abandon_after,
-                     config_.max_abandoned.value_or(config_.concurrency)};
+  const std::shared_ptr<Slots> slots_ = std::make_shared<Slots>(
+      config_.concurrency, config_.max_abandoned.value_or(config_.concurrency),
+      environment_->clock);
+  ThreadRunner runner_{{slots_, config_.on_thread_start, mux_, environment_->clock,
+                        [this](const RunState& run) { started(run); },
+                        [this](RunPtr run, const Outcome& outcome, double random) {
+                          finished(std::move(run), outcome, random);
+                        },
+                        [this] { skipped(); }, [this](RunPtr run) { lapsed(std::move(run)); }}};
+  Watchdog watchdog_{{registry_, *slots_, runner_, settler_, health_, config_.logger,
+                      environment_->clock, [this] { exchanging_.wake(); }},
+                     config_.abandon_after};
   LeaseKeeper lease_keeper_{{broker_, registry_, settler_, health_, config_.logger,
                              environment_->clock, [this] { watching_.wake(); }},
                             config_.lease};
-  Fetcher fetcher_{{broker_, settler_, registry_, pool_, health_, environment_,
+  Fetcher fetcher_{{broker_, settler_, registry_, *slots_, health_, environment_,
                     [this] {
                       if (watchdog_.concerns(environment_->clock->steady_now())) watching_.wake();
                     }},

@@ -16,7 +16,7 @@
 #include "taskmux/detail/base/mutex.hpp"
 #include "taskmux/detail/base/uuid.hpp"
 #include "taskmux/detail/engine/settler.hpp"
-#include "taskmux/detail/engine/worker_pool.hpp"
+#include "taskmux/detail/engine/slots.hpp"
 #include "taskmux/detail/run/judge.hpp"
 #include "taskmux/detail/run/run_registry.hpp"
 
@@ -39,7 +39,7 @@ class Suspects {
     Broker& broker;
     Settler& settler;
     RunRegistry& registry;
-    WorkerPool& pool;
+    Slots& slots;
     std::shared_ptr<RunEnvironment> environment;
   };
 
@@ -107,8 +107,8 @@ class Suspects {
         return false;
       default: return true;
     }
-    const ReadyQueue::Load load = parts_.pool.load();
-    if (const std::size_t others = load.busy + load.ready + parts_.pool.hung(); others > 0) {
+    const ReadyQueue::Load load = parts_.slots.load();
+    if (const std::size_t others = load.busy + load.ready + parts_.slots.hung(); others > 0) {
       if (now() < wait_until_) return true;
       end_wait(run, others);
       return false;
@@ -162,7 +162,7 @@ class Suspects {
   void start(const RunPtr& run) {
     RunPtr ready = run;
     try {
-      if (!parts_.pool.ready().push(std::span{&ready, 1}))
+      if (!parts_.slots.ready().push(std::span{&ready, 1}))
         parts_.settler.give_back_unstarted(std::span{&run, 1});
     } catch (...) {
       run->hold();

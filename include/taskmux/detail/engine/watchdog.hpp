@@ -15,7 +15,8 @@
 #include "taskmux/detail/base/uuid.hpp"
 #include "taskmux/detail/engine/health_monitor.hpp"
 #include "taskmux/detail/engine/settler.hpp"
-#include "taskmux/detail/engine/worker_pool.hpp"
+#include "taskmux/detail/engine/slots.hpp"
+#include "taskmux/detail/engine/thread_runner.hpp"
 #include "taskmux/detail/run/run_registry.hpp"
 
 namespace taskmux {
@@ -35,7 +36,8 @@ class Watchdog {
 
   struct Parts {
     RunRegistry& registry;
-    WorkerPool& pool;
+    Slots& slots;
+    ThreadRunner& runner;
     Settler& settler;
     HealthMonitor& health;
     const Logger& logger;
@@ -44,8 +46,8 @@ class Watchdog {
         room_again;  ///< Threads have come back, or could be started: tasks may be taken again.
   };
 
-  Watchdog(Parts parts, Duration abandon_after, std::size_t max_abandoned)
-      : parts_{std::move(parts)}, abandon_after_{abandon_after}, max_abandoned_{max_abandoned} {}
+  Watchdog(Parts parts, Duration abandon_after)
+      : parts_{std::move(parts)}, abandon_after_{abandon_after} {}
 
   /// Whether a run that is taken now needs an earlier look than is planned; then the watchdog must
   /// be woken. Thread-safe.
@@ -67,11 +69,11 @@ class Watchdog {
       return due <= now;
     });
     for (const RunPtr& run : late) next = std::min(next, deal_with(run, now));
-    const std::size_t missing = parts_.pool.missing();
-    const bool whole = parts_.pool.replace_missing();
-    if (parts_.pool.missing() < missing) parts_.room_again();
-    if (parts_.pool.hung() > 0 || !whole) next = std::min(next, now + hung_interval());
-    const bool full = parts_.pool.hung() >= max_abandoned_;
+    const std::size_t missing = parts_.slots.missing();
+    const bool whole = parts_.runner.replace_missing();
+    if (parts_.slots.missing() < missing) parts_.room_again();
+    if (parts_.slots.hung() > 0 || !whole) next = std::min(next, now + hung_interval());
+    const bool full = parts_.slots.is_full_of_hung();
     parts_.health.too_many_hung(full);
     if (std::exchange(full_, full) && !full) parts_.room_again();
     plan(next);
@@ -81,10 +83,10 @@ class Watchdog {
 
   /// Gives up the handler of `run` if it is still at work, and settles the run without it.
   void give_up(const RunPtr& run, bool replace) {
-    if (!parts_.pool.give_up(*run, replace)) return;
+    if (!parts_.runner.give_up(*run, replace)) return;
     parts_.logger(about(run->message(), LogLevel::error,
                         "its handler did not stop when it was asked to, and was given up"));
-    if (parts_.pool.hung() >= max_abandoned_) {
+    if (parts_.slots.is_full_of_hung()) {
       full_ = true;  // Even if it is over by the next look, when the others must be told.
       parts_.health.too_many_hung(true);
     }
@@ -150,15 +152,14 @@ class Watchdog {
   /// up behind it, or be begun before it.
   void send_back_unstarted(SteadyTime now) {
     const std::size_t count = parts_.settler.give_back_from([&] {
-      return parts_.pool.ready().take_all_if_first(
+      return parts_.slots.ready().take_all_if_first(
           [&](const RunState& run) { return run.arrived_at() + unstarted_limit <= now; });
     });
-    if (count > 0) parts_.pool.gave_back();
+    if (count > 0) parts_.slots.gave_back();
   }
 
   const Parts parts_;
   const Duration abandon_after_;
-  const std::size_t max_abandoned_;
   bool full_ = false;  ///< At the last look.
   std::atomic<SteadyTime::rep> planned_{SteadyTime::max().time_since_epoch().count()};
   Random random_;
