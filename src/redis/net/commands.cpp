@@ -8,6 +8,7 @@ namespace taskmux::redis {
 namespace {
 
 constexpr std::size_t kept_bytes = std::size_t{1} << 20;
+constexpr std::size_t longest_header = 24;
 
 }  // namespace
 
@@ -23,9 +24,13 @@ Commands& Commands::arg(std::string_view bytes) {
   return *this;
 }
 
+void Commands::reserve(std::size_t bytes, std::size_t argument_count) {
+  bytes_.reserve(bytes_.size() + bytes + (argument_count + 1) * (longest_header + 2));
+}
+
 void Commands::clear() {
   if (bytes_.capacity() > kept_bytes) {
-    bytes_ = {};
+    std::string{}.swap(bytes_);  // An assignment would keep the memory.
   } else {
     bytes_.clear();
   }
@@ -33,7 +38,7 @@ void Commands::clear() {
 }
 
 void Commands::add_header(char kind, std::size_t number) {
-  std::array<char, 24> text;
+  std::array<char, longest_header> text;
   text[0] = kind;
   auto* end = std::to_chars(text.data() + 1, text.data() + text.size(), number).ptr;
   *end++ = '\r';

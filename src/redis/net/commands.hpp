@@ -22,6 +22,8 @@ class Commands {
   /// be added by arg().
   Commands& begin(std::size_t argument_count);
   Commands& arg(std::string_view bytes);
+  /// Makes room for arguments of `bytes` in all, so that none is copied again as more are added.
+  void reserve(std::size_t bytes, std::size_t argument_count);
 
   std::size_t size() const noexcept { return count_; }  ///< The number of commands.
   bool empty() const noexcept { return count_ == 0; }
