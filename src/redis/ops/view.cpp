@@ -234,7 +234,7 @@ void read_infos(Session& session, std::span<const std::string> queues,
     replies[i].info.queue = queues[i];
     try {
       calls.push_back(membership(session, queues[i]));
-      calls.push_back(session.call(scripts().queue_info, queues[i]));
+      calls.push_back(session.call(queues[i], lua::QueueInfo{}));
       asked.push_back(i);
     } catch (const Error& error) {
       if (error.errc() != Errc::invalid_argument) throw;
@@ -291,7 +291,7 @@ std::vector<DailyStats> history(Session& session, std::string_view queue, int da
 }
 
 std::vector<GroupInfo> groups(Session& session, std::string_view queue) {
-  const Reply reply = session.run_one(of_queue(queue), session.call(scripts().groups, queue));
+  const Reply reply = session.run_one(of_queue(queue), session.call(queue, lua::Groups{}));
   std::vector<GroupInfo> infos;
   for (std::size_t i = 0; i + 1 < reply.size(); i += 2) {
     const std::size_t size = count_of(reply[i + 1]);
@@ -406,7 +406,7 @@ TaskPage list(Session& session, const ListRequest& request) {
 }
 
 std::optional<TaskInfo> find(Session& session, std::string_view queue, std::string_view id) {
-  const Reply reply = session.run_one(of_task(id), session.call(scripts().find, queue, {id}));
+  const Reply reply = session.run_one(of_task(id), session.call(queue, lua::Find{.id = id}));
   reply.expect_array(1);
   if (reply.size() < 2) return std::nullopt;
   reply[1].expect_array(9);
@@ -442,8 +442,9 @@ std::vector<ActReply> act(Session& session, const ActRequest& request) {
   while (replies.size() < request.ids.size()) {
     const auto left = request.ids.subspan(replies.size());
     const auto part = left.first(std::min(bound::items, left.size()));
-    Call call = session.call(scripts().act, request.queue, {name_of(request.action), only});
-    call.args.insert(call.args.end(), part.begin(), part.end());
+    Call call =
+        session.call(request.queue, lua::Act{.action = name_of(request.action), .only = only});
+    for (const std::string& id : part) lua::Act::Task{.id = id}.append_to(call.args);
     const Reply reply = session.run_one(of_queue(request.queue), call);
     reply.expect_array(1);  // where that is much work, it is done in part
     for (std::size_t i = 0; i < reply.size(); ++i) {
@@ -468,7 +469,8 @@ std::size_t act_all(Session& session, std::string_view queue, TaskAction action,
     const std::size_t wanted = std::min(acts_at_once, limit - done);
     const Reply reply = session.run_one(
         of_queue(queue),
-        session.call(scripts().act_all, queue, {operation, to_string(state), number(wanted)}));
+        session.call(queue, lua::ActAll{
+                                .action = operation, .state = to_string(state), .limit = wanted}));
     reply.expect_array(2);
     done += count_of(reply[0]);
     if (count_of(reply[1]) < wanted) break;
@@ -485,12 +487,13 @@ std::vector<TrimReply> look_at_archives(Session& session, std::span<const std::s
   std::vector<Call> calls;
   for (std::size_t i = 0; i < queues.size(); i += most) {
     const auto part = queues.subspan(i, std::min(most, queues.size() - i));
-    Call call{.slot_key = session.keys(part.front()).pending(), .script = &scripts().archives};
-    call.args.push_back(number(part.size()));
+    std::vector<std::string> archives;
     for (const std::string& queue : part)
-      call.args.push_back(session.keys(queue).container(TaskState::archived));
+      archives.push_back(session.keys(queue).container(TaskState::archived));
+    Call call = Session::call_on(scripts().archives, std::move(archives));
     session.add_now(call.args);
-    call.args.insert(call.args.end(), {number(request.max_tasks), micros(request.max_age)});
+    lua::Archives{.max_tasks = number(request.max_tasks), .max_age = micros(request.max_age)}.append_to(
+        call.args);
     calls.push_back(std::move(call));
   }
   const std::vector<Reply> answers = session.run(calls);
@@ -521,9 +524,10 @@ std::vector<TrimReply> trim_archives(Session& session, std::span<const std::stri
   if (request.limit == 0) return look_at_archives(session, queues, request);
   std::vector<Call> calls;
   for (const std::string& queue : queues) {
-    calls.push_back(session.call(scripts().trim, queue,
-                               {number(request.max_tasks), micros(request.max_age),
-                                number(std::min(request.limit, acts_at_once))}));
+    calls.push_back(
+        session.call(queue, lua::Trim{.max_tasks = number(request.max_tasks),
+                                      .max_age = micros(request.max_age),
+                                      .limit = std::min(request.limit, acts_at_once)}));
   }
   const std::vector<Reply> answers = session.run(calls);
   std::vector<TrimReply> replies(queues.size());
@@ -553,8 +557,10 @@ void update_payload(Session& session, std::string_view queue, std::string_view i
     decoded->message.task.payload = std::string{payload};
     const Reply reply = session.run_one(
         task,
-        session.call(scripts().update_message, queue,
-                   {id, old.as_string(), encode_message(decoded->message, decoded->unknown)}));
+        session.call(queue, lua::UpdateMessage{
+                                .id = id,
+                                .old_message = old.as_string(),
+                                .new_message = encode_message(decoded->message, decoded->unknown)}));
     if (reply.as_integer() == 0) return;
     throw_outcome(session, queue, id, reply.as_integer());
   }
@@ -566,7 +572,7 @@ void pause(Session& session, std::string_view queue) {
     const std::string& names = session.global().queues();
     session.run_one(of_queue(queue), Session::command(names, {"SADD", names, queue}));
   }
-  const Reply reply = session.run_one(of_queue(queue), session.call(scripts().pause, queue));
+  const Reply reply = session.run_one(of_queue(queue), session.call(queue, lua::Pause{}));
   if (reply.as_integer() == 0) {
     throw Error{Errc::wrong_state, of_queue(queue) + ": already paused"};
   }
@@ -585,12 +591,15 @@ void cancel(Session& session, std::string_view queue, std::string_view id, Cance
   BoundCancellation message{.database = session.options().database,
                             .queue = std::string{queue},
                             .task_id = std::string{id}};
-  const std::string of_ours = message.encode();
+  const std::string to_ours = message.encode();
   message.repeated = true;
   const Reply reply = session.run_one(
-      of_task(id), session.call(scripts().cancel, queue,
-                              {id, to_string(mode), session.global().cancel(),
-                               session.global().bound_cancel(), of_ours, message.encode()}));
+      of_task(id), session.call(queue, lua::Cancel{.id = id,
+                                                   .mode = to_string(mode),
+                                                   .plain_channel = session.global().cancel(),
+                                                   .channel = session.global().bound_cancel(),
+                                                   .message_to_ours = to_ours,
+                                                   .message_to_others = message.encode()}));
   throw_outcome(session, queue, id, reply.as_integer());
 }
 
@@ -601,7 +610,7 @@ void delete_queue(Session& session, std::string_view queue, bool force) {
   while (outcome == 1) {
     const Reply reply = session.run_one(
         subject,
-        session.call(scripts().empty_queue, queue, {force ? "1" : "0", number(acts_at_once)}));
+        session.call(queue, lua::EmptyQueue{.with_tasks = force, .limit = acts_at_once}));
     outcome = reply.as_integer();
   }
   if (outcome == 2) throw Error{Errc::wrong_state, subject + ": tasks of it are active"};

@@ -1,12 +1,12 @@
 -- uses: one_queue clock read protobuf locks crashes_of act_on
+-- args: action only
+-- each task: id
 
--- KEYS: the queue's. ARGV: now, action, the only state to act on ('' = any), ids.
--- Returns for each, in their order: 0 done; 1 there is no such task; 2 it is in a state that does not
+-- Acts on tasks, if `only` is not '' on those in that state alone. Returns for each, in their order: 0 done; 1 there is no such task; 2 it is in a state that does not
 -- allow it. To take a task out of pending walks the list: a call ends after walking a million ids, at
 -- least one task, and its reply then is of the first ids only.
-local action, only = ARGV[3], ARGV[4]
 local replies, walked = {}, 0
-for at = 5, #ARGV do
+for at = task_first, #ARGV do
   if walked >= 1000000 then break end
   local id = ARGV[at]
   local task = read('HMGET', T .. id, 'state', 'group') or {}

@@ -1,8 +1,9 @@
 -- uses: one_queue clock read many protobuf locks crashes_of act_on
+-- args: action state limit
 
--- KEYS: the queue's. ARGV: now, action, state, how many. Returns {tasks acted on, ids taken up
+-- Acts on the first tasks of a state. Returns {tasks acted on, ids taken up
 -- (some may have had no task)}.
-local action, state, limit = ARGV[3], ARGV[4], tonumber(ARGV[5])
+limit = tonumber(limit)
 local ids, groups = {}, {}
 if state == 'pending' then
   local found = redis.call('LRANGE', P .. 'pending', -limit, -1)

@@ -1,11 +1,11 @@
 -- uses: one_queue clock read statistics many protobuf locks crashes_of act_on
+-- args: with_tasks limit
 
--- One step of the deletion of a queue.
--- KEYS: the queue's. ARGV: now, 1 to delete tasks too, how many tasks at most.
+-- One step of the deletion of a queue; with its tasks if that is 1, so many of them at most.
 -- Returns 0 nothing is left; 1 there is more to do, and the queue is paused until then; 2 tasks are
 -- active; 3 there are tasks.
 if redis.call('LLEN', P .. 'active') > 0 then return 2 end
-local limit = tonumber(ARGV[4])
+limit = tonumber(limit)
 local zsets = {'scheduled', 'retry', 'archived', 'completed'}
 local groups, sets = {}, redis.call('ZRANGE', P .. 'aggregation_sets', 0, -1)
 for n, name in ipairs(redis.call('SMEMBERS', P .. 'groups')) do groups[n] = P .. 'g:' .. name end
@@ -16,7 +16,7 @@ for _, keys in ipairs({groups, sets}) do
     if string.sub(key, 1, #P) == P then tasks = tasks + redis.call('ZCARD', key) end
   end
 end
-if tasks > 0 and ARGV[3] ~= '1' then return 3 end
+if tasks > 0 and with_tasks ~= '1' then return 3 end
 if tasks > 0 then
   redis.call('ZREM', P .. 'tmx:due', '')
   redis.call('SET', P .. 'paused', now_s)

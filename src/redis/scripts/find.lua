@@ -1,7 +1,7 @@
 -- uses: one_queue clock read describe
+-- args: id
 
--- KEYS: the queue's. ARGV: now, id. Returns {now, describe()}, or {now} if there is no such task.
-local id = ARGV[3]
+-- Returns {now, describe()}, or {now} if there is no such task.
 local state = read('HGET', T .. id, 'state')
 if not state then return {now} end
 local score = false

@@ -1,4 +1,5 @@
 -- uses: one_queue clock read
+-- args:
 
 -- Returns the names of at most 1000 groups, each followed by how many tasks it
 -- holds.

@@ -1,6 +1,7 @@
 -- uses: one_queue clock read statistics
+-- args:
 
--- KEYS: the queue's. ARGV: now. Returns {now, paused, pending, active, scheduled, retry, archived,
+-- Returns {now, paused, pending, active, scheduled, retry, archived,
 -- completed, number of groups, tasks in at most 1000 of these, time since which the next task is pending in ns or nil, processed today,
 -- failed today, processed, failed (each nil for none)}.
 local oldest = redis.call('LINDEX', P .. 'pending', -1)

@@ -1,10 +1,12 @@
 -- uses: one_queue clock read many protobuf locks crashes_of act_on excess
+-- args: max_tasks max_age limit
 
--- KEYS: the queue's. ARGV: those of excess(), how many may be deleted. Returns {tasks deleted, how
+-- Deletes what is beyond the limits of an archive, so many tasks at most. Returns {tasks deleted, how
 -- many are still beyond the limits}.
-local archived, limit = P .. 'archived', tonumber(ARGV[5])
-local count = math.min(excess(archived), limit)
-if count == 0 then return {0, excess(archived)} end
+local archived, oldest = P .. 'archived', oldest_within(max_age)
+max_tasks = tonumber(max_tasks)
+local count = math.min(excess(archived, max_tasks, oldest), tonumber(limit))
+if count == 0 then return {0, excess(archived, max_tasks, oldest)} end
 local ids, keys, locks, deleted = redis.call('ZRANGE', archived, 0, count - 1), {}, {}, 0
 for _, id in ipairs(ids) do
   local exists = read('HEXISTS', T .. id, 'msg')
@@ -17,4 +19,4 @@ end
 many('ZREM', archived, ids)
 remove_tasks(locks)
 remove_tasks(keys)
-return {deleted, excess(archived)}
+return {deleted, excess(archived, max_tasks, oldest)}

@@ -89,14 +89,6 @@ Keys Session::keys(std::string_view queue) const {
   return Keys{queue, options().key_prefix};
 }
 
-Call Session::call(const Script& script, std::string_view queue,
-                 std::initializer_list<std::string_view> args) const {
-  Call call = call_on(script, {keys(queue).pending()});
-  add_now(call.args);
-  call.args.insert(call.args.end(), args.begin(), args.end());
-  return call;
-}
-
 Call Session::call_on(const Script& script, std::vector<std::string> keys) {
   constexpr std::size_t most_arguments = 9;  // of a script, records apart
   Call call{.slot_key = keys.front(), .script = &script};

@@ -64,9 +64,6 @@ class Session {
   Keys keys(std::string_view queue) const;
   const GlobalKeys& global() const noexcept { return global_; }
 
-  /// A run of `script` on `queue`; its arguments so far are now and `args`.
-  Call call(const Script& script, std::string_view queue,
-            std::initializer_list<std::string_view> args = {}) const;
   /// A run of the script that takes `args`, a struct of lua_arguments.hpp, on `queue`; its arguments so
   /// far are now and `args`.
   template <typename Args>

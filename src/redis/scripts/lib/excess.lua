@@ -1,11 +1,10 @@
 -- uses: clock
 
--- excess(archived): how many tasks of an archive are beyond its limits. ARGV: now, how many tasks an
--- archive may hold, for how long it may hold one.
-local max_tasks = tonumber(ARGV[3])
-local oldest_allowed = string.format('(%.6f', (now - tonumber(ARGV[4])) / 1000000)
+-- oldest_within(max_age): the score from which on an archive may hold tasks, as excess() takes it.
+local function oldest_within(max_age) return string.format('(%.6f', (now - tonumber(max_age)) / 1000000) end
 
-local function excess(archived)
-  local too_old = redis.call('ZCOUNT', archived, '-inf', oldest_allowed)
+-- excess(archived, max_tasks, oldest): how many tasks of an archive are beyond its limits.
+local function excess(archived, max_tasks, oldest)
+  local too_old = redis.call('ZCOUNT', archived, '-inf', oldest)
   return math.max(redis.call('ZCARD', archived) - max_tasks, too_old, 0)
 end
