@@ -91,8 +91,7 @@ std::optional<Time> optional_time(ReplyView micros) {
   return number ? std::optional{time_of(*number)} : std::nullopt;
 }
 
-// A score in seconds; asynq's readers break on fractions, we cut them off.
-/// As the scripts read a score: rounded up to a second, within what they can count.
+// As the scripts read a score, see lib/due_of.lua: rounded up to a second, within what they can count.
 std::optional<Time> time_of_score(ReplyView score) {
   const auto text = score.as_optional_string();
   if (!text) return std::nullopt;
