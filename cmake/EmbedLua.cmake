@@ -199,8 +199,7 @@ function(interface_of file code first lua struct)
       list(APPEND numbers ${width_name})
       members("    " "${words}" record_members)
       type_name(${record} record)
-      string(APPEND records "\n  struct ${record} {\n    static constexpr std::size_t width = ${width};\n"
-                            "${record_members}  };\n")
+      string(APPEND records "\n  struct ${record} {\n${record_members}  };\n")
     else()
       message(FATAL_ERROR "${file}: \"${line}\" is not \"-- keys: <name>...\", \"-- args: <name>...\" or, after one "
                           "of these, \"-- each <group> [<variant>]: <name>[='<text>']...\"")
@@ -245,7 +244,7 @@ endfunction()
 
 set(origin "// Made from the files in src/redis/scripts by cmake/EmbedLua.cmake.\n#pragma once\n")
 set(texts "${origin}\n#include <string_view>\n\nnamespace taskmux::redis::lua {\n")
-string(CONCAT arguments "${origin}\n#include <cstddef>\n#include <string>\n#include <utility>\n#include <vector>\n\n"
+string(CONCAT arguments "${origin}\n#include <string>\n#include <utility>\n#include <vector>\n\n"
        "#include \"redis/scripts/argument.hpp\"\n#include \"redis/scripts/scripts.hpp\"\n\n"
        "namespace taskmux::redis::lua {\n")
 foreach(script IN LISTS SCRIPTS)

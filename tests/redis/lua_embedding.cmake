@@ -69,7 +69,7 @@ string(REGEX REPLACE "[ \n]+" " " arguments "${arguments}")
 expect_match("a script without arguments has a struct" "${arguments}"
              "struct Main { static constexpr auto script = &Scripts::main; void append_to.std::vector<std::string>& /.args./. && {} ")
 expect_match("a field that has a text is not asked for" "${arguments}"
-             "struct End { static constexpr std::size_t width = 2; Argument id; void append_to.std::vector<std::string>& args. && { \
+             "struct End { Argument id; void append_to.std::vector<std::string>& args. && { \
 args.emplace_back.\"e\".; std::move.id..append_to.args.; } };")
 
 # refuses(<what> <lines after the first> <what is said>)

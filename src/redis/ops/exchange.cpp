@@ -440,10 +440,9 @@ class Exchanger {
 
   // `count` is the sum of the shares' counts.
   Call take(std::span<Share> shares, std::size_t count, std::size_t free_workers) {
-    Call call{.slot_key = session_.keys(shares.front().queue).pending(),
-              .script = &scripts().acquire};
-    call.args.push_back(text(static_cast<std::int64_t>(shares.size())));
-    for (const Share& share : shares) call.args.push_back(session_.keys(share.queue).pending());
+    std::vector<std::string> keys;
+    for (const Share& share : shares) keys.push_back(session_.keys(share.queue).pending());
+    Call call = Session::call_on(scripts().acquire, std::move(keys));
     const auto there = session_.add_now_or_never(call.args, shares.front().queue);
     if (there) taken_since_ = std::min(taken_since_, *there);
     take_budget_ = session_.transport().line().budget();

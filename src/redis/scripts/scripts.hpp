@@ -17,8 +17,8 @@ inline constexpr std::size_t effort = 2000;     ///< Items of one call of upkeep
 inline constexpr std::size_t queues = 256;      ///< Of one call, where it may have several.
 }  // namespace bound
 
-/// Every Lua script. KEYS, ARGV and what each returns stand above its text in <name>.lua; README.md has
-/// what they have in common.
+/// Every Lua script. What each takes and returns stands at the top of <name>.lua; README.md has what
+/// they have in common.
 struct Scripts {
   Script enqueue;
   Script give_back;

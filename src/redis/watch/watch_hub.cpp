@@ -259,12 +259,7 @@ std::vector<WatchHub::Question> WatchHub::questions_about(
   while (!queues.empty()) {
     const auto now = queues.first(std::min(most, queues.size()));
     queues = queues.subspan(now.size());
-    const std::string& first = watcher.queues[now.front()];
-    Question& question = questions.emplace_back(
-        Question{Call{.slot_key = session_.keys(first).pending(), .script = &scripts().look},
-                 Numbers(now.begin(), now.end())});
-    Call& call = question.call;
-    call.args.push_back(text(static_cast<std::int64_t>(lua::Look::Queue::width * now.size())));
+    std::vector<std::string> all;
     for (const std::size_t n : now) {
       const Keys keys = session_.keys(watcher.queues[n]);
       lua::Look::Queue{.paused = keys.paused(),
@@ -273,9 +268,11 @@ std::vector<WatchHub::Question> WatchHub::questions_about(
                        .retry = keys.retry(),
                        .due = keys.due(),
                        .canary = keys.canary()}
-          .append_to(call.args);
+          .append_to(all);
     }
+    Call call = Session::call_on(scripts().look, std::move(all));
     session_.add_now(call.args);
+    questions.push_back({std::move(call), Numbers(now.begin(), now.end())});
   }
   return questions;
 }
