@@ -261,6 +261,20 @@ TEST_CASE("a full server starts all the same", "[redis][rights]") {
   CHECK_NOTHROW(broker.open(queues));
 }
 
+TEST_CASE("a full server hides no missing right", "[redis][rights]") {
+  RightsFixture t{{"-zmscore"}};
+  t.redis.command({"CONFIG", "SET", "maxmemory", "1"});
+  RedisBroker broker{t.options()};
+  const std::string queues[] = {"default"};
+  try {
+    broker.open(queues);
+    FAIL("it opened the queue");
+  } catch (const Error& error) {
+    CHECK(error.errc() == Errc::unauthorized);
+    CHECK(std::string{error.what()}.find("ZMSCORE") != std::string::npos);
+  }
+}
+
 TEST_CASE("who may not publish cancels nothing", "[redis][rights]") {
   RightsFixture t{{"resetchannels", "&__redis__:invalidate"}};
   RedisBroker broker{t.options()};

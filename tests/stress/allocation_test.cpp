@@ -160,6 +160,30 @@ TEST_CASE("a failure that lacks memory at any point is counted once", "[allocati
   CHECK_FALSE(failed);
 }
 
+TEST_CASE("a cancellation that lacks memory at any point stops its run in the end", "[allocation]") {
+  bool failed = true;
+  long number = 1;
+  for (; failed && number < 10'000; ++number) {
+    CAPTURE(number);
+    Engine engine;
+    detail::LeaseKeeper keeper{{engine.broker, engine.registry, engine.settler, engine.health,
+                                engine.logger, engine.clock, [] {}},
+                               10s};
+    enqueue(engine.broker, message("t1"));
+    const auto runs = engine.take_runs();
+    engine.begin(*runs[0]);
+    keeper.cancel("t1");
+    failed = fails_in(number, [&] { keeper.run_once(); });
+    for (int turn = 0; turn < 3; ++turn) {
+      engine.clock->advance(100ms);
+      keeper.run_once();
+    }
+    REQUIRE(runs[0]->stop_reason() == StopReason::cancelled);
+  }
+  CHECK(number > 3);
+  CHECK_FALSE(failed);
+}
+
 TEST_CASE("a shutdown that lacks memory at any point ends the server", "[allocation]") {
   bool failed = true;
   long number = 1;

@@ -22,15 +22,16 @@ std::string names_of(ReplyView failed, std::string_view fault) {
 }
 
 void throw_if_refused(std::string_view queue, ReplyView failed) {
-  if (failed.size() == 0) return;
-  const std::string_view fault = failed[0][1].as_string();
-  const Errc errc = errc_of(fault);
-  // Full, or refusing writes for the time being: that passes, and is no matter of rights.
-  if (errc == Errc::queue_full || errc == Errc::unavailable) return;
-  const bool unknown = fault.find("nknown Redis command") != std::string_view::npos;
-  throw Error{
-      unknown ? Errc::unsupported : errc,
-      subject(queue) + ": Redis refuses " + names_of(failed, fault) + ": " + printable(fault)};
+  for (std::size_t i = 0; i < failed.size(); ++i) {
+    const std::string_view fault = failed[i][1].as_string();
+    const Errc errc = errc_of(fault);
+    // Redis is full, or refuses writes for now: the server can start, and waits.
+    if (errc == Errc::queue_full || errc == Errc::unavailable) continue;
+    const bool unknown = fault.find("nknown Redis command") != std::string_view::npos;
+    throw Error{
+        unknown ? Errc::unsupported : errc,
+        subject(queue) + ": Redis refuses " + names_of(failed, fault) + ": " + printable(fault)};
+  }
 }
 
 }  // namespace

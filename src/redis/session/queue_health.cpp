@@ -1,8 +1,6 @@
 #include "redis/session/queue_health.hpp"
 
-#include <algorithm>
 #include <chrono>
-#include <iterator>
 
 #include "redis/net/reply.hpp"
 
@@ -93,14 +91,6 @@ bool QueueHealth::rests(std::string_view queue) const {
   const SteadyTime at = now();
   detail::MutexLock lock{mutex_};
   return rest_of(queue, at).has_value();
-}
-
-std::vector<std::string> QueueHealth::awake(std::span<const std::string> queues) const {
-  std::vector<std::string> names;
-  names.reserve(queues.size());
-  std::copy_if(queues.begin(), queues.end(), std::back_inserter(names),
-               [this](const std::string& queue) { return !rests(queue); });
-  return names;
 }
 
 std::optional<SteadyTime::duration> QueueHealth::shortest_rest(

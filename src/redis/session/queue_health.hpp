@@ -37,8 +37,7 @@ class QueueHealth {
   /// Records that `operation` succeeded. Logs the recovery if its failure was logged.
   void worked(QueueOperation operation, std::string_view queue);
 
-  /// The queues that don't rest, in their order.
-  std::vector<std::string> awake(std::span<const std::string> queues) const;
+  /// Whether `queue` is not to be asked at present.
   bool rests(std::string_view queue) const;
   /// How long until the first of those `queues` that rest may be asked again; unset if none rests.
   std::optional<SteadyTime::duration> shortest_rest(std::span<const std::string> queues) const;

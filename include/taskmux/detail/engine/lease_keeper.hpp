@@ -55,8 +55,14 @@ class LeaseKeeper {
   /// the next is due.
   std::optional<SteadyTime> run_once() {
     const SteadyTime now = parts_.clock->steady_now();
-    const std::set<Cancel> cancels = take_cancels();
-    if (!cancels.empty()) put_back(extend_and_stop(now, cancels));
+    if (std::set<Cancel> cancels = take_cancels(); !cancels.empty()) {
+      try {
+        put_back(extend_and_stop(now, cancels));
+      } catch (...) {  // Out of memory.
+        put_back(std::move(cancels));
+        throw;
+      }
+    }
     if (now >= next_) {
       // A run that is younger has most of its lease before it.
       const SteadyTime taken_before = now - lease_ / 4;
@@ -80,6 +86,11 @@ class LeaseKeeper {
   void put_back(const std::vector<RunPtr>& runs) TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     for (const RunPtr& run : runs) cancels_.emplace(run->message().id, run->message().queue);
+  }
+
+  void put_back(std::set<Cancel>&& cancels) TASKMUX_EXCLUDES(mutex_) {
+    MutexLock lock{mutex_};
+    cancels_.merge(cancels);  // Allocates nothing.
   }
 
   std::vector<RunPtr> extend(SteadyTime now, SteadyTime taken_before) {
