@@ -1,10 +1,10 @@
-#include "taskmux/detail/engine/fetcher.hpp"
-
+#include <map>
 #include <thread>
 
 #include "support/engine.hpp"
 #include "support/test.hpp"
 #include "taskmux/broker_wrapper.hpp"
+#include "taskmux/detail/engine/fetcher.hpp"
 #include "taskmux/detail/run/task_events.hpp"
 
 using namespace taskmux;
@@ -14,11 +14,24 @@ using Operation = FlakyBroker::Operation;
 
 namespace {
 
-struct Fetching : Engine {
-  explicit Fetching(std::size_t concurrency = 2) : Engine{concurrency} {
-    fetcher.set_watch(broker.watch({"default"}, [this](const Hint&) {
+using RunPtr = std::shared_ptr<detail::RunState>;
+
+/// The exchanging role on queues of these priorities, whose broker is seen through `Wrapper`.
+template <typename Wrapper = BrokerWrapper>
+struct FetchingThrough : Engine {
+  using Queues = std::map<std::string, int>;
+
+  explicit FetchingThrough(std::size_t concurrency = 2, const Queues& queues = {{"default", 1}},
+                           bool strict = false)
+      : Engine{concurrency},
+        fetcher{{wrapper, settler, registry, *slots, health, environment, [this] { ++arrived; }},
+                detail::QueuePicker{queues, strict},
+                10s} {
+    std::vector<std::string> names;
+    for (const auto& queue : queues) names.push_back(queue.first);
+    fetcher.set_watch(wrapper.watch(names, [this](const Hint& hint) {
       ++hints;
-      fetcher.hint();
+      fetcher.hint(hint.queue);
     }));
   }
 
@@ -50,13 +63,26 @@ struct Fetching : Engine {
     return next;
   }
 
+  /// As a worker would.
+  RunPtr begin_next() {
+    RunPtr run = slots->ready().pop();
+    Engine::begin(*run);
+    return run;
+  }
+  void end(const RunPtr& run) {
+    run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
+    slots->ready().done();
+    settler.finish(run, Outcome::success(), 0.0);
+  }
+  void end_next() { end(begin_next()); }
+
   int hints = 0;
   int arrived = 0;
-  detail::Fetcher fetcher{
-      {broker, settler, registry, *slots, health, environment, [this] { ++arrived; }},
-      detail::QueuePicker{{{"default", 1}}, false},
-      10s};
+  Wrapper wrapper{static_cast<Broker&>(broker)};
+  detail::Fetcher fetcher;
 };
+
+using Fetching = FetchingThrough<>;
 
 TaskMessage never_retried(const std::string& id) {
   TaskMessage once = message(id);
@@ -208,13 +234,7 @@ TEST_CASE("one exchange carries all outcomes that have piled up, and the next ru
   f.broker.enqueue(many("t", 6));
   f.settle_down();
   const std::size_t before = f.exchanges();
-  for (int i = 0; i < 3; ++i) {
-    auto run = f.slots->ready().pop();
-    run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
-    run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-    f.slots->ready().done();
-    f.settler.finish(std::move(run), Outcome::success(), 0.0);
-  }
+  for (int i = 0; i < 3; ++i) f.end_next();
   f.fetcher.run_once();
   CHECK(f.exchanges() == before + 1);
   CHECK(f.settler.counts().of(SettleAction::complete) == 3);
@@ -290,135 +310,86 @@ TEST_CASE("a lone task costs no look at the queues that no hint named", "[fetche
     std::vector<std::string> queues;
   };
   using Names = std::vector<std::string>;
-  Engine e{2};
-  Asked broker{e.memory};
-  detail::Fetcher fetcher{{broker, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
-                          detail::QueuePicker{{{"a", 1}, {"b", 1}, {"c", 1}}, true},
-                          10s};
-  fetcher.set_watch(
-      broker.watch({"a", "b", "c"}, [&](const Hint& hint) { fetcher.hint(hint.queue); }));
+  FetchingThrough<Asked> f{2, {{"a", 1}, {"b", 1}, {"c", 1}}, true};
   const auto asked = [&] {
-    broker.queues.clear();
-    while (true) {
-      const std::optional<SteadyTime> next = fetcher.run_once();
-      if (!next || *next > e.clock->steady_now()) break;
-    }
-    return broker.queues;
-  };
-  const auto end_one = [&] {
-    auto run = e.slots->ready().pop();
-    run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::ended);
-    e.slots->ready().done();
-    e.settler.finish(std::move(run), Outcome::success(), 0.0);
+    f.wrapper.queues.clear();
+    f.settle_down();
+    return f.wrapper.queues;
   };
   CHECK(asked() == Names{"a", "b", "c"});
-  enqueue(e.memory, message("t1", "b"));
+  enqueue(f.memory, message("t1", "b"));
   CHECK(asked() == Names{"b"});
-  CHECK(e.slots->load().ready == 1);
+  CHECK(f.ready() == 1);
   // The watch is armed: it would have reported what is ready.
-  end_one();
+  f.end_next();
   CHECK(asked().empty());
-  CHECK(e.settler.unsettled() == 0);
+  CHECK(f.settler.unsettled() == 0);
 
   // What came to another queue beside it is found when the watch is armed again.
-  enqueue(e.memory, message("t2", "b"));
-  enqueue(e.memory, message("t3", "c"));
+  enqueue(f.memory, message("t2", "b"));
+  enqueue(f.memory, message("t3", "c"));
   CHECK(asked() == Names{"b", "a", "b", "c"});
-  CHECK(e.slots->load().ready == 2);
-  end_one();
-  end_one();
+  CHECK(f.ready() == 2);
+  f.end_next();
+  f.end_next();
   asked();
 
   // A queue that is never empty does not keep the others from being looked at.
-  e.broker.enqueue(many("b", 100, "b"));
+  f.broker.enqueue(many("b", 100, "b"));
   asked();
-  enqueue(e.memory, message("a1", "a"));
+  enqueue(f.memory, message("a1", "a"));
   for (int i = 0; i < 4; ++i) {
-    end_one();
+    f.end_next();
     asked();
   }
-  CHECK(state_of(e.memory, "a1", "a") == std::nullopt);
+  CHECK(state_of(f.memory, "a1", "a") == std::nullopt);
 
   // Nor does a task that is due wait for a hint.
-  e.clock->advance(1s);
-  enqueue(e.memory, scheduled(message("a2", "a"), 1h));
-  for (int i = 0; i < 200 && e.memory.queue_info("b").pending > 0; ++i) {
-    end_one();
+  f.clock->advance(1s);
+  enqueue(f.memory, scheduled(message("a2", "a"), 1h));
+  for (int i = 0; i < 200 && f.memory.queue_info("b").pending > 0; ++i) {
+    f.end_next();
     asked();
   }
-  while (e.slots->load().ready > 0) end_one();
+  while (f.ready() > 0) f.end_next();
   asked();
-  CHECK(e.slots->load().ready == 0);
-  e.clock->advance(1h);
+  CHECK(f.ready() == 0);
+  f.clock->advance(1h);
   asked();
-  CHECK(state_of(e.memory, "a2", "a") == TaskState::active);
+  CHECK(state_of(f.memory, "a2", "a") == TaskState::active);
 }
 
 TEST_CASE("strict priority holds for what fills while a worker is busy", "[fetcher]") {
-  Engine e{1};
-  detail::Fetcher fetcher{
-      {e.memory, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
-      detail::QueuePicker{{{"high", 3}, {"low", 1}}, true},
-      10s};
-  fetcher.set_watch(
-      e.memory.watch({"high", "low"}, [&](const Hint& hint) { fetcher.hint(hint.queue); }));
-  const auto turns = [&] {
-    while (true) {
-      const std::optional<SteadyTime> next = fetcher.run_once();
-      if (!next || *next > e.clock->steady_now()) break;
-    }
-  };
-  const auto begin_next = [&] {
-    auto run = e.slots->ready().pop();
-    e.begin(*run);
-    return run;
-  };
-  const auto end = [&](auto run) {
-    run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-    e.slots->ready().done();
-    e.settler.finish(std::move(run), Outcome::success(), 0.0);
-  };
-  turns();
+  Fetching f{1, {{"high", 3}, {"low", 1}}, true};
+  f.settle_down();
   const bool many_at_once = GENERATE(true, false);
   CAPTURE(many_at_once);
-  enqueue(e.memory, message("low1", "low"));
-  turns();
-  const auto first = begin_next();
-  if (many_at_once) enqueue(e.memory, message("low2", "low"));
-  turns();
-  enqueue(e.memory, message("low3", "low"));
-  enqueue(e.memory, message("high1", "high"));
-  end(first);
-  turns();
-  REQUIRE(e.slots->load().ready == 1);
-  CHECK(e.slots->ready().pop()->message().id == "high1");
+  enqueue(f.broker, message("low1", "low"));
+  f.settle_down();
+  const auto first = f.begin_next();
+  if (many_at_once) enqueue(f.broker, message("low2", "low"));
+  f.settle_down();
+  enqueue(f.broker, message("low3", "low"));
+  enqueue(f.broker, message("high1", "high"));
+  f.end(first);
+  f.settle_down();
+  REQUIRE(f.ready() == 1);
+  CHECK(f.slots->ready().pop()->message().id == "high1");
 }
 
 TEST_CASE("a hint limits the look to its queue only for a moment", "[fetcher]") {
-  Engine e{2};
-  detail::Fetcher fetcher{
-      {e.memory, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
-      detail::QueuePicker{{{"high", 3}, {"low", 1}}, true},
-      10s};
-  fetcher.set_watch(
-      e.memory.watch({"high", "low"}, [&](const Hint& hint) { fetcher.hint(hint.queue); }));
-  while (true) {
-    const std::optional<SteadyTime> next = fetcher.run_once();
-    if (!next || *next > e.clock->steady_now()) break;
-  }
-  enqueue(e.memory, message("first", "low"));
-  fetcher.run_once();  // Takes it.
-  REQUIRE(e.slots->load().ready == 1);
-  auto first = e.slots->ready().pop();
-  e.begin(*first);
-  e.broker.enqueue(many("low", 10, "low"));
-  enqueue(e.memory, message("high1", "high"));
-  e.clock->advance(200ms);
-  first->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-  e.slots->ready().done();
-  e.settler.finish(std::move(first), Outcome::success(), 0.0);
-  fetcher.run_once();
-  CHECK(state_of(e.memory, "high1", "high") == TaskState::active);
+  Fetching f{2, {{"high", 3}, {"low", 1}}, true};
+  f.settle_down();
+  enqueue(f.broker, message("first", "low"));
+  f.fetcher.run_once();  // Takes it.
+  REQUIRE(f.ready() == 1);
+  const auto first = f.begin_next();
+  f.broker.enqueue(many("low", 10, "low"));
+  enqueue(f.broker, message("high1", "high"));
+  f.clock->advance(200ms);
+  f.end(first);
+  f.fetcher.run_once();
+  CHECK(state_of(f.memory, "high1", "high") == TaskState::active);
 }
 
 TEST_CASE("an event tells how late an attempt was, not how old its task is", "[fetcher]") {
@@ -431,8 +402,8 @@ TEST_CASE("an event tells how late an attempt was, not how old its task is", "[f
   f.clock->advance(20ms);
   f.begin(*run);
   f.clock->advance(5s);
-  const TaskEvent event = detail::event_of(TaskEvent::Change::succeeded, run->run(), run.get(), {},
-                                           f.clock->steady_now());
+  const TaskEvent event =
+      detail::event_of(TaskEvent::Change::succeeded, run->run(), run.get(), f.clock->steady_now());
   CHECK(event.waited == 3s + 20ms);
   CHECK(event.ran == 5s);
 }
@@ -441,14 +412,11 @@ TEST_CASE("the pause after a spurious wake does not hold up an outcome", "[fetch
   Fetching f;
   enqueue(f.broker, message("long"));
   f.settle_down();
-  auto run = f.slots->ready().pop();
+  const auto run = f.begin_next();
   enqueue(f.broker, message("t1"));
   take_one(f.memory);  // Another server is faster.
   REQUIRE(f.settle_down());
-  run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
-  run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-  f.slots->ready().done();
-  f.settler.finish(std::move(run), Outcome::success(), 0.0);
+  f.end(run);
   f.fetcher.run_once();
   CHECK(f.settler.unsettled() == 0);
 }
@@ -477,51 +445,35 @@ TEST_CASE("outcomes whose fate is unknown are repeated later, and hold up no oth
     std::string forgets = "bad";
     int exchanges = 0;
   };
-  Engine e{4};
-  Forgetful broker{e.memory};
-  detail::Fetcher fetcher{{broker, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
-                          detail::QueuePicker{{{"default", 1}}, false},
-                          10s};
-  fetcher.set_watch(broker.watch({"default"}, [](const Hint&) {}));
-  const auto settle_down = [&] {
-    while (true) {
-      const std::optional<SteadyTime> next = fetcher.run_once();
-      if (!next || *next > e.clock->steady_now()) return next;
-    }
-  };
-  enqueue(e.memory, message("bad"));
-  e.settler.finish(e.take_runs().at(0), Outcome::success(), 0.0);
-  const std::optional<SteadyTime> repeat = settle_down();
+  FetchingThrough<Forgetful> f{4};
+  enqueue(f.memory, message("bad"));
+  f.settler.finish(f.take_runs().at(0), Outcome::success(), 0.0);
+  const std::optional<SteadyTime> repeat = f.settle_down();
   REQUIRE(repeat);
-  CHECK(*repeat - e.clock->steady_now() < 100ms);
-  CHECK(e.settler.unsettled() == 1);
+  CHECK(*repeat - f.clock->steady_now() < 100ms);
+  CHECK(f.settler.unsettled() == 1);
 
-  enqueue(e.memory, message("good"));
-  e.settler.finish(e.take_runs().at(0), Outcome::success(), 0.0);
-  settle_down();
-  CHECK(e.state("good") == std::nullopt);
-  CHECK(e.settler.unsettled() == 1);
+  enqueue(f.memory, message("good"));
+  f.settler.finish(f.take_runs().at(0), Outcome::success(), 0.0);
+  f.settle_down();
+  CHECK(f.state("good") == std::nullopt);
+  CHECK(f.settler.unsettled() == 1);
 
-  const int before = broker.exchanges;
-  broker.forgets = "";
-  e.clock->advance(100ms);
-  settle_down();
-  CHECK(broker.exchanges > before);
-  CHECK(e.settler.unsettled() == 0);
-  CHECK(e.state("bad") == std::nullopt);
+  const int before = f.wrapper.exchanges;
+  f.wrapper.forgets = "";
+  f.clock->advance(100ms);
+  f.settle_down();
+  CHECK(f.wrapper.exchanges > before);
+  CHECK(f.settler.unsettled() == 0);
+  CHECK(f.state("bad") == std::nullopt);
 }
 
 TEST_CASE("an outage is met with growing pauses, and nothing is lost by it", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, message("t1"));
   f.settle_down();
-  auto run = f.slots->ready().pop();
-  run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
-  run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-  f.slots->ready().done();
-
   f.broker.fail(Operation::exchange);
-  f.settler.finish(std::move(run), Outcome::success(), 0.0);
+  f.end_next();
   Duration last{0};
   for (int i = 0; i < 8; ++i) {
     const std::optional<SteadyTime> next = f.fetcher.run_once();
@@ -554,11 +506,7 @@ TEST_CASE("a lost reply is repeated; what had been applied comes back as stale a
   Fetching f;
   enqueue(f.broker, message("t1"));
   f.settle_down();
-  auto run = f.slots->ready().pop();
-  run->advance(detail::RunState::Phase::ready, detail::RunState::Phase::running);
-  run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-  f.slots->ready().done();
-  f.settler.finish(std::move(run), Outcome::success(), 0.0);
+  f.end_next();
   f.broker.lose_reply(Operation::exchange, 1);
   f.fetcher.run_once();
   CHECK(f.settler.unsettled() == 1);
@@ -660,31 +608,26 @@ TEST_CASE("a queue that does not answer for a lost call costs the others nothing
     int exchanges = 0;
     std::size_t most_named = 0;
   };
-  Engine e{4};
-  HalfAway broker{e.memory};
-  detail::Fetcher fetcher{{broker, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
-                          detail::QueuePicker{{{"a", 1}, {"b", 1}}, false},
-                          10s};
-  fetcher.set_watch(broker.watch({"a", "b"}, [](const Hint&) {}));
-  enqueue(e.memory, message("a1", "a"));
+  FetchingThrough<HalfAway> f{4, {{"a", 1}, {"b", 1}}};
+  enqueue(f.memory, message("a1", "a"));
   const auto turns = [&] {
-    for (int i = 0; i < 20; ++i) fetcher.run_once();
+    for (int i = 0; i < 20; ++i) f.fetcher.run_once();
   };
   turns();
-  enqueue(e.memory, message("b1", "b"));
+  enqueue(f.memory, message("b1", "b"));
   for (int i = 0; i < 10; ++i) {
-    e.clock->advance(1s);
+    f.clock->advance(1s);
     turns();
   }
-  CHECK(e.slots->load().ready == 1);
-  CHECK(broker.most_named == 1);
-  CHECK(broker.exchanges < 100);
-  CHECK(fetcher.owes());
-  broker.away = false;
-  e.clock->advance(1s);
+  CHECK(f.ready() == 1);
+  CHECK(f.wrapper.most_named == 1);
+  CHECK(f.wrapper.exchanges < 100);
+  CHECK(f.fetcher.owes());
+  f.wrapper.away = false;
+  f.clock->advance(1s);
   turns();
-  CHECK_FALSE(fetcher.owes());
-  CHECK(e.slots->load().ready == 2);
+  CHECK_FALSE(f.fetcher.owes());
+  CHECK(f.ready() == 2);
 }
 
 TEST_CASE("a task that is never retried is not taken ahead of a free worker", "[fetcher]") {
@@ -700,24 +643,21 @@ TEST_CASE("a task that is never retried is not taken ahead of a free worker", "[
 }
 
 TEST_CASE("a task that is never retried is the first that a free worker gets", "[fetcher]") {
-  Engine e{3};
-  for (int i = 0; i < 1000; ++i) e.slots->note_pace(1us);
-  detail::Fetcher fetcher{
-      {e.broker, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
-      detail::QueuePicker{{{"a", 1}, {"b", 1}}, false},
-      10s};
-  e.broker.enqueue(many("t", 2000, "a"));
+  Fetching f{3, {{"a", 1}, {"b", 1}}};
+  f.learn_fast_pace();
+  f.broker.enqueue(many("t", 2000, "a"));
   TaskMessage once = never_retried("once");
   once.queue = "b";
-  enqueue(e.broker, once);
-  fetcher.run_once();
-  CHECK(e.slots->load().ready > 100);
+  enqueue(f.broker, once);
+  f.fetcher.run_once();
+  CHECK(f.ready() > 100);
   // Whether it is taken depends on whose turn comes first.
-  const bool taken = state_of(e.memory, "once", "b") == TaskState::active;
-  CHECK((e.slots->ready().pop()->message().id == "once") == taken);
+  const bool taken = state_of(f.memory, "once", "b") == TaskState::active;
+  CHECK((f.slots->ready().pop()->message().id == "once") == taken);
 }
 
-TEST_CASE("a task whose last run was cancelled and given back ends without a handler", "[fetcher]") {
+TEST_CASE("a task whose last run was cancelled and given back ends without a handler",
+          "[fetcher]") {
   Fetching f{2};
   f.broker.enqueue(many("t", 2));
   Run run = take_one(f.memory);
@@ -737,7 +677,7 @@ TEST_CASE("nothing is taken while runs are on their way back", "[fetcher]") {
   CHECK(f.ready() == 1);
   f.arrivals = 0;
   f.settler.give_back_from([&] {
-    std::vector<std::shared_ptr<detail::RunState>> runs =
+    std::vector<RunPtr> runs =
         f.slots->ready().take_all_if_first([](const detail::RunState&) { return true; });
     const std::size_t before = f.exchanges();
     // It sleeps until it is woken: a clock that stands still must not keep it from going on.
@@ -758,7 +698,7 @@ TEST_CASE("a fetcher that waited for runs to be given back is woken where there 
   f.arrivals = 0;
   f.settler.give_back_from([&] {
     CHECK_FALSE(f.fetcher.run_once());
-    return std::vector<std::shared_ptr<detail::RunState>>{};
+    return std::vector<RunPtr>{};
   });
   CHECK(f.arrivals == 1);
   f.settle_down();
@@ -819,20 +759,8 @@ void enqueue_suspect(Broker& broker, const std::string& id, int crashes, int max
 }
 
 struct WithSuspects : Fetching {
-  using RunPtr = std::shared_ptr<detail::RunState>;
   using Fetching::Fetching;
 
-  /// As a worker would.
-  RunPtr begin_next() {
-    RunPtr run = slots->ready().pop();
-    Engine::begin(*run);
-    return run;
-  }
-  void end(const RunPtr& run) {
-    run->advance(detail::RunState::Phase::running, detail::RunState::Phase::ended);
-    slots->ready().done();
-    settler.finish(run, Outcome::success(), 0.0);
-  }
   Begun begun(const std::string& id) {
     clock->advance(1h);
     return begun_of(test::upkeep(memory).lost, id).value();
@@ -931,9 +859,9 @@ TEST_CASE("a suspect on its last chance runs alone", "[fetcher][suspects]") {
   CHECK(f.state("last2") == std::nullopt);
   CHECK(f.state("last1") == TaskState::active);
   CHECK(f.ready() == 1);
-  f.end(f.begin_next());
+  f.end_next();
   f.settle_down();
-  f.end(f.begin_next());
+  f.end_next();
   f.settle_down();
   CHECK(f.memory.queue_info("default").size() == 0);
 }
@@ -1041,7 +969,7 @@ TEST_CASE("a suspect waits for a long handler in bounds, and the server goes on 
   CHECK(f.memory.find("default", "last")->retried == 2);
   f.look();
   REQUIRE(f.state("t1") == TaskState::active);
-  f.end(f.begin_next());
+  f.end_next();
 
   // As long as it waited, and then it waits twice as long.
   const Duration first = f.wait_until_back();
@@ -1056,7 +984,7 @@ TEST_CASE("a suspect waits for a long handler in bounds, and the server goes on 
   f.end(f.busy);
   f.settle_down();
   REQUIRE(f.ready() == 1);
-  f.end(f.begin_next());
+  f.end_next();
   f.settle_down();
   CHECK(f.state("last") == std::nullopt);
   CHECK_FALSE(f.fetcher.alone());
@@ -1091,42 +1019,31 @@ TEST_CASE("a suspect on its last chance does not run beside a handler that hangs
 }
 
 TEST_CASE("a hint that comes after the watch was armed anew is ignored", "[fetcher]") {
-  Engine e{2};
-  detail::Fetcher fetcher{
-      {e.broker, e.settler, e.registry, *e.slots, e.health, e.environment, [] {}},
-      detail::QueuePicker{{{"default", 1}}, false},
-      10s};
+  Fetching f;
   // Callbacks are slow: they come when the test lets them.
   std::vector<Hint> late;
-  fetcher.set_watch(
-      e.broker.watch({"default"}, [&](const Hint& hint) { late.push_back(hint); }));
-  const auto turns = [&] {
-    while (true) {
-      const std::optional<SteadyTime> next = fetcher.run_once();
-      if (!next || *next > e.clock->steady_now()) return next;
-    }
-  };
-  turns();
-  enqueue(e.broker, message("t1"));
+  f.fetcher.set_watch(f.broker.watch({"default"}, [&](const Hint& hint) { late.push_back(hint); }));
+  f.settle_down();
+  enqueue(f.broker, message("t1"));
   REQUIRE(late.size() == 1);
   const Hint first = std::exchange(late, {}).front();
   // Something else than the hint makes it look, such as an outcome that it carries to the broker.
-  fetcher.hint();
-  turns();
-  REQUIRE(e.slots->load().ready == 1);
-  const std::size_t exchanges = e.broker.calls(Operation::exchange);
+  f.fetcher.hint();
+  f.settle_down();
+  REQUIRE(f.ready() == 1);
+  const std::size_t exchanges = f.exchanges();
 
   SECTION("and costs no look, and no pause") {
-    fetcher.hint(first.queue, first.report);
-    CHECK_FALSE(turns());
-    CHECK(e.broker.calls(Operation::exchange) == exchanges);
+    f.fetcher.hint(first.queue, first.report);
+    CHECK_FALSE(f.settle_down());
+    CHECK(f.exchanges() == exchanges);
   }
   SECTION("and hides no hint of something new") {
-    enqueue(e.broker, message("t2"));
+    enqueue(f.broker, message("t2"));
     REQUIRE(late.size() == 1);
-    fetcher.hint(late.front().queue, late.front().report);
-    fetcher.hint(first.queue, first.report);
-    turns();
-    CHECK(e.slots->load().ready == 2);
+    f.fetcher.hint(late.front().queue, late.front().report);
+    f.fetcher.hint(first.queue, first.report);
+    f.settle_down();
+    CHECK(f.ready() == 2);
   }
 }
