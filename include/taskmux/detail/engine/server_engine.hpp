@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "taskmux/detail/base/earlier.hpp"
 #include "taskmux/detail/base/error_text.hpp"
 #include "taskmux/detail/base/mutex.hpp"
 #include "taskmux/detail/base/utf8.hpp"
@@ -557,9 +558,7 @@ class ServerEngine {
     const std::optional<SteadyTime> trim_next = trimmer_.run_once();
     const std::optional<SteadyTime> look_next = unserved_.run_once();
     if (more) return more;
-    return trim_next && look_next ? std::min(trim_next, look_next)
-           : trim_next            ? trim_next
-                                  : look_next;
+    return earlier(trim_next, look_next);
   }
 
   ServerStatus status() const TASKMUX_EXCLUDES(mutex_) {
