@@ -36,8 +36,8 @@ class RedisBroker::Impl {
 
  private:
   redis::Session session_;
-  redis::Upkeep upkeep_;
   std::unique_ptr<redis::WatchHub> watch_hub_;
+  redis::Upkeep upkeep_{*watch_hub_};
 };
 
 RedisBroker::RedisBroker(RedisOptions options, detail::ThisRedisLibrary)

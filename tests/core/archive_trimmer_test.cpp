@@ -51,6 +51,27 @@ TEST_CASE("the oldest go when there are too many", "[archive]") {
   CHECK(t.trim(trimmer) == 0);
 }
 
+TEST_CASE("many queues are looked at in turn, a part of them each time", "[archive]") {
+  Trimming t;
+  t.archive(0, 3);
+  std::vector<std::string> queues;
+  for (int i = 0; i < 299; ++i) queues.push_back("q" + std::to_string(i));
+  queues.push_back("default");
+  auto trimmer = t.trimmer({.max_tasks = 1}, {}, queues);
+  CHECK(t.trim(trimmer) == 0);
+  t.clock->advance(10s);
+  CHECK(t.trim(trimmer) == 0);
+  t.clock->advance(10s);
+  CHECK(t.trim(trimmer) == 2);
+  t.archive(3, 1);
+  for (int look = 0; look < 3; ++look) {
+    CHECK(t.archived_count() == 2);
+    t.clock->advance(10s);
+    t.trim(trimmer);
+  }
+  CHECK(t.archived_count() == 1);
+}
+
 TEST_CASE("those that are too old go, however few there are", "[archive]") {
   Trimming t;
   t.archive(0, 3);

@@ -1,10 +1,11 @@
+#include "taskmux/detail/engine/fetcher.hpp"
+
 #include <map>
 #include <thread>
 
 #include "support/engine.hpp"
 #include "support/test.hpp"
 #include "taskmux/broker_wrapper.hpp"
-#include "taskmux/detail/engine/fetcher.hpp"
 #include "taskmux/detail/run/task_events.hpp"
 
 using namespace taskmux;
@@ -402,8 +403,8 @@ TEST_CASE("an event tells how late an attempt was, not how old its task is", "[f
   f.clock->advance(20ms);
   f.begin(*run);
   f.clock->advance(5s);
-  const TaskEvent event =
-      detail::event_of(TaskEvent::Change::succeeded, run->run(), run.get(), f.clock->steady_now());
+  const TaskEvent event = detail::event_of(TaskEvent::Change::succeeded, run->run(), run.get(), {},
+                                           f.clock->steady_now());
   CHECK(event.waited == 3s + 20ms);
   CHECK(event.ran == 5s);
 }

@@ -73,9 +73,8 @@ layer(src/redis/scripts)
 layer(src/redis/net MAY_INCLUDE ${redis_base} "redis/options\\.hpp" "redis/scripts/[a-z0-9_]+\\.hpp")
 layer(src/redis/route MAY_INCLUDE ${redis_base} "redis/options\\.hpp" "redis/(scripts|net)/[a-z0-9_]+\\.hpp")
 layer(src/redis/session MAY_INCLUDE ${redis_base} "redis/(asynq|scripts|net|route)/[a-z0-9_]+\\.hpp")
-layer(src/redis/watch MAY_INCLUDE ${redis_base} "redis/(asynq|scripts|net|route|session)/[a-z0-9_]+\\.hpp"
-      "redis/ops/operations\\.hpp")
-layer(src/redis/ops MAY_INCLUDE ${redis_base} "redis/(asynq|scripts|net|route|session)/[a-z0-9_]+\\.hpp")
+layer(src/redis/watch MAY_INCLUDE ${redis_base} "redis/(asynq|scripts|net|route|session)/[a-z0-9_]+\\.hpp")
+layer(src/redis/ops MAY_INCLUDE ${redis_base} "redis/(asynq|scripts|net|route|session|watch)/[a-z0-9_]+\\.hpp")
 layer(src MAY_INCLUDE "taskmux/taskmux\\.hpp" ${bodies} "taskmux/detail/memory/broker\\.hpp")
 layer(src/redis MAY_INCLUDE ${redis_base} "taskmux/redis/redis_broker\\.hpp"
       "redis/(asynq|scripts|net|route|session|ops|watch)/[a-z0-9_]+\\.hpp")

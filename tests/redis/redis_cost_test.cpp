@@ -1,6 +1,10 @@
+#include <chrono>
+#include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "redis_fixture.hpp"
@@ -60,7 +64,8 @@ struct Fetching {
 };
 
 TEST_CASE("a lone task costs at most 40 commands, whatever the number of queues", "[redis][cost]") {
-  const std::size_t count = GENERATE(std::size_t{1}, std::size_t{20}, std::size_t{100});
+  const std::size_t count =
+      GENERATE(std::size_t{1}, std::size_t{20}, std::size_t{100}, std::size_t{3000});
   Fetching f{count};
   f.turns();
   f.live("first", f.queues.back());  // Loads the scripts, and makes the counters of the day.
@@ -73,17 +78,174 @@ TEST_CASE("a lone task costs at most 40 commands, whatever the number of queues"
   CHECK(f.t.view.queue_info(f.queues.back()).size() == 0);
 }
 
+/// `of_first` of the first queue, and none of the others but what that can't give.
+std::vector<QueueQuota> strictly(const std::vector<std::string>& queues, std::size_t of_first) {
+  std::vector<QueueQuota> quotas;
+  for (const std::string& queue : queues) quotas.push_back({queue, quotas.empty() ? of_first : 0});
+  return quotas;
+}
+
 std::vector<std::string> names(std::size_t count) {
   std::vector<std::string> queues;
   for (std::size_t i = 0; i < count; ++i) queues.push_back("q" + std::to_string(i));
   return queues;
 }
 
-/// `of_first` of the first queue, and none of the others but what that can't give.
-std::vector<QueueQuota> strictly(const std::vector<std::string>& queues, std::size_t of_first) {
-  std::vector<QueueQuota> quotas;
-  for (const std::string& queue : queues) quotas.push_back({queue, quotas.empty() ? of_first : 0});
-  return quotas;
+/// How many commands Redis executes during `body`, those of scripts counted.
+std::int64_t commands_of(RedisFixture& t, const std::function<void()>& body) {
+  const auto total = [&] {
+    const std::string stats{t.redis.command({"INFO", "commandstats"}).as_string()};
+    std::int64_t sum = 0;
+    constexpr std::string_view word = ":calls=";
+    for (std::size_t at = 0; (at = stats.find(word, at)) != std::string::npos;) {
+      at += word.size();
+      sum += std::stoll(stats.substr(at));
+    }
+    return sum;
+  };
+  const std::int64_t before = total();
+  body();
+  return total() - before - 1;  // INFO
+}
+
+/// Until no notice of what the test did before is on its way any more.
+void calm_down(RedisFixture& t, Watch& watch) {
+  for (int calm = 0; calm < 2;) calm = commands_of(t, [&] { watch.rearm(); }) <= 8 ? calm + 1 : 0;
+}
+
+TEST_CASE("an idle server of 3,000 queues takes less than 200 commands a second", "[redis][cost]") {
+  RedisFixture t;
+  const std::vector<std::string> queues = names(3000);
+  const bool used = GENERATE(false, true);
+  CAPTURE(used);
+  if (used) {
+    std::vector<EnqueueRequest> batch;
+    for (const std::string& queue : queues) {
+      batch.push_back(pending(message("archived", queue)));
+      batch.push_back(scheduled(message("scheduled", queue), Duration{1h}));
+    }
+    t.broker.enqueue(std::move(batch));
+    const std::vector<std::string> ids{"archived"};
+    for (const std::string& queue : queues)
+      t.view.act({.queue = queue, .action = TaskAction::archive, .ids = ids});
+  }
+  const ServerInfo server{.host = "h", .pid = 1, .id = "s"};
+  const auto ten_seconds = [&] {
+    for (int step = 0; step < 5; ++step) t.broker.upkeep({.queues = queues});
+    for (int beat = 0; beat < 2; ++beat) t.broker.registry().announce(server, 10s);
+    t.view.trim_archives(std::span{queues}.first(128), {.limit = 0});
+  };
+  HintBox box;
+  const auto watch = t.broker.watch(queues, box.callback());
+  CHECK_FALSE(watch->arm().ready);
+  ten_seconds();
+  calm_down(t, *watch);
+  ten_seconds();
+  const std::int64_t idle = commands_of(t, ten_seconds);
+  CHECK(idle < (used ? 2000 : 600));
+
+  enqueue(t.broker, message("t", queues.back()));
+  CHECK(box.ready(20s));
+  CHECK(commands_of(t, [&] { CHECK(watch->rearm().ready); }) < 20);
+}
+
+TEST_CASE("upkeep asks each queue in which something has come due, however many there are",
+          "[redis][cost]") {
+  const bool tracked = GENERATE(true, false);
+  CAPTURE(tracked);
+  RedisFixture t;
+  RedisBroker other{options_for(t.redis, t.manual_clock)};
+  if (!tracked) t.redis.command({"ACL", "SETUSER", "default", "-client|tracking"});
+  const std::vector<std::string> queues = names(100);
+  const auto watch = t.broker.watch(queues, [](const Hint&) {});
+  const auto settle_down = [&] {
+    watch->arm();
+    t.broker.upkeep({.queues = queues});
+    if (tracked) calm_down(t, *watch);
+    t.broker.upkeep({.queues = queues});
+    if (tracked) CHECK(commands_of(t, [&] { t.broker.upkeep({.queues = queues}); }) < 600);
+  };
+  SECTION("the lease of a lost run") {
+    for (const std::string& queue : queues) {
+      enqueue(t.broker, message("t", queue));
+      CHECK(take(other, queue).size() == 1);
+    }
+    settle_down();
+    t.clock.advance(10s);
+    CHECK(t.broker.upkeep({.queues = queues}).lost.empty());
+    t.clock.advance(1s);
+    CHECK(t.broker.upkeep({.queues = queues}).lost.size() == 100);
+  }
+  SECTION("the lease of a run that was extended") {
+    std::vector<ExtendRequest> runs;
+    for (const std::string& queue : queues) {
+      enqueue(t.broker, message("t", queue));
+      runs.push_back({take_one(other, queue)});
+    }
+    settle_down();
+    t.clock.advance(5s);
+    other.extend(runs, 10s);
+    t.clock.advance(6s);
+    CHECK(t.broker.upkeep({.queues = queues}).lost.empty());
+    t.clock.advance(5s);
+    CHECK(t.broker.upkeep({.queues = queues}).lost.size() == 100);
+  }
+  SECTION("the retention of a result") {
+    for (const std::string& queue : queues) {
+      TaskMessage kept = message("t", queue);
+      kept.retention = 60s;
+      settle(other, completed(started(other, kept)));
+    }
+    settle_down();
+    t.clock.advance(60s);
+    CHECK(t.broker.upkeep({.queues = queues}).expired == 100);
+  }
+  SECTION("a scheduled task, in a paused queue, too") {
+    for (const std::string& queue : queues)
+      enqueue(other, scheduled(message("t", queue), Duration{60s}));
+    const Time due = t.clock.now() + 60s;
+    t.view.pause(queues.back());
+    settle_down();
+    CHECK(t.broker.upkeep({.queues = queues}).next_due == due);
+    t.clock.advance(60s);
+    CHECK(t.broker.upkeep({.queues = queues}).forwarded == 100);
+  }
+  SECTION("what has changed since") {
+    settle_down();
+    for (const std::string& queue : queues)
+      enqueue(other, scheduled(message("t", queue), Duration{60s}));
+    if (tracked) calm_down(t, *watch);
+    t.clock.advance(60s);
+    CHECK(t.broker.upkeep({.queues = queues}).forwarded == 100);
+  }
+  if (!tracked) t.redis.command({"ACL", "SETUSER", "default", "+client|tracking"});
+}
+
+TEST_CASE("upkeep asks each queue in turn, even if nothing has changed in it", "[redis][cost]") {
+  RedisFixture t;
+  const std::vector<std::string> queues = names(100);
+  const auto watch = t.broker.watch(queues, [](const Hint&) {});
+  watch->arm();
+  t.broker.upkeep({.queues = queues});
+  calm_down(t, *watch);
+  t.broker.upkeep({.queues = queues});
+  // Keys that nobody is told of.
+  for (const std::string& queue : queues)
+    t.redis.command({"RPUSH", "asynq:{" + queue + "}:active", "nobody"});
+  std::size_t repaired = 0;
+  for (int step = 0; step < 5; ++step) {
+    const std::size_t here = t.broker.upkeep({.queues = queues}).repaired;
+    CHECK(here < 50);
+    repaired += here;
+  }
+  CHECK(repaired == 100);
+}
+
+TEST_CASE("upkeep of an empty queue is one command", "[redis][cost]") {
+  RedisFixture t;
+  const std::vector<std::string> queues = names(250);
+  t.broker.upkeep({.queues = queues});
+  CHECK(commands_of(t, [&] { t.broker.upkeep({.queues = queues}); }) <= 253);
 }
 
 TEST_CASE("a call moves a bounded number of due tasks, and some of each queue", "[redis][cost]") {

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -6,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "redis/session/session.hpp"
+#include "redis/watch/watch_hub.hpp"
 #include "redis_fixture.hpp"
 #include "support/builders.hpp"
 #include "support/hint_box.hpp"
@@ -299,7 +303,7 @@ TEST_CASE("what an idle server sends does not grow with its queues", "[redis][wa
   const auto idle = [&] {
     t.broker.registry().announce(server, 10s);
     t.broker.upkeep({.queues = queues});
-    CHECK_FALSE(watch->arm().ready);
+    CHECK_FALSE(watch->rearm().ready);
   };
   idle();  // makes connections and loads scripts
   const auto reads = [&] { return std::stoi(t.redis.info("stats", "total_reads_processed")); };
@@ -342,7 +346,8 @@ std::string looked_at(RedisFixture& t, const std::function<void()>& body) {
   std::string queues;
   for (const std::string& command : t.executed(body)) {
     for (const char queue : {'a', 'b', 'c'}) {
-      if (command.find("\"LLEN\" \"asynq:{" + std::string{queue} + "}:pending") != std::string::npos)
+      if (command.find("\"EXISTS\" \"asynq:{" + std::string{queue} + "}:paused\" \"") !=
+          std::string::npos)
         queues.push_back(queue);
     }
   }
@@ -399,6 +404,42 @@ TEST_CASE("to arm a watch again, it looks at all queues if changes may have been
   SECTION("since all keys were deleted") { t.redis.command({"FLUSHALL"}); }
   REQUIRE(box.ready(20s));
   CHECK(looked_at(t, [&] { CHECK_FALSE(watch->rearm().ready); }) == "abc");
+}
+
+TEST_CASE("a watch is told if somebody finds a queue otherwise than its look did",
+          "[redis][watch]") {
+  RedisFixture t;
+  redis::Session session{options_for(t.redis, t.manual_clock)};
+  redis::WatchHub hub{session};
+  HintBox box;
+  enqueue(t.broker, scheduled(message("t1", "b"), 1h));
+  const std::vector<std::string> queues{"a", "b", "c"};
+  const std::vector<std::uint64_t> unknown(3, 0);
+  CHECK(hub.looks(queues) == unknown);
+  const auto watch = hub.watch({"a", "b"}, box.callback());
+  CHECK(hub.looks(queues) == unknown);
+  REQUIRE_FALSE(watch->arm().ready);
+  const std::vector<std::uint64_t> looks = hub.looks(queues);
+  CHECK(looks[0] != 0);
+  CHECK(looks[1] != 0);
+  CHECK(looks[2] == 0);
+  const Time due = t.clock.now() + 1h;
+
+  hub.check("a", looks[0], false, std::nullopt);
+  hub.check("b", looks[1], false, due);
+  hub.check("b", looks[1], false, due + 1s);
+  hub.check("c", 0, true, std::nullopt);
+  hub.check("a", looks[0] + 100, true, std::nullopt);
+  CHECK(box.count() == 0);
+  CHECK(hub.looks(queues) == looks);
+
+  SECTION("ready") { hub.check("a", looks[0], true, std::nullopt); }
+  SECTION("due") { hub.check("a", looks[0], false, due); }
+  SECTION("due earlier") { hub.check("b", looks[1], false, due - 1s); }
+  CHECK(box.count() == 1);
+  CHECK(std::ranges::count(hub.looks(queues), 0U) == 2);
+  REQUIRE_FALSE(watch->rearm().ready);
+  CHECK(std::ranges::count(hub.looks(queues), 0U) == 1);
 }
 
 TEST_CASE("a key of the wrong type does not stop a watch of other queues", "[redis][watch]") {

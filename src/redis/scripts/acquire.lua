@@ -152,10 +152,14 @@ for n = 1, #KEYS do
   local count = late and 0 or tonumber(ARGV[at + queue_wanted])
   queues[n] = queue
   local ok, problem = pcall(function()
-    local moved, dropped, due
-    moved, dropped, due, queue.more = forward(P, math.min(most_forwarded, forwards - part * (#KEYS - n)))
-    forwards = forwards - moved - dropped
-    call('LLEN', KEYS[n])
+    local due = nil
+    if call('EXISTS', P .. 'scheduled', P .. 'retry', P .. 'tmx:due') > 0 then
+      local moved, dropped
+      moved, dropped, due, queue.more = forward(P, math.min(most_forwarded, forwards - part * (#KEYS - n)))
+      forwards = forwards - moved - dropped
+    end
+    queue.empty = call('LLEN', KEYS[n]) == 0
+    if queue.empty and not due then return end
     queue.paused = call('EXISTS', P .. 'paused') == 1
     if queue.paused then
       queue.more = false

@@ -16,19 +16,19 @@ local function head_of(key, unit)
   return unit == 1 and math.min(math.floor(tonumber(head[2])), 8990000000000000) or due_of(head[2])
 end
 
-for n = queue_first, #KEYS, queue_width do
-  local paused = redis.pcall('EXISTS', KEYS[n + queue_paused], KEYS[n + queue_canary]) == 1
+local function due_in(n)
+  local any = redis.pcall('EXISTS', KEYS[n + queue_paused], KEYS[n + queue_pending], KEYS[n + queue_scheduled],
+      KEYS[n + queue_retry], KEYS[n + queue_due], KEYS[n + queue_canary])
+  if any == 0 or redis.pcall('EXISTS', KEYS[n + queue_paused]) == 1 then return false end
   local pending = redis.pcall('LLEN', KEYS[n + queue_pending])
   local due = head_of(KEYS[n + queue_scheduled], 1000000)
   for at, unit in pairs({[n + queue_retry] = 1000000, [n + queue_due] = 1}) do
     local head = head_of(KEYS[at], unit)
     if head and (not due or head < due) then due = head end
   end
-  if paused then
-    due = false
-  elseif type(pending) == 'number' and pending > 0 or due and due <= now then
-    due = 0
-  end
-  reply[#reply + 1] = due or false
+  if type(pending) == 'number' and pending > 0 or due and due <= now then return 0 end
+  return due or false
 end
+
+for n = queue_first, #KEYS, queue_width do reply[#reply + 1] = due_in(n) end
 return reply

@@ -10,17 +10,38 @@
 -- tokens and the ranks at which to go on checking tmx:due and active, and the tokens of runs that are the
 -- caller's own. Returns now and, for each queue as far as the call came, at least one, {forwarded, expired, repaired, next due time or nil, whether there is more to do, a list of
 -- lost runs as acquire's, numbered from 0, next rank in tmx:due, in active, errors of roles, for
--- each of the lost runs how far it had come (see begun_of in runs.hpp)}.
+-- each of the lost runs how far it had come (see begun_of in runs.hpp), whether tasks are ready, when the
+-- first lease ends that may be a lost run's or nil, when something else is to be done or nil}.
 limit, bytes, effort = tonumber(limit), tonumber(bytes), tonumber(effort)
 local lease_end = text(seconds_up(now + tonumber(lease_time)))
-local any_lost = false
+local may_recover, any_lost = looks_for_lost == '1' and not late, false
 local own = {}
 for at = queue_first + #KEYS * queue_width, #ARGV do own[ARGV[at]] = true end
 local P, T, block, due_rank, active_rank
-local forwarded, expired, repaired, more, due
+local forwarded, expired, repaired, more, due, next_work, next_loss
 local lost, lost_count, marks, errors
 
+-- When the first entry of a zset is due, whose scores count seconds, or microseconds.
+local function due_in(name, in_micros)
+  local head = redis.call('ZRANGE', P .. name, 0, 0, 'WITHSCORES')
+  if not head[2] then return nil end
+  return in_micros and tonumber(head[2]) or due_of(head[2])
+end
+
+local function note_work(at)
+  if at and (not next_work or at < next_work) then next_work = at end
+end
+
+-- Whether an entry of a zset is due. If not, notes when one is.
+local function is_due(name, in_micros)
+  local at = due_in(name, in_micros)
+  if at and at <= now then return true end
+  note_work(at)
+  return false
+end
+
 local function expire_completed()
+  if not is_due('completed') then return end
   local ids = redis.call('ZRANGEBYSCORE', P .. 'completed', '-inf', now_s, 'LIMIT', 0, limit)
   local keys = {}
   for n, id in ipairs(ids) do keys[n] = T .. id end
@@ -28,14 +49,15 @@ local function expire_completed()
   remove_tasks(keys)
   many('ZREM', P .. 'completed', ids)
   expired = #ids
-  if redis.call('ZCOUNT', P .. 'completed', '-inf', now_s) > 0 then more = true end
+  if is_due('completed') then more = true end
 end
 
 local function expire_ids()
+  if not is_due('tmx:ids', true) then return end
   local ids = redis.call('ZRANGEBYSCORE', P .. 'tmx:ids', '-inf', now_text, 'LIMIT', 0, limit)
   effort = effort - #ids
   many('ZREM', P .. 'tmx:ids', ids)
-  if #ids == limit then more = true end
+  if is_due('tmx:ids', true) then more = true end
 end
 
 -- Entries that no public score bears out: tasks that others have moved.
@@ -92,7 +114,7 @@ local function is_own(id, score)
 end
 
 -- Ours a second after the lease has ended, others' after 30, as asynq does.
-local function recover()
+local function take_over_lost()
   local found = redis.call('ZRANGEBYSCORE', P .. 'lease', '-inf', now_s - 1, 'WITHSCORES', 'LIMIT', 0, 1000)
   effort = effort - #found / 2
   for i = 1, #found, 2 do
@@ -112,6 +134,18 @@ local function recover()
       end
     end
   end
+end
+
+local function note_next_loss()
+  local at = due_in('lease')
+  next_loss = at and at + 1000000
+end
+
+local function recover()
+  note_next_loss()
+  if not may_recover or not next_loss or next_loss > now then return end
+  take_over_lost()
+  note_next_loss()
 end
 
 -- What no lease covers.
@@ -144,6 +178,7 @@ end
 
 -- Sets whose aggregation did not end in time go back to their group, a part of a large one at a time.
 local function reclaim_groups()
+  if not is_due('aggregation_sets') then return end
   local sets = redis.call('ZRANGEBYSCORE', P .. 'aggregation_sets', '-inf', now_s, 'LIMIT', 0, 10)
   for _, set in ipairs(sets) do
     local group = string.match(set, '^(.*):[^:]*$')
@@ -175,6 +210,7 @@ local function reclaim_groups()
       redis.call('ZREM', P .. 'aggregation_sets', set)
     end
   end
+  if is_due('aggregation_sets') then more = true end
 end
 
 local function role(work)
@@ -182,22 +218,26 @@ local function role(work)
   if not ok then errors[#errors + 1] = type(problem) == 'table' and problem.err or tostring(problem) end
 end
 
+local function has_nothing()
+  return redis.call('EXISTS', P .. 'pending', P .. 'scheduled', P .. 'retry', P .. 'tmx:due', P .. 'lease', P .. 'active',
+      P .. 'completed', P .. 'tmx:ids', P .. 'aggregation_sets') == 0
+end
+
 local function step(n)
   P = string.sub(KEYS[n], 1, -8)
+  if has_nothing() then return {0, 0, 0, false, 0, {}, 0, 0, {}, {}, 0, false, false} end
   T = P .. 't:'
   local at = queue_first + (n - 1) * queue_width
   block = ARGV[at + queue_block]
   due_rank, active_rank = tonumber(ARGV[at + queue_due_rank]), tonumber(ARGV[at + queue_active_rank])
-  forwarded, expired, repaired, more, due = 0, 0, 0, false, nil
+  forwarded, expired, repaired, more, due, next_work, next_loss = 0, 0, 0, false, nil, nil, nil
   lost, lost_count, marks, errors = {}, 0, {}, {}
-  local paused = redis.call('EXISTS', P .. 'paused') == 1
+  local paused, ready = redis.call('EXISTS', P .. 'paused') == 1, false
   role(expire_completed)
   role(expire_ids)
   role(check_due)
-  if looks_for_lost == '1' and not late then
-    role(recover)
-    role(check_active)
-  end
+  role(recover)
+  if may_recover then role(check_active) end
   role(reclaim_groups)
   role(function()
     local dangling, unfinished
@@ -205,10 +245,12 @@ local function step(n)
     effort = effort - forwarded - dangling
     repaired = repaired + dangling
     if unfinished then more = true end
+    note_work(due)
+    ready = redis.call('LLEN', P .. 'pending') > 0
   end)
-  if paused then due = nil end
+  if paused then due, ready = nil, false end
   return {forwarded, expired, repaired, due or false, more and 1 or 0, lost, due_rank,
-      active_rank, errors, marks}
+      active_rank, errors, marks, ready and 1 or 0, next_loss or false, next_work or false}
 end
 
 local replies = {now}

@@ -122,10 +122,14 @@ void Session::add_now(std::vector<std::string>& args) const {
 std::optional<Time> Session::add_now_or_never(std::vector<std::string>& args,
                                             std::string_view queue) const {
   add_now(args);
-  if (options().clock) return options().clock->now();
-  const auto there = server_clock_.at(cluster() ? queue : "", steady_now());
-  if (there) args.back() = micros(*there + options().command_timeout);
+  const auto there = known_time(queue);
+  if (there && !options().clock) args.back() = micros(*there + options().command_timeout);
   return there;
+}
+
+std::optional<Time> Session::known_time(std::string_view queue) const {
+  if (options().clock) return options().clock->now();
+  return server_clock_.at(cluster() ? queue : "", steady_now());
 }
 
 void Session::remember(std::uint64_t token_block, const LostCall& lost) {

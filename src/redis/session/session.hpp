@@ -99,6 +99,9 @@ class Session {
   /// given. Throws Error as run() does; a server that does not answer stays unknown.
   void learn_time(std::span<const std::string> queues);
 
+  /// What time it is at the server of `queue`, as far as that is known without asking.
+  std::optional<Time> known_time(std::string_view queue) const;
+
   /// The broker's clock; asks Redis unless a clock was given.
   Time now();
 

@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "lua_arguments.hpp"
-#include "redis/ops/operations.hpp"
 #include "redis/scripts/scripts.hpp"
 #include "taskmux/detail/base/earlier.hpp"
 
@@ -18,6 +17,10 @@ namespace taskmux::redis {
 namespace {
 
 using namespace std::chrono_literals;
+
+// Queues of a script whose reads are tracked. Redis 7.0 notes all keys of a script anew for each command in
+// it that reads: with many queues, that takes seconds.
+constexpr std::size_t tracked_at_once = 4;
 
 SteadyTime steady_now() { return std::chrono::steady_clock::now(); }
 
@@ -43,9 +46,13 @@ std::vector<Call> calls_of(const Questions& questions) {
 /// One watch. Its callback runs under its mutex, so that its end can wait for that.
 struct WatchHub::Watcher {
   Watcher(std::vector<std::string> watched, std::function<void(const Hint&)> to_call)
-      : queues{std::move(watched)}, callback{std::move(to_call)} {}
+      : queues{std::move(watched)}, callback{std::move(to_call)} {
+    for (std::size_t n = 0; n < queues.size(); ++n) number_of.emplace(queues[n], n);
+  }
 
+  /// To be polled, whoever checks its queues.
   void poll_within(SteadyTime::duration time) {
+    must_poll = true;
     const SteadyTime wanted = steady_now() + time;
     SteadyTime planned = poll_at;
     while (wanted < planned && !poll_at.compare_exchange_weak(planned, wanted)) {
@@ -62,7 +69,8 @@ struct WatchHub::Watcher {
       if (all || !knowledge[n].holds) numbers.push_back(n);
     }
     if (numbers.empty() && !knowledge.empty()) numbers.push_back(0);
-    for (const std::size_t n : numbers) knowledge[n].holds = true;
+    for (const std::size_t n : numbers)
+      knowledge[n] = {.holds = true, .look = 0, .due = knowledge[n].due};
     return numbers;
   }
 
@@ -79,16 +87,20 @@ struct WatchHub::Watcher {
   /// How a queue stood when it was looked at the last time.
   struct Knowledge {
     bool holds = false;         ///< The node would have told of a change.
+    std::uint64_t look = 0;     ///< The number of that look; 0 until it is over.
     std::optional<Time> due{};  ///< When something is due in it.
   };
 
   const std::vector<std::string> queues;
+  std::map<std::string_view, std::size_t> number_of{};  // by queue
   std::vector<std::string> stems{};  // of the queues' keys
   detail::Mutex knowledge_mutex{};
   std::vector<Knowledge> knowledge TASKMUX_GUARDED_BY(knowledge_mutex){queues.size()};
   const std::function<void(const Hint&)> callback;
   std::atomic<bool> armed{false};
   std::atomic<SteadyTime> poll_at{SteadyTime{}};
+  std::atomic<bool> must_poll{false};
+  std::atomic<SteadyTime> checked_at{SteadyTime{}};  // see looks()
   detail::Mutex mutex{};
   bool ended TASKMUX_GUARDED_BY(mutex) = false;
 };
@@ -159,6 +171,40 @@ void WatchHub::await_post(const WatcherPtr& watcher) {
   }
 }
 
+std::vector<std::uint64_t> WatchHub::looks(std::span<const std::string> queues) {
+  std::vector<std::uint64_t> found(queues.size(), 0);
+  for (const WatcherPtr& watcher : watchers()) {
+    bool any = false;
+    detail::MutexLock lock{watcher->knowledge_mutex};
+    for (std::size_t i = 0; i < queues.size(); ++i) {
+      const auto number = watcher->number_of.find(queues[i]);
+      if (number == watcher->number_of.end()) continue;
+      any = true;
+      const Watcher::Knowledge& known = watcher->knowledge[number->second];
+      if (known.holds) found[i] = std::max(found[i], known.look);
+    }
+    if (any) watcher->checked_at = steady_now();
+  }
+  return found;
+}
+
+void WatchHub::check(const std::string& queue, std::uint64_t look, bool ready,
+                     std::optional<Time> due) {
+  if (look == 0) return;
+  for (const WatcherPtr& watcher : watchers()) {
+    {
+      detail::MutexLock lock{watcher->knowledge_mutex};
+      const auto number = watcher->number_of.find(queue);
+      if (number == watcher->number_of.end()) continue;
+      Watcher::Knowledge& known = watcher->knowledge[number->second];
+      if (!known.holds || known.look != look) continue;
+      if (!ready && (!due || (known.due && *known.due <= *due))) continue;
+      known.holds = false;
+    }
+    give(*watcher, {.kind = Hint::Kind::ready, .queue = queue});
+  }
+}
+
 void WatchHub::end(const WatcherPtr& watcher) {
   if (!session_.in_own_process()) return;  // after fork(), the locks may be held for ever
   {
@@ -172,6 +218,7 @@ void WatchHub::end(const WatcherPtr& watcher) {
 Watch::State WatchHub::arm(const WatcherPtr& watcher, bool all) {
   session_.check_process();
   // First, as a notice may come before the replies are read.
+  watcher->must_poll = false;
   watcher->poll_at = steady_now() + around(5s);
   watcher->armed = true;
   const auto rest = session_.queue_health().shortest_rest(watcher->queues);
@@ -179,13 +226,12 @@ Watch::State WatchHub::arm(const WatcherPtr& watcher, bool all) {
   Watch::State state;
   try {
     const std::vector<Answer> answers = look(watcher, queues);
-    Numbers unknown = queues;
+    std::vector<bool> tracked(watcher->queues.size());
     for (const Answer& answer : answers) {
-      if (!answer.tracked) continue;
-      std::erase_if(unknown, [&](std::size_t n) {
-        return std::find(answer.queues.begin(), answer.queues.end(), n) != answer.queues.end();
-      });
+      for (const std::size_t n : answer.queues) tracked[n] = answer.tracked;
     }
+    Numbers unknown = queues;
+    std::erase_if(unknown, [&tracked](std::size_t n) { return tracked[n]; });
     watcher->forget(unknown);
     state = state_of(*watcher, answers);
   } catch (...) {
@@ -202,10 +248,11 @@ Watch::State WatchHub::arm(const WatcherPtr& watcher, bool all) {
 std::vector<WatchHub::Answer> WatchHub::look(const WatcherPtr& watcher,
                                              std::span<const std::size_t> queues) {
   std::vector<Answer> answers;
-  std::vector<Question> others;
+  Numbers others;
   std::optional<Error> failure;
   for (const auto& [post, those] : looks_at(watcher, queues)) {
-    std::vector<Question> questions = questions_about(*watcher, those);
+    std::vector<Question> questions =
+        questions_about(*watcher, those, session_.cluster() ? 1 : tracked_at_once);
     std::optional<std::vector<Reply>> told;
     try {
       if (post) told = post->look(calls_of(questions));
@@ -217,16 +264,18 @@ std::vector<WatchHub::Answer> WatchHub::look(const WatcherPtr& watcher,
       if (told && !is_away((*told)[i])) {
         answers.push_back({std::move((*told)[i]), std::move(questions[i].queues), true});
       } else {
-        others.push_back(std::move(questions[i]));
+        others.insert(others.end(), questions[i].queues.begin(), questions[i].queues.end());
       }
     }
   }
   if (failure || !others.empty()) watcher->poll_within(around(1s));
   if (!others.empty()) {
     try {
-      std::vector<Reply> replies = session_.run(calls_of(others));
+      std::vector<Question> questions =
+          questions_about(*watcher, others, session_.cluster() ? 1 : bound::queues);
+      std::vector<Reply> replies = session_.run(calls_of(questions));
       for (std::size_t i = 0; i < replies.size(); ++i)
-        answers.push_back({std::move(replies[i]), std::move(others[i].queues), false});
+        answers.push_back({std::move(replies[i]), std::move(questions[i].queues), false});
     } catch (const Error& error) {
       failure = error;
     }
@@ -252,9 +301,9 @@ std::vector<WatchHub::Look> WatchHub::looks_at(const WatcherPtr& watcher,
   return looks;
 }
 
-std::vector<WatchHub::Question> WatchHub::questions_about(
-    const Watcher& watcher, std::span<const std::size_t> queues) const {
-  const std::size_t most = session_.cluster() ? 1 : bound::queues;
+std::vector<WatchHub::Question> WatchHub::questions_about(const Watcher& watcher,
+                                                          std::span<const std::size_t> queues,
+                                                          std::size_t most) const {
   std::vector<Question> questions;
   while (!queues.empty()) {
     const auto now = queues.first(std::min(most, queues.size()));
@@ -295,10 +344,12 @@ Watch::State WatchHub::state_of(Watcher& watcher, std::span<const Answer> answer
     state.now = time_of(reply[0].as_integer());
     for (std::size_t i = 0; i < queues.size(); ++i) {
       const ReplyView due = reply[1 + i];
-      watcher.knowledge[queues[i]].due.reset();
+      Watcher::Knowledge& known = watcher.knowledge[queues[i]];
+      known.due.reset();
+      if (known.holds) known.look = ++look_;
       if (due.is_nil()) continue;
       const Time at = time_of(due.as_integer());
-      watcher.knowledge[queues[i]].due = at;
+      known.due = at;
       if (due.as_integer() == 0) {
         ready(queues[i]);
       } else {
@@ -523,7 +574,10 @@ void WatchHub::forget_and_give(const Watchers& all) const {
 void WatchHub::give_due_polls() const {
   Watchers due = watchers();
   std::erase_if(due, [now = steady_now()](const WatcherPtr& watcher) {
-    return watcher->poll_at.load() > now;
+    if (watcher->poll_at.load() > now) return true;
+    if (watcher->must_poll || now - watcher->checked_at.load() > 10s) return false;
+    watcher->poll_at = now + around(5s);
+    return true;
   });
   std::erase_if(due, [](const WatcherPtr& watcher) { return !watcher->armed; });
   forget_and_give(due);

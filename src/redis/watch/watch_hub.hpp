@@ -1,6 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -23,10 +25,12 @@ namespace taskmux::redis {
 ///
 /// An armed watch gets a hint when a key of its queues changes, and when that may have happened
 /// unnoticed: a post is connected anew, or a queue is found to be at another node now, where a post
-/// is then set up. Besides, it gets one at random every 2.5 to 7.5 s, in case a notice is lost; or,
-/// as asynq polls, every 0.5 to 1.5 s while one of its queues is where no notices come from, as
-/// tracking is refused there or the server is away; where no other server is watched, later by as
-/// much as it takes to find that one does not answer. What others tell is not held up by that.
+/// is then set up. In case a notice is lost, upkeep asks some of the queues in turn, and check() gives a
+/// hint if one does not stand as it should; where nobody does upkeep, a watch gets a hint at random every
+/// 2.5 to 7.5 s. As asynq polls, it gets one every 0.5 to 1.5 s while one of its queues is where no
+/// notices come from, as tracking is refused there or the server is away; where no other server is
+/// watched, later by as much as it takes to find that one does not answer. What others tell is not
+/// held up by that.
 class WatchHub final : private NodeSubscriber::Owner {
  public:
   explicit WatchHub(Session& session);
@@ -38,6 +42,16 @@ class WatchHub final : private NodeSubscriber::Owner {
   /// std::system_error if the machine has no more threads.
   std::unique_ptr<Watch> watch(std::vector<std::string> queues,
                                std::function<void(const Hint&)> callback);
+
+  /// For each queue the number of the last look at it, if a watch has looked and Redis has told of no
+  /// change since, else 0. So as long as this number stays the same, nothing has become pending, due or
+  /// active in the queue. For who asks from time to time, and hands what it learns to check().
+  std::vector<std::uint64_t> looks(std::span<const std::string> queues);
+
+  /// Somebody who was told `look` by looks() has asked `queue` since: whether something is `ready` in it,
+  /// and what is `due`. If that is not what the look found, its watch gets a hint: a notice was lost, or
+  /// is on its way.
+  void check(const std::string& queue, std::uint64_t look, bool ready, std::optional<Time> due);
 
  private:
   struct Watcher;
@@ -60,7 +74,7 @@ class WatchHub final : private NodeSubscriber::Owner {
     std::shared_ptr<NodeSubscriber> post{};
     Numbers queues{};
   };
-  /// One call of the script `look`, and about which queues.
+  /// One call of the script `look`, and about which queues, of which it has `most` at most.
   struct Question {
     Call call{};
     Numbers queues{};
@@ -74,7 +88,8 @@ class WatchHub final : private NodeSubscriber::Owner {
   Watch::State arm(const WatcherPtr& watcher, bool all);
   std::vector<Answer> look(const WatcherPtr& watcher, std::span<const std::size_t> queues);
   std::vector<Look> looks_at(const WatcherPtr& watcher, std::span<const std::size_t> queues) const;
-  std::vector<Question> questions_about(const Watcher& watcher, std::span<const std::size_t> queues) const;
+  std::vector<Question> questions_about(const Watcher& watcher, std::span<const std::size_t> queues,
+                                        std::size_t most) const;
   Watch::State state_of(Watcher& watcher, std::span<const Answer> answers) const;
   void end(const WatcherPtr& watcher);
 
@@ -108,6 +123,7 @@ class WatchHub final : private NodeSubscriber::Owner {
   std::map<WatcherPtr, Nodes> watchers_ TASKMUX_GUARDED_BY(mutex_);  // each queue's; "": not known
   Cancellations cancellations_ TASKMUX_GUARDED_BY(mutex_);
   SteadyTime follow_at_ TASKMUX_GUARDED_BY(mutex_){};
+  mutable std::atomic<std::uint64_t> look_{0};  // the last
 
   // Last: their threads use the members above.
   std::map<std::string, Station> stations_ TASKMUX_GUARDED_BY(mutex_);     // by node

@@ -25,8 +25,8 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Keeps the dead-letter queues of a server within their limits: looks at all of them now and then,
-/// and deletes the oldest tasks in chunks, from the queue that is furthest beyond its limits first,
+/// Keeps the dead-letter queues of a server within their limits: looks at them now and then, at some of
+/// many in turn, and deletes the oldest tasks in chunks, from the queue that is furthest beyond its limits first,
 /// each task after the host's hook has seen it. What it deletes is counted and logged. Not
 /// thread-safe but for evicted().
 class ArchiveTrimmer {
@@ -45,7 +45,7 @@ class ArchiveTrimmer {
         names_{queues.begin(), queues.end()},
         queues_(names_.size()) {}
 
-  /// One bounded step, if it is due: a look at all queues, or one chunk. Returns when the next is due.
+  /// One bounded step, if it is due: a look at some queues, or one chunk. Returns when the next is due.
   /// What fails is logged.
   std::optional<SteadyTime> run_once() {
     if (unsupported_ || stopping()) return std::nullopt;
@@ -73,6 +73,7 @@ class ArchiveTrimmer {
  private:
   static constexpr std::size_t chunk = 500;
   static constexpr std::size_t chunk_for_hook = 100;  // These are read with their payloads.
+  static constexpr std::size_t most_in_a_look = 128;
   static constexpr Duration look_interval = std::chrono::seconds{10};
   static constexpr Duration line_interval = std::chrono::minutes{1};
 
@@ -122,10 +123,13 @@ class ArchiveTrimmer {
   }
 
   void look() {
-    const std::vector<TrimReply> replies = ask(names_, 0);
-    for (std::size_t i = 0; i < queues_.size(); ++i) {
-      queues_[i].excess = replies.at(i).excess;
-      queues_[i].cursor.clear();
+    const std::size_t first = next_queue_;
+    const std::size_t count = std::min(most_in_a_look, names_.size() - first);
+    next_queue_ = (first + count) % names_.size();
+    const std::vector<TrimReply> replies = ask(std::span{names_}.subspan(first, count), 0);
+    for (std::size_t i = 0; i < count; ++i) {
+      queues_[first + i].excess = replies.at(i).excess;
+      queues_[first + i].cursor.clear();
       if (replies[i].error) log_failure(*replies[i].error, parts_.clock->steady_now());
     }
   }
@@ -209,6 +213,7 @@ class ArchiveTrimmer {
   const ArchiveLimits limits_;
   const std::vector<std::string> names_;
   std::vector<Queue> queues_;  // as names_
+  std::size_t next_queue_ = 0;  // to look at
   SteadyTime next_look_{SteadyTime::min()};
   SteadyTime next_step_{SteadyTime::min()};  ///< No step before it, however often it is called.
   SteadyTime next_failure_line_{SteadyTime::min()};

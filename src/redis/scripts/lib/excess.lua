@@ -5,6 +5,7 @@ local function oldest_within(max_age) return string.format('(%.6f', (now - tonum
 
 -- excess(archived, max_tasks, oldest): how many tasks of an archive are beyond its limits.
 local function excess(archived, max_tasks, oldest)
-  local too_old = redis.call('ZCOUNT', archived, '-inf', oldest)
-  return math.max(redis.call('ZCARD', archived) - max_tasks, too_old, 0)
+  local size = redis.call('ZCARD', archived)
+  if size == 0 then return 0 end
+  return math.max(size - max_tasks, redis.call('ZCOUNT', archived, '-inf', oldest))
 end
