@@ -37,29 +37,32 @@ class [[nodiscard]] Outcome {
   Outcome() = default;
 
   static Outcome success() { return {}; }
-  /// Failed: tried again after the policy's delay, or archived when the retries are spent. `error`
-  /// is kept with the task; bytes that are not UTF-8 are replaced and long texts cut.
+  /// The attempt failed: the task is retried after the policy's delay, or archived if no retry is
+  /// left. `error` is stored with the task; invalid UTF-8 is replaced, and a long text is
+  /// truncated.
   static Outcome fail(std::string error) { return {Kind::failure, std::move(error), {}}; }
-  /// Failed for good: archived at once, even if retries are left.
+  /// The attempt failed for good: the task is archived at once, even if retries are left.
   static Outcome skip_retry(std::string error) { return {Kind::skip_retry, std::move(error), {}}; }
-  /// Not needed any more: the task is deleted, even with a retention. Counts as a success.
+  /// The task is not needed any more: it is deleted, even if it has a retention. Counts as a
+  /// success.
   static Outcome revoke() { return {Kind::revoke, {}, {}}; }
-  /// Failed, and tried again after `delay` instead of the policy's. Negative counts as 0.
+  /// The attempt failed: the task is retried after `delay` instead of the policy's delay. A
+  /// negative delay counts as 0.
   static Outcome retry_after(Duration delay, std::string error = "retry asked for by the handler") {
     return {Kind::retry_after, std::move(error), delay};
   }
-  /// Not now: scheduled again after `delay`; uses no retry and counts as nothing. Negative counts
-  /// as 0.
+  /// The task is scheduled again after `delay`. Uses no retry, and counts neither as a success nor
+  /// as a failure. A negative delay counts as 0.
   static Outcome snooze(Duration delay) { return {Kind::snooze, {}, delay}; }
 
   Kind kind() const noexcept { return kind_; }
-  /// Whether the attempt failed in some way (failure, skip_retry, retry_after).
+  /// Returns whether the attempt failed in some way (failure, skip_retry, retry_after).
   bool failed() const noexcept {
     return kind_ == Kind::failure || kind_ == Kind::skip_retry || kind_ == Kind::retry_after;
   }
-  /// Empty unless failed().
+  /// Returns the error; empty unless failed().
   const std::string& error() const noexcept { return error_; }
-  /// Of retry_after and snooze.
+  /// Returns the delay of retry_after and snooze.
   Duration delay() const noexcept { return delay_; }
 
  private:
@@ -71,19 +74,19 @@ class [[nodiscard]] Outcome {
   Duration delay_{};
 };
 
-/// Thrown by a handler: the same as returning Outcome::skip_retry.
+/// A handler may throw this instead of returning Outcome::skip_retry.
 class TASKMUX_API SkipRetry : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-/// Thrown by a handler: the same as returning Outcome::revoke.
+/// A handler may throw this instead of returning Outcome::revoke.
 class TASKMUX_API RevokeTask : public std::exception {
  public:
   const char* what() const noexcept override { return "revoke task"; }
 };
 
-/// Thrown by a handler: the same as returning Outcome::retry_after.
+/// A handler may throw this instead of returning Outcome::retry_after.
 class TASKMUX_API RetryAfter : public std::runtime_error {
  public:
   explicit RetryAfter(Duration delay, const std::string& error = "retry asked for by the handler")
@@ -96,11 +99,11 @@ class TASKMUX_API RetryAfter : public std::runtime_error {
 
 /// Why a run was asked to stop.
 enum class StopReason {
-  none,        ///< It was not.
-  timeout,     ///< Its timeout or deadline is over.
+  none,        ///< It was not asked to stop.
+  timeout,     ///< Its timeout or deadline has passed.
   cancelled,   ///< An operator cancelled it.
-  lease_lost,  ///< Another worker may have it now; nothing that this run does will be recorded.
-  shutdown,    ///< The server is ending; a task that is not done goes back to the queue.
+  lease_lost,  ///< Another worker may own it now; its outcome will not be recorded.
+  shutdown,    ///< The server shuts down; an unfinished task returns to its queue.
   ended,       ///< The handler has returned: a copy of its Context is still in use.
 };
 
@@ -116,15 +119,15 @@ constexpr std::string_view to_string(StopReason reason) noexcept {
   return "unknown";
 }
 
-/// What a handler knows of the run it is in. Copies share the state of the run. A copy may outlive
-/// the call, the server and the broker: capture a copy, not a reference, in a thread that may outlive
-/// the handler. Each copy keeps the message of the task and the values of set_value() alive.
-/// Thread-safe.
+/// A handler's view of the run that it executes. Copies share the state of the run. A copy may
+/// outlive the call, the server and the broker: in a thread that may outlive the handler, capture a
+/// copy, not a reference. Each copy keeps the message of the task and the values of set_value()
+/// alive. Thread-safe.
 ///
 /// Once the handler and all middleware have returned, the run has ended: the stop token is
-/// requested, stop_reason() says so, waits end at once, value() finds nothing, and results, values
-/// and log entries are dropped. The same holds for a handler that was given up because it did not
-/// stop in time.
+/// requested, stop_reason() is StopReason::ended, waits end at once, value() finds nothing, and
+/// results, values and log entries are dropped. The same holds for a handler that was abandoned
+/// because it did not stop in time.
 class Context {
  public:
   explicit Context(std::shared_ptr<detail::RunState> state) noexcept : state_{std::move(state)} {}
@@ -135,39 +138,40 @@ class Context {
   std::string_view queue() const noexcept;
   std::string_view type() const noexcept;
   const Headers& headers() const noexcept;
-  /// How often this task has failed before; 0 on the first attempt.
+  /// Returns how often this task has failed before; 0 in the first attempt.
   int retry_count() const noexcept;
   int max_retry() const noexcept;
-  /// When this attempt's time is over, by the wall clock.
+  /// Returns when the time of this attempt is over, on the wall clock.
   Time deadline() const noexcept;
 
-  /// Requested when the attempt should end. A handler that takes long must look at it, or use
-  /// wait_for(); one that goes on for ServerConfig::abandon_after longer is given up. One that ends
-  /// before its work is done says so: by Outcome::fail(), an exception, or, as a callable that
-  /// returns nothing, by returning. Outcome::success() is always a success. Also requested when the
-  /// run ends, for those who hold it longer. A std::stop_callback on it runs on the server's thread
-  /// that watches all runs, or on the worker's: it must not wait for anything, and must not throw.
+  /// Requested when the attempt should end. A long-running handler must check it, or use
+  /// wait_for(); a handler that continues for ServerConfig::abandon_after longer is abandoned. A
+  /// handler that ends before its work is done must report that: by Outcome::fail(), by an
+  /// exception, or, if it is a callable that returns void, by returning. Outcome::success() is
+  /// always a success. The token is also requested when the run ends, for those who hold it longer.
+  /// A std::stop_callback on it runs on the server's thread that watches all runs, or on the
+  /// worker's thread: it must not wait, and must not throw.
   std::stop_token stop_token() const;
   bool stop_requested() const noexcept;
-  /// Why the run was asked to stop; StopReason::none unless stop_requested().
+  /// Returns why the run was asked to stop; StopReason::none unless stop_requested().
   StopReason stop_reason() const noexcept;
 
-  /// Waits for `duration`. Returns false if the run is asked to stop meanwhile; at once if it has
-  /// been asked already.
+  /// Waits for `duration`. Returns false if the run is asked to stop in the meantime, or was asked
+  /// before.
   bool wait_for(Duration duration) const;
 
-  /// Sets the result that is kept with the task (see EnqueueOptions::retention); the last call
+  /// Sets the result that is stored with the task (see EnqueueOptions::retention); the last call
   /// counts. It is written when the run is settled. Throws Error{payload_too_large} for more than
-  /// ServerConfig::max_result_bytes; what was set before then stays. If the connection to the
-  /// broker is too slow for it, the task is archived with that reason although its handler
+  /// ServerConfig::max_result_bytes; an earlier result is kept then. If the connection to the
+  /// broker is too slow for the result, the task is archived with that reason although its handler
   /// succeeded. Does nothing once the run has ended.
   void set_result(std::string result);
 
-  /// Keeps a value for the handlers and middleware further in; replaces one of the same name. Does
-  /// nothing once the run has ended.
+  /// Stores a value for the inner handlers and middleware; replaces a value with the same name.
+  /// Does nothing once the run has ended.
   void set_value(std::string name, std::any value);
-  /// The value of that name and type; nullptr if there is none, or once the run has ended. What it
-  /// points to is valid until the value is replaced, and as long as this Context.
+  /// Returns the value with that name and type; nullptr if there is none, or once the run has
+  /// ended. The pointer is valid until the value is replaced, and as long as this Context.
   template <typename T>
   const T* value(std::string_view name) const {
     return std::any_cast<T>(find_value(name));
@@ -183,20 +187,20 @@ class Context {
   std::shared_ptr<detail::RunState> state_;  ///< Never null: there is no move.
 };
 
-/// Where a mux sends the tasks of a type, and by which options. Valid as long as the mux.
+/// The handler of the tasks of a type, and their options. Valid as long as the mux.
 struct TaskRoute {
-  /// The pattern that matched; in nested muxes the innermost one. Empty if none did.
+  /// The pattern that matched; in nested muxes the innermost one. Empty if none matched.
   std::string_view pattern{};
   /// Whether a handler is registered for the type: by a pattern, or by ServeMux::not_found().
   bool known = false;
-  const RetryPolicy* retry_policy = nullptr;  ///< Null: the server's.
-  std::optional<Duration> timeout{};          ///< Of one attempt, at most; unset: the task's alone.
-  TaskHandler* handler = nullptr;             ///< What the mux itself calls; never null in a route.
+  const RetryPolicy* retry_policy = nullptr;  ///< Null: the server's policy applies.
+  std::optional<Duration> timeout{};          ///< Bound of one attempt; unset: the task's only.
+  TaskHandler* handler = nullptr;             ///< What the mux calls; never null in a route.
 };
 
-/// Runs tasks of some type. Called from many threads at once. Owned by a ServeMux, and so by the
-/// server. What it refers to must outlive all of its calls; a call that hangs and is given up
-/// (ServerConfig::abandon_after) may outlive the server.
+/// Runs the tasks of some types. Called from many threads at once. Owned by a ServeMux, and so by
+/// the server. Everything that it refers to must outlive all of its calls; a call that hangs and is
+/// abandoned (ServerConfig::abandon_after) may outlive the server.
 class TASKMUX_API TaskHandler {
  public:
   TaskHandler() = default;
@@ -204,8 +208,9 @@ class TASKMUX_API TaskHandler {
   TaskHandler& operator=(const TaskHandler&) = delete;
   virtual ~TaskHandler() = default;
 
-  /// Runs one attempt. What it throws becomes an Outcome: SkipRetry, RevokeTask and RetryAfter what
-  /// their names say, any other exception a failure with its what(). `task` is valid for the call.
+  /// Runs one attempt. Exceptions become an Outcome: SkipRetry, RevokeTask and RetryAfter become
+  /// what their names say, any other exception becomes a failure with its what(). `task` is valid
+  /// during the call.
   virtual Outcome handle(Context& context, const Task& task) = 0;
 
  protected:
@@ -214,7 +219,7 @@ class TASKMUX_API TaskHandler {
 
  private:
   friend class ServeMux;
-  /// Adds to `route` what a mux that stands in for a handler knows of `type`.
+  /// Adds to `route` what a nested mux knows about `type`.
   virtual void refine(std::string_view, TaskRoute&) const noexcept {}
 };
 
@@ -222,7 +227,7 @@ namespace detail {
 
 enum class HandlerFault { none, other_arguments, not_const, other_result };
 
-/// Why an F can't be the function of a handler of an Argument.
+/// Returns why an F can't be the function of a handler of an Argument.
 template <typename F, typename Argument>
 constexpr HandlerFault fault_of_handler() {
   if constexpr (!std::invocable<F&, Context&, const Argument&>) {
@@ -238,7 +243,7 @@ constexpr HandlerFault fault_of_handler() {
   }
 }
 
-/// Ends the compilation with the reason why an F can't be the function of a handler.
+/// Fails to compile, with the reason why an F can't be the function of a handler.
 template <HandlerFault fault>
 constexpr void refuse_handler() {
   static_assert(fault != HandlerFault::other_arguments,
@@ -255,16 +260,16 @@ constexpr void refuse_handler() {
 
 }  // namespace detail
 
-/// A callable that can stand in for a TaskHandler: takes (Context&, const Task&), returns an
-/// Outcome or nothing, and can be called as a const object, since many threads call it at once. To
-/// return nothing is success; but a failure after the run was asked to stop, since it may then have
-/// ended before its work was done.
+/// A callable that can be registered in place of a TaskHandler: it takes (Context&, const Task&),
+/// returns an Outcome or void, and can be called as a const object, since many threads call it at
+/// once. Returning void is a success, but a failure after the run was asked to stop, since the
+/// callable may then have returned before its work was done.
 template <typename F>
 concept HandlerFunction = (detail::fault_of_handler<F, Task>() == detail::HandlerFault::none);
 
 namespace detail {
 
-/// Calls the function of a handler with its task, or what was read from that.
+/// Calls the function of a handler with its task, or with the value that was read from the task.
 template <typename F, typename Argument>
 Outcome call_function(const F& function, Context& context, const Argument& argument) {
   if constexpr (std::is_void_v<std::invoke_result_t<const F&, Context&, const Argument&>>) {

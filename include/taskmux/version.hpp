@@ -1,6 +1,6 @@
 #pragma once
 
-// The only place where the version stands; CMake reads it from here.
+// The only definition of the version; CMake reads it from here.
 #define TASKMUX_VERSION_MAJOR 0
 #define TASKMUX_VERSION_MINOR 1
 #define TASKMUX_VERSION_PATCH 0

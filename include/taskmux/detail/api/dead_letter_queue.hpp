@@ -15,10 +15,10 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// How many dead letters, without their payloads, an action by a filter reads at once.
+/// How many dead letters, without their payloads, an action with a filter reads at once.
 inline constexpr std::size_t dead_letter_chunk = 500;
 
-/// What to list of the archive of `queue`.
+/// Returns the request that lists the archive of `queue`.
 inline ListRequest archive_request(const std::string& queue, const DeadLetterFilter& filter,
                                    Time now) {
   const auto checked = [](Duration age) {
@@ -37,7 +37,7 @@ inline ListRequest archive_request(const std::string& queue, const DeadLetterFil
   return request;
 }
 
-/// Acts on those of `tasks` that are still archived; returns on how many.
+/// Performs an action on those of `tasks` that are still archived; returns how many.
 inline std::size_t act_on_archived(QueueView& view, const std::string& queue,
                                    std::vector<TaskInfo> tasks, Operation operation) {
   if (tasks.empty()) return 0;
@@ -50,7 +50,8 @@ inline std::size_t act_on_archived(QueueView& view, const std::string& queue,
       replies.begin(), replies.end(), [](const ActReply& reply) { return !reply.error; }));
 }
 
-/// Acts on all dead letters that match and were archived before the call; returns on how many.
+/// Performs an action on all dead letters that match and were archived before the call; returns how
+/// many.
 inline std::size_t act_on_matching(QueueView& view, const std::string& queue,
                                    const DeadLetterFilter& filter, Operation operation) {
   const std::string name =
@@ -58,7 +59,7 @@ inline std::size_t act_on_matching(QueueView& view, const std::string& queue,
   return counting(name, [&](std::size_t& done) {
     const Time now = view.now();
     ListRequest request = archive_request(queue, filter, now);
-    // So that the call ends even while others keep coming.
+    // So the call ends even if tasks are archived all the time.
     if (!request.filter.until) request.filter.until = now;
     request.limit = dead_letter_chunk;
     request.with_payload = request.with_result = false;

@@ -28,10 +28,10 @@ namespace detail {
 
 using Json = nlohmann::json;
 
-/// nlohmann_json parses any depth, but copies, converts and writes by recursion.
+/// nlohmann_json parses any depth, but copies, converts and writes recursively.
 inline constexpr std::size_t json_max_depth = 512;
 
-/// So long may a cause be; nlohmann_json's own texts can quote a whole payload.
+/// The maximum length of a cause; nlohmann_json's own texts can quote a whole payload.
 inline constexpr std::size_t json_cause_bytes = 512;
 
 [[noreturn]] inline void refuse_json(const std::string& place, const std::string& cause) {
@@ -39,7 +39,7 @@ inline constexpr std::size_t json_cause_bytes = 512;
   throw Error{Errc::malformed, bounded_utf8(text, 2 * json_cause_bytes)};
 }
 
-/// How deep the brackets of `text` are nested. `text` need not be valid JSON.
+/// Returns how deep the brackets of `text` are nested. `text` need not be valid JSON.
 inline std::size_t json_depth(std::string_view text) noexcept {
   std::size_t depth = 0;
   std::size_t deepest = 0;
@@ -64,8 +64,8 @@ inline std::string json_too_deep() {
   return "nested deeper than " + std::to_string(json_max_depth) + " levels";
 }
 
-/// The text of an exception of nlohmann_json, without the name that it begins with, and in the words
-/// of a reader of JSON: that a value has another type than the program reads.
+/// Returns the text of an exception of nlohmann_json, without its prefix, and worded for the reader
+/// of JSON: a value has another type than the program expects.
 inline std::string json_cause(std::string_view what) {
   const std::size_t name_end = what.starts_with('[') ? what.find("] ") : std::string_view::npos;
   if (name_end != std::string_view::npos) what.remove_prefix(name_end + 2);
@@ -89,7 +89,7 @@ inline Json parse_json(std::string_view text) {
   }
 }
 
-/// Parts of a document, replaced by what no reader takes for as long as this lives.
+/// Parts of a document that are replaced by unreadable values while this object lives.
 class JsonPoison {
  public:
   JsonPoison(std::span<Json* const> nodes, Json::value_t kind) : nodes_{nodes} {
@@ -110,12 +110,14 @@ class JsonPoison {
   std::vector<Json> kept_;
 };
 
-/// Finds the part of a document that a reader failed on, though the reader's exception does not say
-/// it. A part that is replaced by something unreadable changes the exception iff the reader comes
-/// to it before it fails, or fails on it; of those the culprit is the one that is read last.
+/// Finds the part of a document that a reader failed on, although the reader's exception does not
+/// name it. If a part is replaced by something unreadable, the exception changes if and only if the
+/// reader reads the part before it fails, or fails on it; of these parts, the culprit is the one
+/// that is read last.
 class JsonCulprit {
  public:
-  /// The text of what the reader throws for the document as it is at that moment; empty if nothing.
+  /// Returns the text of the exception that the reader throws for the document in its present
+  /// state; empty if it throws none.
   using Reader = std::function<std::string()>;
 
   /// `document` is changed during the calls of `read`, of which there are at most `attempts`.
@@ -146,7 +148,8 @@ class JsonCulprit {
     return place;
   }
 
-  /// The child of `node` that the culprit is or is in, and its place; null if it is `node` itself.
+  /// Returns the child of `node` that is or contains the culprit, and its place; null if the
+  /// culprit is `node` itself.
   Json* step(Json& node, Json::json_pointer& place) {
     if (!node.is_structured()) return nullptr;
     std::vector<Json*> children;
@@ -199,7 +202,7 @@ class JsonCulprit {
     return attempt().ends_with("discarded");
   }
 
-  /// Whether the reader asked `node` for a key or an element that it does not have.
+  /// Returns whether the reader requested a key or an element that `node` does not have.
   bool lacks_something(Json& node) {
     if (missing_key_ && node.is_object() && !node.contains(*missing_key_)) {
       node[*missing_key_] = Json(Json::value_t::discarded);
@@ -231,13 +234,13 @@ class JsonCulprit {
   int attempts_;
 };
 
-/// How often a document may be read again to find a mistake in it: as often as is cheap.
+/// How often a document may be read again to find an error in it: as often as is cheap.
 inline int json_attempts(std::size_t bytes) noexcept {
   constexpr std::size_t work = std::size_t{16} << 20;
   return static_cast<int>(std::clamp<std::size_t>(work / (bytes + 1), 24, 2000));
 }
 
-/// Whether a double holds a whole number of type `Integer`, and which.
+/// Returns the integer of type `Integer` that a double holds, if it holds one.
 template <typename Integer>
 std::optional<Integer> exact_integer(double number) noexcept {
   const double above = std::ldexp(1.0, std::numeric_limits<Integer>::digits);
@@ -263,15 +266,15 @@ inline bool is_same_integer(const Json& a, const Json& b) {
   return a.get<std::int64_t>() == b.get<std::int64_t>();
 }
 
-/// Whether `out` is what a float or a double makes of `in`.
+/// Returns whether `out` is the result of converting `in` to float or double.
 inline bool is_same_fraction(double in, double out) noexcept {
   if (in == out) return true;
   if (!(std::abs(in) <= static_cast<double>(std::numeric_limits<float>::max()))) return false;
   return static_cast<double>(static_cast<float>(in)) == out;
 }
 
-/// Whether the number (or truth value) `in` is still there in `out`. True if `out` is something
-/// that can't be compared with it.
+/// Returns whether the number (or Boolean) `in` is preserved in `out`. Returns true if `out` can't
+/// be compared with it.
 inline bool is_number_kept(const Json& in, const Json& out) {
   if (in.is_boolean()) return !out.is_number();
   if (!in.is_number() || !out.is_number()) return true;
@@ -282,17 +285,17 @@ inline bool is_number_kept(const Json& in, const Json& out) {
   return is_same_integer(in, out);
 }
 
-/// The place that `inwards` names, the innermost part first.
+/// Returns the place that `inwards` names, the innermost part first.
 inline Json::json_pointer json_place(const std::vector<std::string>& inwards) {
   Json::json_pointer place;
   for (auto token = inwards.rbegin(); token != inwards.rend(); ++token) place /= *token;
   return place;
 }
 
-/// Compares the numbers of a text with those of the value that was read from it, written back.
+/// Compares the numbers of a text with those of the value that was read from it and written again.
 class JsonComparison {
  public:
-  /// True if all are kept; else place() says which is not.
+  /// Returns true if all are preserved; else place() names the first that is not.
   bool kept(const Json& in, const Json& out) {
     if (in.is_array() && out.is_array()) return elements_kept(in, out);
     if (!in.is_object() || !out.is_object()) return is_number_kept(in, out);
@@ -312,7 +315,7 @@ class JsonComparison {
     while (same < both && kept(in[same], out[same])) ++same;
     if (same == in.size()) return true;
 
-    // Sets come back in another order, and with fewer elements.
+    // Sets change the order, and drop duplicates.
     const std::vector<std::string> inwards = std::exchange(inwards_, {});
     std::vector<std::string> written;
     written.reserve(out.size());
@@ -338,7 +341,7 @@ class JsonComparison {
     return value.is_number() || value.is_boolean();
   }
 
-  /// A text that is equal for equal values.
+  /// Returns a text that is equal for equal values.
   static std::string comparable(Json value) {
     normalise(value);
     return value.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -357,10 +360,10 @@ class JsonComparison {
     }
   }
 
-  std::vector<std::string> inwards_;  // of the place, the innermost first
+  std::vector<std::string> inwards_;  // the place, the innermost part first
 };
 
-/// Converts `document`, the text of which had `bytes` bytes. Throws Error{malformed}.
+/// Converts `document`, whose text had `bytes` bytes. Throws Error{malformed}.
 template <JsonValue T>
 T convert_json(Json& document, std::size_t bytes) {
   try {
@@ -386,7 +389,7 @@ T convert_json(Json& document, std::size_t bytes) {
   }
 }
 
-/// `value` as a document. Throws Error{errc} if its to_json() throws.
+/// Returns `value` as a document. Throws Error{errc} if its to_json() throws.
 template <JsonValue T>
 Json document_of(const T& value, Errc errc) {
   try {
@@ -400,7 +403,8 @@ Json document_of(const T& value, Errc errc) {
   }
 }
 
-/// Throws Error{malformed} if a number of `document` is not what stands in its place in `written`.
+/// Throws Error{malformed} if a number of `document` differs from the number in its place in
+/// `written`.
 inline void check_numbers(const Json& document, const Json& written) {
   JsonComparison comparison;
   if (comparison.kept(document, written)) return;
@@ -410,7 +414,7 @@ inline void check_numbers(const Json& document, const Json& written) {
   refuse_json(place.to_string(), what + " does not fit its type");
 }
 
-/// As from_json_text(), but the Error's text is the cause alone.
+/// As from_json_text(), but the Error's text is only the cause.
 template <JsonValue T>
 T read_json(std::string_view text) {
   Json document = parse_json(text);
@@ -420,7 +424,7 @@ T read_json(std::string_view text) {
   return value;
 }
 
-/// Where a number stands that is not finite; the place's innermost part comes first.
+/// Finds a number that is not finite; returns its place, the innermost part first.
 inline bool find_not_finite(const Json& value, std::vector<std::string>& inwards) {
   if (value.is_number_float()) return !std::isfinite(value.get<double>());
   if (value.is_object()) {
@@ -439,7 +443,7 @@ inline bool find_not_finite(const Json& value, std::vector<std::string>& inwards
   return false;
 }
 
-/// Stands in for a TaskHandler: reads the payload and calls `function` with it.
+/// Implements a TaskHandler: reads the payload and calls `function` with it.
 template <typename T, typename F>
 class JsonHandler {
  public:

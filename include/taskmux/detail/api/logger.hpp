@@ -28,7 +28,8 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// While one lives, a write of this thread to a pipe that nobody reads raises no SIGPIPE.
+/// While an object of this class lives, a write of this thread to a pipe without a reader raises no
+/// SIGPIPE.
 class NoSigpipe {
  public:
   NoSigpipe() noexcept {
@@ -42,7 +43,7 @@ class NoSigpipe {
   ~NoSigpipe() {
     const int error = errno;
     const timespec at_once{};
-    // One that was there before is not ours to take.
+    // A signal that was pending before must not be consumed.
     while (!was_pending_ && sigtimedwait(&pipe_, nullptr, &at_once) == -1 && errno == EINTR) {
     }
     pthread_sigmask(SIG_SETMASK, &before_, nullptr);
@@ -57,15 +58,15 @@ class NoSigpipe {
   bool was_pending_ = false;
 };
 
-/// Of the lines that standard error did not take.
+/// Counters of the lines that standard error did not accept.
 struct DroppedLines {
   std::atomic<std::uint64_t> all{0};
-  std::atomic<std::uint64_t> untold{0};  ///< Those that no later line tells of.
+  std::atomic<std::uint64_t> untold{0};  ///< Those that no later line has reported.
 };
 inline DroppedLines dropped_lines;
 
-/// Writes what standard error takes of `text` without waiting, or -1 and errno. Leaves its flags, which
-/// other processes may share, as they are.
+/// Writes as much of `text` as standard error accepts without waiting; returns -1 and sets errno if
+/// that fails. Does not change its flags, which other processes may share.
 inline ssize_t write_some(std::string_view text) noexcept {
   const ssize_t sent = ::send(STDERR_FILENO, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
   if (sent >= 0 || errno != ENOTSOCK) return sent;
@@ -73,14 +74,14 @@ inline ssize_t write_some(std::string_view text) noexcept {
   const int ready = ::poll(&standard_error, 1, 0);
   if (ready == 0) errno = EAGAIN;
   if (ready <= 0) return -1;
-  // A pipe that has room for anything has room for this.
+  // A pipe that is ready accepts at least this much.
   struct stat status {};
   const bool pipe = ::fstat(STDERR_FILENO, &status) == 0 && !S_ISREG(status.st_mode);
   return ::write(STDERR_FILENO, text.data(),
                  pipe ? std::min<std::size_t>(text.size(), PIPE_BUF) : text.size());
 }
 
-/// False if not all of `text` was written.
+/// Returns false if not all of `text` was written.
 inline bool write_now(std::string_view text) noexcept {
   const NoSigpipe guard;
   while (!text.empty()) {
@@ -92,9 +93,9 @@ inline bool write_now(std::string_view text) noexcept {
   return true;
 }
 
-/// Writes `line` with the time and the level; in one call of write() unless it is longer than a pipe
-/// takes at once, so that lines of several threads do not mix. What standard error does not take at
-/// once is dropped.
+/// Writes `line` with the time and the level. Uses one call of write() unless the line is longer
+/// than a pipe accepts at once, so that lines of several threads do not mix. The part that standard
+/// error does not accept at once is dropped.
 inline void write_to_stderr(LogLevel level, std::string_view line) {
   timespec now{};
   tm utc{};
@@ -151,7 +152,7 @@ TASKMUX_INLINE void Logger::operator()(const LogRecord& record) const noexcept {
       detail::write_to_stderr(record.level, to_line(record));
     }
   } catch (...) {
-    // There is nothing left to which this could be logged.
+    // This failure can't be logged anywhere.
   }
 }
 

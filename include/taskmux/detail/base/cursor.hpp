@@ -13,8 +13,8 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Fields of any bytes as one line of printable ASCII without spaces: each field in hex, and a dot after
-/// it. The first field says what the cursor is of.
+/// Encodes fields of any bytes as one line of printable ASCII without spaces: each field in
+/// hexadecimal, followed by a dot. The first field names the kind of the cursor.
 class CursorWriter {
  public:
   explicit CursorWriter(std::string_view kind) { add(kind); }
@@ -37,7 +37,8 @@ class CursorWriter {
   std::string text_;
 };
 
-/// Reads what a CursorWriter wrote. Every function throws Error{invalid_argument} for anything else.
+/// Decodes the output of CursorWriter. Every function throws Error{invalid_argument} for any other
+/// text.
 class CursorReader {
  public:
   CursorReader(std::string_view kind, std::string_view text) : rest_{text} {

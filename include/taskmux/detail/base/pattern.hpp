@@ -8,13 +8,14 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Whether the whole of `text` fits `pattern`, in which `*` stands for any bytes, also none, and a
-/// backslash makes the next byte stand for itself. Takes at most the product of both lengths.
+/// Returns whether the whole of `text` matches `pattern`, in which `*` matches any bytes, including
+/// none, and a backslash makes the next byte literal. The cost is at most the product of both
+/// lengths.
 inline bool fits(std::string_view pattern, std::string_view text) noexcept {
   std::size_t at = 0;
   std::size_t next = 0;
-  std::size_t after_star = std::string_view::npos;  // of the pattern
-  std::size_t given_to_star = 0;                    // of the text, up to here
+  std::size_t after_star = std::string_view::npos;  // in the pattern
+  std::size_t given_to_star = 0;                    // in the text, up to here
   while (true) {
     if (at < pattern.size() && pattern[at] == '*') {
       after_star = ++at;
@@ -29,14 +30,14 @@ inline bool fits(std::string_view pattern, std::string_view text) noexcept {
       ++next;
       continue;
     }
-    // The last star takes one more byte.
+    // The last star matches one more byte.
     if (after_star == std::string_view::npos || given_to_star >= text.size()) return false;
     at = after_star;
     next = ++given_to_star;
   }
 }
 
-/// The longest piece of `pattern` that every text that fits contains as it is; may be empty.
+/// Returns the longest literal part of `pattern` that every matching text contains; may be empty.
 inline std::string longest_literal(std::string_view pattern) {
   std::string longest;
   std::string piece;
@@ -52,7 +53,7 @@ inline std::string longest_literal(std::string_view pattern) {
   return longest;
 }
 
-/// `text` as a pattern that it alone fits.
+/// Returns a pattern that matches only `text`.
 inline std::string exact_pattern(std::string_view text) {
   std::string pattern;
   for (const char c : text) {
