@@ -22,7 +22,7 @@ constexpr std::uint16_t sentinel_port = 26379;
   throw std::invalid_argument{"parse a Redis URL: " + cause};
 }
 
-/// What stands before and after the first `separator`; all of it before if there is none.
+/// Returns the parts before and after the first `separator`; all is before if there is none.
 struct Halves {
   std::string_view before;
   std::optional<std::string_view> after;
@@ -83,7 +83,7 @@ int database_of(std::string_view text) {
   return *database;
 }
 
-/// The part of `text` up to its port, and the port's text; brackets belong to the host.
+/// Splits `text` into host and port; brackets belong to the host.
 Halves split_port(std::string_view text) {
   if (!text.starts_with('[')) return split_at(text, text.rfind(':'));
   const auto closing = text.find(']');
@@ -123,13 +123,13 @@ std::vector<RedisAddress> addresses_of(std::string_view text, std::uint16_t defa
   return addresses;
 }
 
-/// A URL in its parts, not decoded yet.
+/// The parts of a URL, not decoded yet.
 struct Parts {
   std::string_view scheme{};
   std::string user{};
   std::string password{};
   std::string_view hosts{};
-  std::string_view path{};  ///< With its leading slash; empty if there is none.
+  std::string_view path{};  ///< With the leading slash; empty if there is none.
   std::optional<std::string_view> query{};
 };
 
@@ -160,7 +160,7 @@ Parts split_url(std::string_view url) {
   return parts;
 }
 
-/// The value of the one parameter that this kind of URL knows; nullopt if it is not there.
+/// Returns the value of the one parameter that this kind of URL has; nullopt if it is missing.
 std::optional<std::string> parameter_of(const Parts& parts, std::string_view name) {
   if (!parts.query || parts.query->empty()) return std::nullopt;
   const auto [key, value] = split_at(*parts.query, parts.query->find('='));
@@ -241,7 +241,7 @@ RedisOptions parse(std::string_view url) {
   refuse("the scheme is none of redis, redis-socket, redis-sentinel, redis-cluster");
 }
 
-/// Whether what looks like the path of a URL that can't be parsed may be the rest of its password.
+/// Returns whether the apparent path of an invalid URL may be the rest of its password.
 bool cuts_login(std::string_view url) {
   const auto scheme_end = url.find("://");
   if (scheme_end == npos) return false;

@@ -5,7 +5,7 @@
 #include "redis/session/session.hpp"
 #include "taskmux/registry.hpp"
 
-// The operations of Registry, in terms of scripts; each as its contract there says.
+// The operations of Registry, implemented by scripts; see the contract there.
 namespace taskmux::redis {
 
 void announce(Session& session, const ServerInfo& server, Duration lifetime);

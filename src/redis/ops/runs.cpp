@@ -15,13 +15,13 @@ constexpr protozero::pbf_tag_type completed_at = 13;
 constexpr int most_crashes = 1'000'000;
 constexpr Time any_one_byte_time{std::chrono::seconds{1}};
 
-// Cuts out the value of `field`, which is one byte long.
+// Splits the message at the value of `field`, which is one byte long, and removes the value.
 StampedMessage cut(std::string bytes, protozero::pbf_tag_type field) {
   protozero::pbf_reader reader{bytes};
   while (reader.next()) {
     if (reader.tag() == field) {
       const std::size_t tail = bytes.size() - reader.length() + 1;
-      // The payload comes before these fields: what is copied is small, unless it is headers.
+      // The payload precedes these fields, so little is copied, unless there are large headers.
       StampedMessage stamped{.tail = bytes.substr(tail)};
       bytes.resize(tail - 1);
       stamped.head = std::move(bytes);
@@ -50,7 +50,7 @@ StampedMessage stamp_success(const TaskMessage& message, const UnknownFields& un
 TaskMessage malformed_message(std::string_view queue, std::string_view id,
                               std::string_view reason) {
   TaskMessage message;
-  message.id = error_text(id);  // repaired, should it not be UTF-8
+  message.id = error_text(id);  // repaired if it is not UTF-8
   message.queue = error_text(queue);
   message.task.type = malformed_type;
   message.max_retry = 0;
@@ -66,7 +66,7 @@ std::string mismatch(const TaskMessage& message, std::string_view queue, std::st
 
 namespace {
 
-// Cuts off what is before the next space, and that.
+// Removes and returns the part before the next space, and removes the space.
 std::string_view next_word(std::string_view& text) noexcept {
   const std::string_view word = text.substr(0, text.find(' '));
   text.remove_prefix(std::min(text.size(), word.size() + 1));

@@ -14,68 +14,72 @@
 
 namespace taskmux::redis {
 
-/// The type of the tasks that take the place of malformed ones.
+/// The type of the tasks that replace malformed ones.
 inline constexpr std::string_view malformed_type = "taskmux:malformed";
 
-/// A message round the one number that a script fills in, its own time in seconds.
+/// A message in two parts, before and after the one number that a script fills in: its own time in
+/// seconds.
 struct StampedMessage {
   std::string head{};
   std::string tail{};
 };
 
-/// `message` as a failure now, with its `last_error` and `retried`: the script fills in `last_failed_at`.
+/// Encodes `message` as failed now, with `last_error` and `retried`: the script fills in
+/// `last_failed_at`.
 StampedMessage stamp_failure(const TaskMessage& message, const UnknownFields& unknown,
                              std::string_view last_error, int retried);
-/// `message` as a success now: the script fills in `completed_at`.
+/// Encodes `message` as succeeded now: the script fills in `completed_at`.
 StampedMessage stamp_success(const TaskMessage& message, const UnknownFields& unknown);
 
-/// What stands in the place of a message that is not valid.
+/// Returns the replacement of a message that is not valid.
 TaskMessage malformed_message(std::string_view queue, std::string_view id, std::string_view reason);
 
-/// Why a decoded message can't be that of `id` in `queue`; empty if it can.
+/// Returns why a decoded message can't be that of `id` in `queue`; empty if it can.
 std::string mismatch(const TaskMessage& message, std::string_view queue, std::string_view id);
 
-/// What taskmux keeps of a task in addition to its message: the hash field tmx_facts.
+/// What taskmux stores about a task in addition to its message: the hash field tmx_facts.
 struct Facts {
   std::optional<Time> enqueued_at{};
   std::optional<Time> expires_at{};
-  int crashes = 0;  ///< In a row until now.
+  int crashes = 0;  ///< In a row.
 };
 
-/// `<enqueued, Unix µs> <expires, Unix µs> <crashes>`, 0 for none, the first of at least 16 digits. In
-/// place of that, a task that does not expire, may be retried and was enqueued by taskmux has the
-/// time of enqueue alone until it crashes: today, 16 digits that say all this at once.
+/// Encodes facts as `<enqueued, Unix µs> <expires, Unix µs> <crashes>`, 0 for none, the first
+/// number with at least 16 digits. A task that does not expire, may be retried and was enqueued by
+/// taskmux has only the time of enqueue instead, until it crashes: at present 16 digits, which say
+/// all this at once.
 std::string to_text(const Facts& facts);
-/// The reverse, with a million crashes at most. What makes no sense, or is not there, counts as not
-/// known.
+/// Decodes facts, with at most a million crashes. Invalid or missing parts count as unset.
 Facts parse_facts(std::optional<std::string_view> text) noexcept;
 
-/// When a run was taken, of the hash field tmx_run: `<token> <lease score, Unix s> <taken, Unix µs>
-/// <mark>`, of which the last may be missing and more words may follow. Nullopt unless that is of the
-/// present lease: Go leaves the field of an earlier run there.
+/// Returns when a run was taken, according to the hash field tmx_run: `<token> <lease score, Unix
+/// s> <taken, Unix µs> <mark>`, where the last word may be missing and more words may follow.
+/// Returns nullopt unless the field belongs to the present lease: Go leaves the field of an earlier
+/// run.
 std::optional<Time> taken_at(std::optional<std::string_view> run,
                              std::optional<std::string_view> score) noexcept;
 
-/// What the mark of tmx_run says: `a` that the run was taken ahead of the free workers, `s` that it is
-/// a suspect's and has not begun. No mark, and any other, says that it has begun.
+/// Decodes the mark of tmx_run: `a` means that the run was prefetched, `s` that it belongs to a
+/// suspect and has not begun. Any other mark, or none, means that it has begun.
 Begun begun_of(std::string_view mark) noexcept;
 
-/// Makes runs of what scripts hand out, and sets malformed ones aside. Not thread-safe; one a call.
+/// Makes runs from the replies of scripts, and archives malformed messages. Not thread-safe; use
+/// one per call.
 class RunReader {
  public:
-  /// `block`: see Session::token_block(); as was passed to the script.
+  /// `block` is the token block that was passed to the script; see Session::token_block().
   RunReader(Session& session, std::uint64_t block) : session_{session}, block_{block} {}
 
-  /// Appends to `runs` a list of them that acquire.lua returned, of which the first has
-  /// the number `first`. A worker was free for those of numbers below `begun_below`.
+  /// Appends to `runs` a list that acquire.lua returned; the first run in it has the number
+  /// `first`. A worker was free for the runs with numbers below `begun_below`.
   void read_taken(std::string_view queue, std::uint64_t first, ReplyView list,
                   std::uint64_t begun_below, std::vector<Run>& runs);
 
-  /// The same of a list of lost runs, and their marks, that upkeep returned.
+  /// The same for a list of lost runs and their marks that upkeep returned.
   void read_lost(std::string_view queue, ReplyView list, ReplyView marks, std::vector<Run>& runs);
 
-  /// Archives the malformed ones, if any, in a round trip of its own; returns how many there were.
-  /// Logs a failure: their leases will end, and upkeep comes upon them again.
+  /// Archives the malformed ones, if any, in a separate round trip; returns how many there were.
+  /// Logs a failure: then their leases will expire, and upkeep will find them again.
   std::size_t set_aside();
 
  private:

@@ -7,8 +7,8 @@
 
 namespace taskmux::redis {
 
-/// A Lua script. Made once (they are constants of the program) and never moved, since connections
-/// remember by address which scripts their server has; must outlive every Transport that ran it.
+/// A Lua script. Scripts are constants of the program and never moved, since connections remember
+/// by address which scripts their server has. Must outlive every Transport that ran it.
 struct Script {
   Script(std::string_view script_name, std::string_view script_source)
       : name{script_name}, source{script_source}, sha1{sha1_hex(source)} {}

@@ -49,7 +49,7 @@ void add_block(Digest& digest, const unsigned char* block) noexcept {
   digest[4] += e;
 }
 
-/// `bytes` with the padding of SHA-1: a one bit, zeros, and the length in bits.
+/// Returns `bytes` with the padding of SHA-1: a one bit, zeros, and the length in bits.
 std::string padded(std::string_view bytes) {
   std::string result{bytes};
   result.push_back('\x80');

@@ -5,7 +5,7 @@
 
 namespace taskmux::redis {
 
-/// The SHA-1 of `bytes` in lower-case hex, as EVALSHA wants it.
+/// Returns the SHA-1 of `bytes` in lower-case hexadecimal, as EVALSHA expects it.
 std::string sha1_hex(std::string_view bytes);
 
 }  // namespace taskmux::redis
