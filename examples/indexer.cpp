@@ -1,18 +1,18 @@
-/// An indexer of directories: hashes every text file and counts its words, with a task for each
-/// file. Shows taskmux on real input, and on real trouble: beside the directories given, it indexes
-/// one that it fills with files that can't be read, or not yet.
+/// Indexes directories: hashes every text file and counts its words, with one task per file. Shows
+/// taskmux with real input and real failures: in addition to the given directories, it indexes one
+/// that it fills with files that can't be read, or not yet.
 ///
-/// `indexer --help` tells how to call it.
+/// `indexer --help` prints the usage.
 ///
-/// What to look at:
-/// - a task that enqueues tasks, under ids of their own making, so that doing it twice does no
-/// harm;
-/// - handlers that tell what is hopeless (skip_retry) from what may pass (fail, retry_after);
-/// - results that travel with the tasks: a task may run twice, but only one run is recorded, so
-///   nothing is counted twice, whichever process ran it, and no handler shares state with another;
-/// - how a host shows what its queue does, by Inspector, statistics and hooks, and has the log lines of
-///   its server go where it writes itself;
-/// - how a host that keeps its signals to itself ends a server.
+/// It demonstrates:
+/// - a task that enqueues tasks with ids of its own, so that running it twice does no harm;
+/// - handlers that distinguish permanent failures (skip_retry) from temporary ones (fail,
+///   retry_after);
+/// - results that are stored with the tasks: a task may run twice, but only one run is recorded, so
+///   nothing is counted twice, whichever process ran it, and handlers share no state;
+/// - how an application shows the state of its queue by Inspector, statistics and hooks, and
+///   directs the log lines of its server to its own output;
+/// - how an application that handles signals itself shuts a server down.
 
 #include <algorithm>
 #include <charconv>
@@ -51,11 +51,11 @@ using namespace taskmux;
 struct Options {
   std::string broker = "memory";
   std::size_t concurrency = hardware_concurrency();
-  std::size_t limit = 1500;  ///< Of files in each directory.
+  std::size_t limit = 1500;  ///< The maximum number of files per directory.
   std::vector<std::string> directories{};
 };
 
-/// Enqueues a task for each file of the directory that is its payload.
+/// Enqueues a task for each file of the directory that the payload names.
 class ScanHandler : public TaskHandler {
  public:
   ScanHandler(Client& client, std::size_t limit) : client_{client}, limit_{limit} {}
@@ -63,14 +63,15 @@ class ScanHandler : public TaskHandler {
   Outcome handle(Context& context, const Task& task) override {
     std::vector<NewTask> batch;
     for (const std::string& path : list_files(task.payload, limit_)) {
-      // The id is made of the path. So if this scan fails half-way and is tried again, or if two
-      // directories overlap, the broker refuses what it has already, and each file is indexed once.
+      // The id is derived from the path. So if this scan fails halfway and is retried, or if two
+      // directories overlap, the broker refuses the tasks that it already has, and each file is
+      // indexed once.
       batch.push_back({{.type = "index:file", .payload = path},
                        {.queue = std::string{context.queue()},
                         .task_id = std::to_string(fnv1a(path)),
                         .max_retry = 3,
                         .timeout = 1min,
-                        .retention = 1h}});  // Kept with its result until that has been read.
+                        .retention = 1h}});  // Kept with its result until the result has been read.
       if (batch.size() == 250) enqueue(std::exchange(batch, {}));
       if (context.stop_requested()) return Outcome::fail("stopped half-way");
     }
@@ -89,10 +90,10 @@ class ScanHandler : public TaskHandler {
   const std::size_t limit_;
 };
 
-/// A file that was modified less than this ago may be in the midst of being written.
+/// A file that was modified less than this ago may still be being written.
 constexpr auto quiet_time = 500ms;
 
-/// Indexes the file whose path is the payload; the result is what index_text() says.
+/// Indexes the file whose path is the payload; the result is the text that index_text() returns.
 Outcome index_file(Context& context, const Task& task) try {
   InputFile file{task.payload};
   const Look before = file.look();
@@ -110,8 +111,8 @@ Outcome index_file(Context& context, const Task& task) try {
   context.set_result(index_text(std::move(text)));
   return Outcome::success();
 } catch (const std::system_error& error) {
-  // No retry mends an endless symlink. An I/O error may pass, so it is tried again by the server's
-  // policy, and is a dead letter if it does not. Other exceptions are failures too, by themselves.
+  // No retry fixes an endless symlink. An I/O error may be temporary, so it is retried by the
+  // server's policy, and becomes a dead letter if it persists. Other exceptions are failures, too.
   const std::error_code code = error.code();
   const bool hopeless = code == std::errc::too_many_symbolic_link_levels ||
                         code == std::errc::no_such_file_or_directory ||
@@ -119,8 +120,8 @@ Outcome index_file(Context& context, const Task& task) try {
   return hopeless ? Outcome::skip_retry(error.what()) : Outcome::fail(error.what());
 }
 
-/// How long tasks waited to be run, and were run, as the server's events tell. Used by one thread at a
-/// time: that of the hooks, and the main one once the server has ended.
+/// How long tasks waited and ran, according to the server's events. Used by one thread at a time:
+/// the thread of the hooks, and the main thread once the server has ended.
 class Times {
  public:
   void add(const TaskEvent& event) {
@@ -152,7 +153,7 @@ class Times {
   std::vector<Duration> ran_;
 };
 
-/// What the broker can tell once all is done.
+/// What the broker reports once all is done.
 struct Report {
   Totals totals{};
   std::uint64_t retries = 0;
@@ -160,7 +161,7 @@ struct Report {
   std::vector<TaskInfo> dead_letters{};
 };
 
-/// The totals are of the tasks that `counts`.
+/// Adds up the results of the tasks for which `counts` returns true.
 Report collect(Broker& broker, const std::string& queue,
                const std::function<bool(const TaskInfo&)>& counts) {
   Report report;
@@ -186,7 +187,7 @@ Report collect(Broker& broker, const std::string& queue,
 
 unsigned long long number(std::uint64_t value) { return value; }
 
-/// What the queue did, in figures.
+/// Prints the figures of the run.
 void print(const QueueInfo& info, const ServerStats& stats, Times& times,
            std::chrono::duration<double> took) {
   const std::uint64_t ended = info.processed_total - stats.retried;
@@ -218,7 +219,7 @@ void print(const Report& report) {
   print_tasks("dead letters", report.dead_letters);
 }
 
-/// How the files look that are to be indexed.
+/// Returns the state of the files that are to be indexed.
 Snapshot look_at_files(const Options& options) {
   Snapshot snapshot;
   for (const std::string& directory : options.directories) {
@@ -229,7 +230,8 @@ Snapshot look_at_files(const Options& options) {
   return snapshot;
 }
 
-/// Whether the queue did what a plain loop over the same files does; tells what differs.
+/// Returns whether the queue produced the same result as a plain loop over the same files; prints
+/// the differences.
 bool check(const Report& report, const SerialCount& serial, std::size_t dead_letters) {
   if (!serial.changed.empty()) {
     std::printf("\n%zu files changed meanwhile, and are left out of both counts\n",
@@ -254,7 +256,7 @@ bool check(const Report& report, const SerialCount& serial, std::size_t dead_let
   return false;
 }
 
-/// How the queue stands, in a line.
+/// Returns the state of the queue as one line.
 std::string describe(const QueueInfo& info) {
   constexpr std::size_t width = 12;
   const std::size_t all = info.size();
@@ -269,7 +271,7 @@ std::string describe(const QueueInfo& info) {
          part("failed", info.failed_total) + part("dead", info.archived);
 }
 
-/// Waits until no task is left that will still run; false if a signal came first.
+/// Waits until no task is left that will still run; returns false if a signal arrived first.
 bool wait_until_done(Broker& broker, const std::string& queue, const SignalWaiter& signals,
                      Display& display) {
   using Clock = std::chrono::steady_clock;
@@ -277,13 +279,13 @@ bool wait_until_done(Broker& broker, const std::string& queue, const SignalWaite
   Inspector inspector{broker};
   Clock::time_point next_line = Clock::now() + interval;
   for (;;) {
-    // A scan is one of the unfinished until it has enqueued its files: so 0 means all is done.
+    // A scan counts as unfinished until it has enqueued its files, so 0 means that all is done.
     const QueueInfo info = inspector.queue_info(queue);
     const std::size_t unfinished = info.pending + info.active + info.scheduled + info.retry;
     if (Clock::now() >= next_line || unfinished == 0) {
       display.show(describe(info));
       next_line = Clock::now() + interval;
-      // Of plain lines, fewer the longer it takes.
+      // Plain lines become less frequent over time.
       if (!display.live()) interval = std::min<std::chrono::milliseconds>(2 * interval, 10s);
     }
     const bool interrupted = unfinished > 0 && signals.wait_for(50ms).has_value();
@@ -308,7 +310,7 @@ int run(Options options) {
   TroubleDirectory trouble;
   options.directories.insert(options.directories.begin(), trouble.path());
 
-  // On Redis, other runs of this program may be at work: each has a queue of its own.
+  // On Redis, other instances of this program may be running: each has its own queue.
   const std::string queue = "indexer-" + std::to_string(std::random_device{}());
   const std::unique_ptr<Broker> broker = make_broker(options.broker);
   Client client{*broker};
@@ -342,11 +344,11 @@ int run(Options options) {
   }
   server.start();
   const bool done = wait_until_done(*broker, queue, signals, display);
-  server.shutdown();  // After a signal: what runs may end, what does not end in time is given back.
+  server.shutdown();  // After a signal: waits for handlers, gives unfinished tasks back.
   const auto took = std::chrono::steady_clock::now() - began;
 
-  // Files that others change while this runs tell nothing of the queue. Those in the directory of
-  // trouble change by intent, and no more once all is done.
+  // Files that other programs change in the meantime say nothing about the queue. Those in the
+  // directory of problem files change on purpose, and no longer once all is done.
   const std::vector<std::string> troubled = list_files(trouble.path(), options.limit);
   SerialCount serial{snapshot, look_at_files(options), {troubled.begin(), troubled.end()}};
   const auto counts = [&](const TaskInfo& task) {
@@ -399,7 +401,7 @@ Options parse(const std::vector<std::string>& arguments) {
     }
   }
   if (options.directories.empty()) {
-    // What every Debian machine has, those with a compiler at least.
+    // Present on every Debian machine, at least on those with a compiler.
     for (const char* directory :
          {"/usr/share/common-licenses", "/usr/share/doc", "/usr/share/perl", "/usr/include"}) {
       if (std::filesystem::is_directory(directory)) options.directories.push_back(directory);

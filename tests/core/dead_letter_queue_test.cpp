@@ -31,8 +31,8 @@ struct Fixture {
     settle(broker, archived(started(broker, std::move(dead_message)), std::move(error)));
   }
 
-  /// Buries "t1", "t2", ... one a minute. Those whose number `odd_error` divides have another
-  /// error.
+  /// Archives "t1", "t2", ... one a minute. Those whose number is divisible by `odd_error` have
+  /// another error.
   void bury_many(int count, int odd_error = 2) {
     for (int i = 1; i <= count; ++i) {
       bury("t" + std::to_string(i), i % odd_error == 0 ? "disk full" : "boom");
@@ -41,7 +41,7 @@ struct Fixture {
   }
 };
 
-/// "t<first>", "t<first + step>", ... up to "t<last>".
+/// Returns "t<first>", "t<first + step>", ... up to "t<last>".
 Ids numbered(int first, int last, int step = 1) {
   Ids ids;
   for (int i = first; i <= last; i += step) ids.push_back("t" + std::to_string(i));
@@ -134,8 +134,7 @@ TEST_CASE("a limit counts what matches alone", "[dead_letter_queue]") {
   CHECK(t.dead.list(filter, 0).empty());
 }
 
-TEST_CASE("a filter by age reads only the part of the archive that it asks for",
-          "[dead_letter_queue]") {
+TEST_CASE("a filter by age reads only the matching part of the archive", "[dead_letter_queue]") {
   Fixture t;
   t.bury_many(1000);
   HookedView view{t.broker};
@@ -146,7 +145,7 @@ TEST_CASE("a filter by age reads only the part of the archive that it asks for",
   CHECK(view.listed < 250);
 }
 
-TEST_CASE("one dead letter is requeued or removed, if it still is one", "[dead_letter_queue]") {
+TEST_CASE("a dead letter is requeued or removed if it is still archived", "[dead_letter_queue]") {
   Fixture t;
   t.bury("a");
   t.bury("b");
@@ -180,7 +179,7 @@ TEST_CASE("all dead letters are requeued, oldest first, or removed", "[dead_lett
   CHECK(t.dead.count() == 0);
 }
 
-TEST_CASE("what matches is requeued or removed, none skipped", "[dead_letter_queue]") {
+TEST_CASE("all matching dead letters are requeued or removed", "[dead_letter_queue]") {
   Fixture t;
   const int odd_error = GENERATE(1, 2, 7, 49, 50, 51);  // every one to a few of a hundred
   t.bury_many(175, odd_error);
@@ -195,7 +194,7 @@ TEST_CASE("what matches is requeued or removed, none skipped", "[dead_letter_que
   CHECK(t.dead.list(filter).empty());
 }
 
-TEST_CASE("dead letters that others take or bring meanwhile make none skipped",
+TEST_CASE("concurrent changes of the archive make an action skip no dead letter",
           "[dead_letter_queue]") {
   Fixture t;
   t.bury_many(2000);
@@ -219,7 +218,8 @@ TEST_CASE("dead letters that others take or bring meanwhile make none skipped",
   CHECK(t.dead.count() == static_cast<std::size_t>(1000 - (taken + 1) / 2) + left.size());
 }
 
-TEST_CASE("what is no dead letter any more is left alone and not counted", "[dead_letter_queue]") {
+TEST_CASE("a task that is no longer archived is neither changed nor counted",
+          "[dead_letter_queue]") {
   Fixture t;
   t.bury_many(4);
   HookedView view{t.broker};
@@ -229,7 +229,8 @@ TEST_CASE("what is no dead letter any more is left alone and not counted", "[dea
   CHECK_FALSE(state_of(t.broker, "t4"));
 }
 
-TEST_CASE("a task that dies again while all are requeued is requeued once", "[dead_letter_queue]") {
+TEST_CASE("a task that fails again while all are requeued is requeued once",
+          "[dead_letter_queue]") {
   Fixture t;
   t.bury_many(120);
   HookedView view{t.broker};
@@ -273,7 +274,8 @@ TEST_CASE("bad ages are refused, and an unknown queue has no dead letters", "[de
   CHECK(error_of([&] { nowhere.requeue("t"); }) == Errc::task_not_found);
 }
 
-TEST_CASE("an action on many that fails midway tells how many were done", "[dead_letter_queue]") {
+TEST_CASE("an action on many tasks that fails halfway reports how many were done",
+          "[dead_letter_queue]") {
   Fixture t;
   t.bury_many(1200, 1);
   HookedView view{t.broker};

@@ -33,8 +33,8 @@ using Operation = FlakyBroker::Operation;
 
 namespace {
 
-/// A broker, a client, and whatever servers a test starts. On a manual clock, time passes only as
-/// the test says.
+/// A broker, a client, and the servers that a test starts. With a manual clock, time passes only
+/// when the test advances it.
 struct Fixture {
   std::shared_ptr<ManualClock> clock = std::make_shared<ManualClock>();
   MemoryBroker memory{{.clock = clock}};
@@ -52,16 +52,17 @@ struct Fixture {
   }
   std::optional<TaskState> state(const std::string& id) { return state_of(memory, id); }
 
-  /// Of a server that waits for its handlers to stop for as long as they may take on a busy machine,
-  /// while time passes.
+  /// The configuration of a server that waits long enough for its handlers to stop on a busy
+  /// machine, while time passes.
   ServerConfig patient_config() {
     ServerConfig patient = config(1);
     patient.abandon_after = 24h;
     return patient;
   }
 
-  /// Lets time pass in small steps until `done`; before each, the server's roles may come to rest, as
-  /// they would in real time. Not all of them always do; so a step comes after some looks in any case.
+  /// Advances the clock in small steps until `done`; before each step, the server's roles may
+  /// become idle, as they would in real time. Since not all of them always do, a step follows after
+  /// some checks in any case.
   template <typename Predicate>
   bool pass_time_until(Predicate done) {
     constexpr std::size_t roles = 5;
@@ -74,7 +75,7 @@ struct Fixture {
     });
   }
 
-  /// While time passes.
+  /// Shuts the server down while time passes.
   void shut_down(Server& server) {
     std::atomic<bool> ended{false};
     std::thread ends{[&] {
@@ -97,7 +98,7 @@ const auto nothing = [](Context&, const Task&) {};
 
 }  // namespace
 
-TEST_CASE("every task is run once, those from before the start and those from later", "[server]") {
+TEST_CASE("every task is run once, whether enqueued before or after the start", "[server]") {
   Fixture f;
   std::mutex mutex;
   std::multiset<std::string> ran;
@@ -138,7 +139,7 @@ TEST_CASE("as many handlers run at once as the concurrency allows, and no more",
   CHECK(most == 3);
 }
 
-TEST_CASE("a failed task comes back after the policy's delay, until it succeeds", "[server]") {
+TEST_CASE("a failed task is retried after the policy's delay, until it succeeds", "[server]") {
   Fixture f;
   std::atomic<int> tries{0};
   Server server{f.broker, mux_of([&](Context& context, const Task&) {
@@ -160,7 +161,7 @@ TEST_CASE("a failed task comes back after the policy's delay, until it succeeds"
   CHECK(tries == 3);
 }
 
-TEST_CASE("a result may be as long as the configuration says", "[server]") {
+TEST_CASE("the configuration limits the length of a result", "[server]") {
   Fixture f;
   ServerConfig config = f.config();
   config.max_result_bytes = 5;
@@ -177,7 +178,7 @@ TEST_CASE("a result may be as long as the configuration says", "[server]") {
   CHECK(ServerConfig{}.max_result_bytes == 16u << 20);
 }
 
-TEST_CASE("a configuration that can't work is refused at once", "[server]") {
+TEST_CASE("an invalid configuration is refused at once", "[server]") {
   Fixture f;
   const auto refused = [&](auto change) {
     ServerConfig config = f.config();
@@ -205,7 +206,7 @@ TEST_CASE("a configuration that can't work is refused at once", "[server]") {
   CHECK_THROWS_WITH((Server{f.broker, mux_of(nothing), hasty}), "Server: lease is under 5 s");
 }
 
-TEST_CASE("a server starts once", "[server]") {
+TEST_CASE("a server can be started only once", "[server]") {
   Fixture f;
   Server server{f.broker, mux_of(nothing), f.config()};
   server.start();
@@ -218,7 +219,7 @@ TEST_CASE("a server starts once", "[server]") {
   CHECK(error_of([&] { never.start(); }) == Errc::wrong_state);
 }
 
-TEST_CASE("a start without a broker fails, and can be tried again", "[server]") {
+TEST_CASE("a start without a broker fails, and can be repeated", "[server]") {
   Fixture f;
   Server server{f.broker, mux_of(nothing), f.config()};
   f.broker.fail(Operation::ping, 1);
@@ -230,7 +231,7 @@ TEST_CASE("a start without a broker fails, and can be tried again", "[server]") 
   CHECK(eventually([&] { return server.stats().succeeded == 1; }));
 }
 
-TEST_CASE("shutdown waits for running handlers and takes nothing new", "[server]") {
+TEST_CASE("a shutdown waits for running handlers and takes no task", "[server]") {
   Fixture f;
   std::latch entered{1};
   std::latch go{1};
@@ -243,7 +244,7 @@ TEST_CASE("shutdown waits for running handlers and takes nothing new", "[server]
   const std::string first = f.client.enqueue({.type = "t"}).id;
   entered.wait();
   const std::string second = f.client.enqueue({.type = "t"}).id;
-  server.stop();  // As shutdown() begins; so that the handler's end can't come before it.
+  server.stop();  // As shutdown() begins, so that the handler can't end before it.
   std::atomic<bool> ended{false};
   std::thread ends{[&] {
     server.shutdown();
@@ -259,7 +260,7 @@ TEST_CASE("shutdown waits for running handlers and takes nothing new", "[server]
   CHECK(f.memory.servers().empty());
 }
 
-TEST_CASE("at the shutdown's limit handlers are asked to stop, and their tasks go back",
+TEST_CASE("at the shutdown's limit handlers are asked to stop, and their tasks are given back",
           "[server]") {
   Fixture f;
   std::latch entered{1};
@@ -281,7 +282,7 @@ TEST_CASE("at the shutdown's limit handlers are asked to stop, and their tasks g
   CHECK(server.stats().given_back >= 1);
 }
 
-TEST_CASE("a handler that ignores the shutdown is left behind, and its task goes back",
+TEST_CASE("a handler that ignores the shutdown is abandoned, and its task is given back",
           "[server]") {
   Fixture f;
   struct Hang {
@@ -320,7 +321,7 @@ TEST_CASE("a handler that ignores the shutdown is left behind, and its task goes
   for (const std::string& line : log) CHECK(line.find("from the grave") == std::string::npos);
 }
 
-TEST_CASE("runs that a call under way still brings go back when the server ends", "[server]") {
+TEST_CASE("runs that arrive during a shutdown are given back", "[server]") {
   Fixture f;
   auto server = std::make_unique<Server>(f.broker, mux_of(nothing), f.config());
   server->start();
@@ -330,7 +331,7 @@ TEST_CASE("runs that a call under way still brings go back when the server ends"
   f.broker.wait_held(Operation::exchange);
   REQUIRE(eventually([&] { return f.clock->sleepers() == 4; }));  // All other roles.
   std::thread ends{[&] { server.reset(); }};
-  // Upkeep and watchdog have ended: what comes now comes too late to be started.
+  // Upkeep and watchdog have ended: runs that arrive now are too late to be started.
   CHECK(eventually([&] { return f.clock->sleepers() == 2; }));
   f.broker.release(Operation::exchange);
   ends.join();
@@ -338,7 +339,7 @@ TEST_CASE("runs that a call under way still brings go back when the server ends"
   CHECK(f.memory.find("default", id)->retried == 0);
 }
 
-TEST_CASE("an event tells how long the handler took, not how long the broker was away",
+TEST_CASE("an event contains the handler's duration, without the outage that followed",
           "[server]") {
   Fixture f;
   std::atomic<Duration> ran{Duration{-1}};
@@ -426,7 +427,7 @@ TEST_CASE("a hook can't shut its server down either", "[server]") {
   CHECK(refused == 1);
 }
 
-TEST_CASE("several threads may shut down at once; all return when it is done", "[server]") {
+TEST_CASE("several threads may call shutdown; all return when it is complete", "[server]") {
   Fixture f;
   Server server{f.broker, mux_of(nothing), f.config()};
   server.start();
@@ -442,7 +443,7 @@ TEST_CASE("several threads may shut down at once; all return when it is done", "
   CHECK(f.memory.queue_info("default").active == 0);
 }
 
-TEST_CASE("run() works until it is told to stop", "[server]") {
+TEST_CASE("run() returns after its stop token is triggered", "[server]") {
   Fixture f;
   Server server{f.broker, mux_of(nothing), f.config()};
   std::stop_source stop;
@@ -454,7 +455,7 @@ TEST_CASE("run() works until it is told to stop", "[server]") {
   CHECK(error_of([&] { server.start(); }) == Errc::wrong_state);
 }
 
-TEST_CASE("at its timeout a handler is told so, and the attempt fails", "[server]") {
+TEST_CASE("at its timeout a handler is asked to stop, and the attempt fails", "[server]") {
   Fixture f;
   std::atomic<StopReason> reason{StopReason::none};
   std::latch entered{1};
@@ -534,7 +535,7 @@ TEST_CASE("a thread with a copy of the context may outlive handler, server and b
   CHECK(seen == "t1 t open ended");
 }
 
-TEST_CASE("with too many hanging handlers the server takes no more, and says so, until they return",
+TEST_CASE("with too many hung handlers the server is unhealthy and takes no task until they return",
           "[server]") {
   Fixture f;
   const auto go = std::make_shared<std::latch>(1);
@@ -563,7 +564,7 @@ TEST_CASE("with too many hanging handlers the server takes no more, and says so,
   CHECK(changes == std::vector<bool>{false, true});
 }
 
-TEST_CASE("nothing that the host's code throws ends a thread", "[server]") {
+TEST_CASE("no exception of application code ends a thread", "[server]") {
   Fixture f;
   ServeMux mux = mux_of([](Context& context, const Task&) -> Outcome {
     context.log(LogLevel::error, "a line");
@@ -591,7 +592,7 @@ TEST_CASE("nothing that the host's code throws ends a thread", "[server]") {
   REQUIRE(eventually([&] { return f.state(id) == TaskState::archived; }));
 }
 
-TEST_CASE("a long run keeps its lease while time passes", "[server]") {
+TEST_CASE("the lease of a long run is extended", "[server]") {
   Fixture f;
   std::latch entered{1};
   std::latch go{1};
@@ -613,7 +614,7 @@ TEST_CASE("a long run keeps its lease while time passes", "[server]") {
   CHECK(server.stats().stale == 0);
 }
 
-TEST_CASE("what a lost worker left behind is found and run by another server", "[server]") {
+TEST_CASE("the tasks of a lost worker are recovered and run by another server", "[server]") {
   Fixture f;
   const std::string id = f.client.enqueue({.type = "t"}).id;
   const Run lost = take_one(f.memory);  // Its worker dies here.
@@ -665,7 +666,7 @@ TEST_CASE("strict priority runs a queue only while all above it are empty", "[se
   CHECK(order == std::vector<std::string>{"high", "high", "mid", "mid", "low", "low"});
 }
 
-TEST_CASE("a paused queue rests; unpausing wakes the server", "[server]") {
+TEST_CASE("no task is taken from a paused queue; unpausing wakes the server", "[server]") {
   Fixture f;
   Server server{f.broker, mux_of(nothing), f.config()};
   f.client.enqueue({.type = "t"});
@@ -677,7 +678,7 @@ TEST_CASE("a paused queue rests; unpausing wakes the server", "[server]") {
   CHECK(eventually([&] { return server.stats().succeeded == 1; }));
 }
 
-TEST_CASE("an outage delays outcomes and loses none", "[server]") {
+TEST_CASE("an outage delays outcomes but loses none", "[server]") {
   Fixture f;
   std::barrier<> meet{2};
   Server server{f.broker, mux_of([&](Context&, const Task&) {
@@ -700,7 +701,7 @@ TEST_CASE("an outage delays outcomes and loses none", "[server]") {
   CHECK(server.health().healthy);
 }
 
-TEST_CASE("a slow hook stops nothing", "[server]") {
+TEST_CASE("a slow hook delays nothing else", "[server]") {
   Fixture f;
   std::latch go{1};
   std::atomic<int> events{0};
@@ -719,7 +720,7 @@ TEST_CASE("a slow hook stops nothing", "[server]") {
   CHECK(events == 200);
 }
 
-TEST_CASE("a shutdown does not hear out hooks for ever", "[server]") {
+TEST_CASE("a shutdown waits a bounded time for queued hooks", "[server]") {
   Fixture f;
   std::latch go{1};
   std::atomic<int> calls{0};
@@ -735,17 +736,17 @@ TEST_CASE("a shutdown does not hear out hooks for ever", "[server]") {
   REQUIRE(eventually([&] { return calls == 1; }));
   std::thread ends{[&] { server.shutdown(); }};
   CHECK(f.pass_time_until([&] { return server.stats().hooks_dropped > 0; }));
-  go.count_down();  // The one that is being called is waited for.
+  go.count_down();  // The shutdown waits for the hook that is running.
   ends.join();
   CHECK(calls == 1);
   CHECK(server.stats().hooks_dropped == 39);
 }
 
-TEST_CASE("a hook may call the broker until a shutdown waits for hooks no more", "[server]") {
+TEST_CASE("a hook may call the broker until the shutdown's limit for hooks", "[server]") {
   Fixture f;
   LimitedBroker broker{f.memory};
   std::atomic<bool> ending{false};
-  std::optional<SteadyTime> end;  // Of calls that the hook makes.
+  std::optional<SteadyTime> end;  // The limit of the hook's calls.
   ServerConfig config = f.patient_config();
   config.clock = nullptr;
   config.hooks.on_state_change = [&](const TaskEvent& event) {
@@ -817,8 +818,7 @@ TEST_CASE("events that wait for a slow hook keep a bounded number of payloads al
   CHECK(whole <= (64u << 20) / payload);
 }
 
-TEST_CASE("a shutdown loses no task of a handler that heeds its stop token and returns",
-          "[server]") {
+TEST_CASE("a shutdown loses no task of a handler that obeys its stop token", "[server]") {
   Fixture f;
   std::latch entered{1};
   ServerConfig config = f.patient_config();
@@ -836,7 +836,7 @@ TEST_CASE("a shutdown loses no task of a handler that heeds its stop token and r
   CHECK(f.memory.find("default", id)->retried == 0);
 }
 
-TEST_CASE("the log tells what failed, and when the server starts and ends", "[server]") {
+TEST_CASE("failures, and the start and end of the server, are logged", "[server]") {
   Fixture f;
   std::mutex mutex;
   std::vector<std::string> lines;
@@ -866,7 +866,7 @@ TEST_CASE("the log tells what failed, and when the server starts and ends", "[se
                                  "info: server " + server.id() + ": shut down"});
 }
 
-TEST_CASE("at debug level the log shows starts and ends; fields tell the task", "[server]") {
+TEST_CASE("at debug level, the start and end of each run are logged with fields", "[server]") {
   Fixture f;
   std::mutex mutex;
   std::vector<std::string> entries;
@@ -878,7 +878,7 @@ TEST_CASE("at debug level the log shows starts and ends; fields tell the task", 
                           ' ' + std::string{record.task_type} + ' ' + std::string{record.queue} +
                           ": " + std::string{record.text});
       }};
-  // Of the broker alone: the server has none of its own.
+  // Only the broker has a logger: the server has none.
   MemoryBroker memory{{.clock = f.clock, .logger = logger}};
   FlakyBroker broker{memory};
   ServerConfig config = f.config(1);
@@ -896,8 +896,7 @@ TEST_CASE("at debug level the log shows starts and ends; fields tell the task", 
                                             "debug 42 t default: succeeded, ran for 0 s"});
 }
 
-TEST_CASE("a handler that throws and a type that nobody handles are in the log by default",
-          "[server]") {
+TEST_CASE("a throwing handler and an unknown type are logged by default", "[server]") {
   Fixture f;
   CapturedStderr captured;
   ServerConfig config = f.config(1);
@@ -935,14 +934,15 @@ TEST_CASE("a server is healthy only from its start to its end", "[server]") {
   CHECK(other.health().reason == "stopped");
 }
 
-TEST_CASE("a server that was stopped before it started does not pretend to work", "[server]") {
+TEST_CASE("a server that was stopped before its start can't be started", "[server]") {
   Fixture f;
   Server server{f.broker, mux_of(nothing), f.config()};
   server.stop();
   CHECK(error_of([&] { server.start(); }) == Errc::wrong_state);
 }
 
-TEST_CASE("workers block the signals that the host blocks, and are named", "[server]") {
+TEST_CASE("workers have names, and block the signals that the caller of start() blocks",
+          "[server]") {
   Fixture f;
   std::atomic<int> blocked{-1};
   std::array<char, 16> name{};
@@ -974,7 +974,7 @@ TEST_CASE("workers block the signals that the host blocks, and are named", "[ser
   CHECK(sigismember(&mine, SIGUSR2) == 0);
 }
 
-TEST_CASE("a server is of no use in a child process, and does it no harm", "[server]") {
+TEST_CASE("in a child process, a server refuses calls and does no harm", "[server]") {
   Fixture f;
   auto server = std::make_unique<Server>(f.broker, mux_of(nothing), f.config());
   server->start();
@@ -993,7 +993,7 @@ TEST_CASE("a server is of no use in a child process, and does it no harm", "[ser
   server->shutdown();
 }
 
-TEST_CASE("a running server is listed with what it runs", "[server]") {
+TEST_CASE("a running server is listed with the tasks that it runs", "[server]") {
   Fixture f;
   std::latch entered{1};
   std::latch go{1};
@@ -1005,7 +1005,7 @@ TEST_CASE("a running server is listed with what it runs", "[server]") {
                 }),
                 config};
   server.start();
-  const std::string payload(1'000'000, 'p');  // Not all of it is shown.
+  const std::string payload(1'000'000, 'p');  // Only a part of it is shown.
   const std::string id =
       f.client.enqueue({.type = "t", .payload = payload}, {.timeout = 24h * 365}).id;
   entered.wait();
@@ -1059,7 +1059,7 @@ TEST_CASE("a server is listed as stopped, then as closed, until what it runs has
   CHECK(f.memory.servers().empty());
 }
 
-TEST_CASE("neither a pause of the process nor a step of the clock takes a run from its worker",
+TEST_CASE("neither a pause of the process nor a step of the clock costs a live worker its run",
           "[server][clock]") {
   Fixture f;
   constexpr std::size_t tasks = 3;

@@ -25,7 +25,7 @@ struct Keeping : Engine {
       {"default"},
       {2s, 5s, 10s}};
 
-  /// Lets `length` pass as the upkeep's thread would see it.
+  /// Advances the clock by `length`, in steps as the upkeep's thread would.
   void pass(Duration length) {
     const SteadyTime end = clock->steady_now() + length;
     for (SteadyTime next = *upkeep.run_once(); next <= end; next = *upkeep.run_once()) {
@@ -34,7 +34,7 @@ struct Keeping : Engine {
     clock->advance(std::chrono::duration_cast<Duration>(end - clock->steady_now()));
   }
 
-  /// Has a task taken by a worker of another server, which will not be heard of again.
+  /// Lets a worker of another server, which dies, take a task.
   void lose(const std::string& id) {
     enqueue(broker, message(id));
     take_one(broker);
@@ -43,7 +43,7 @@ struct Keeping : Engine {
 
 }  // namespace
 
-TEST_CASE("upkeep forwards, recovers and expires, every two seconds", "[upkeep]") {
+TEST_CASE("upkeep forwards, recovers and expires every two seconds", "[upkeep]") {
   Keeping k;
   CHECK(*k.upkeep.run_once() - k.clock->steady_now() == 2s);
   enqueue(k.broker, scheduled(message("due"), 1s));
@@ -66,7 +66,7 @@ TEST_CASE("upkeep forwards, recovers and expires, every two seconds", "[upkeep]"
   CHECK(k.memory.find("default", "lost")->last_error == "worker lost");
 }
 
-TEST_CASE("tasks that were lost together come back apart, and those taken ahead use no retry",
+TEST_CASE("tasks lost together are retried at different times, and prefetched ones use no retry",
           "[upkeep]") {
   Keeping k;
   k.broker.enqueue(many("t", 20));
@@ -115,7 +115,7 @@ TEST_CASE("a step that reaches its limit is repeated at once", "[upkeep]") {
   CHECK(k.memory.queue_info("default").pending == 250);
 }
 
-TEST_CASE("upkeep outlives an outage", "[upkeep]") {
+TEST_CASE("upkeep continues after an outage", "[upkeep]") {
   Keeping k;
   k.broker.fail(Operation::upkeep, 1);
   k.broker.fail(Operation::announce, 1);
@@ -146,7 +146,7 @@ TEST_CASE("a role that keeps failing while others work is logged once", "[upkeep
   CHECK(k.health_changes.size() == 2);
 }
 
-TEST_CASE("lost runs are looked for after a whole lease of steps on time", "[upkeep][clock]") {
+TEST_CASE("lost runs are looked for after a whole lease without a gap", "[upkeep][clock]") {
   Keeping k;
   k.lose("lost");
   k.clock->advance(12s);
@@ -156,11 +156,11 @@ TEST_CASE("lost runs are looked for after a whole lease of steps on time", "[upk
   CHECK(k.settler.unsettled() == 1);
 }
 
-TEST_CASE("after a pause of all servers the owners of runs come first", "[upkeep][clock]") {
+TEST_CASE("after a pause of all servers, the owners of runs come first", "[upkeep][clock]") {
   Keeping k;
   k.pass(20s);
   enqueue(k.broker, message("t1"));
-  const Run run = take_one(k.broker);  // Of another server, which pauses too.
+  const Run run = take_one(k.broker);  // Owned by another server, which pauses, too.
   k.clock->advance(1h);
   SECTION("an owner that extends in time keeps its run") {
     for (int i = 0; i < 10; ++i) {
@@ -175,8 +175,8 @@ TEST_CASE("after a pause of all servers the owners of runs come first", "[upkeep
   }
 }
 
-TEST_CASE("a pause within a turn breaks contact as well", "[upkeep][clock]") {
-  // The process is stopped while the heartbeat is on its way.
+TEST_CASE("a pause within a step breaks contact, too", "[upkeep][clock]") {
+  // The process is stopped while the heartbeat is being sent.
   struct Pausing : BrokerWrapper {
     using BrokerWrapper::BrokerWrapper;
     void announce(const ServerInfo& server, Duration lifetime) override {
@@ -208,7 +208,7 @@ TEST_CASE("a pause within a turn breaks contact as well", "[upkeep][clock]") {
   CHECK(e.settler.unsettled() == 0);
 }
 
-TEST_CASE("a step of the wall clock is no pause, and loses no run", "[upkeep][clock]") {
+TEST_CASE("a step of the wall clock is not a gap, and loses no run", "[upkeep][clock]") {
   Keeping k;
   k.pass(20s);
   enqueue(k.broker, message("held"));
@@ -263,7 +263,7 @@ TEST_CASE("a server's own run is not taken over, however late its lease is exten
   CHECK(settle(k.broker, completed(runs[0]->run())) == SettleStatus::applied);
 }
 
-TEST_CASE("where upkeep is rare, the broker is asked in between whether it is there", "[upkeep]") {
+TEST_CASE("if upkeep is rare, the broker is pinged in between", "[upkeep]") {
   Keeping k;
   detail::Upkeep rare{{k.broker, k.settler, k.registry, k.health, k.clock,
                        [] { return ServerInfo{.id = "s1"}; }},
@@ -284,7 +284,7 @@ TEST_CASE("where upkeep is rare, the broker is asked in between whether it is th
   CHECK(k.settler.unsettled() == 1);
 }
 
-TEST_CASE("where upkeep is frequent, no further call is made", "[upkeep]") {
+TEST_CASE("if upkeep is frequent, no further call is made", "[upkeep]") {
   Keeping k;
   k.pass(1min);
   CHECK(k.broker.calls(Operation::ping) == 0);

@@ -34,7 +34,7 @@ struct ClusterFixture {
   }
 };
 
-TEST_CASE("on a cluster a queue's name with braces is refused everywhere, with the reason",
+TEST_CASE("on a cluster, a queue name with braces is refused everywhere, with the reason",
           "[redis][cluster]") {
   ClusterFixture t;
   for (const std::string& queue : std::vector<std::string>{"}", "}a", "a{b", "{a}"}) {
@@ -99,7 +99,8 @@ TEST_CASE("a broker works on a cluster", "[redis][cluster]") {
   }
 }
 
-TEST_CASE("in a cluster, what one queue can't give is taken from the others", "[redis][cluster]") {
+TEST_CASE("in a cluster, tasks that one queue lacks are taken from the others",
+          "[redis][cluster]") {
   ClusterFixture t;
   t.broker.enqueue(many("x", 10, "e"));
   t.broker.enqueue(many("y", 10, "b"));
@@ -109,11 +110,12 @@ TEST_CASE("in a cluster, what one queue can't give is taken from the others", "[
   CHECK(reply.more);
 }
 
-TEST_CASE("in a cluster, workers that one queue leaves free serve the others", "[redis][cluster]") {
+TEST_CASE("in a cluster, workers that one queue does not use serve the others",
+          "[redis][cluster]") {
   ClusterFixture t;
   for (int i = 0; i < 4; ++i) {
     TaskMessage once = message("t" + std::to_string(i), "b");
-    once.max_retry = 0;  // Never taken ahead of a free worker.
+    once.max_retry = 0;  // Never prefetched.
     REQUIRE_FALSE(enqueue(t.broker, once).error);
   }
   const auto of_the_empty = GENERATE(std::size_t{12}, std::size_t{6});
@@ -133,7 +135,7 @@ auto patiently(Function function) {
   return *result;
 }
 
-TEST_CASE("a broker goes on with the replica of a node that died", "[redis][cluster]") {
+TEST_CASE("a broker continues with the replica of a node that died", "[redis][cluster]") {
   RedisCluster cluster{3};
   NodeReplica replica{cluster, 0};
 
@@ -155,7 +157,7 @@ TEST_CASE("a broker goes on with the replica of a node that died", "[redis][clus
   const std::vector<Run> runs = take(broker, queue, 5);
   REQUIRE(runs.size() == 5);
   CHECK(settle(broker, completed(runs[0])) == SettleStatus::applied);
-  // WAIT is about what its own connection has written.
+  // WAIT covers only the writes of its own connection.
   cluster.node(0).command({"SET", "{" + queue + "}", "x"});
   REQUIRE(cluster.node(0).command({"WAIT", "1", "10000"}).as_integer() == 1);
 
@@ -202,7 +204,7 @@ struct MovingQueue {
     REQUIRE(reply.as_string() == "OK");
   }
 
-  /// All that is left goes too, and every node knows.
+  /// Migrates the remaining keys, and all nodes know.
   void finish() {
     const redis::Reply keys = cluster.node(0).command({"CLUSTER", "GETKEYSINSLOT", slot, "1000"});
     for (std::size_t i = 0; i < keys.size(); ++i)
@@ -230,7 +232,7 @@ struct MovingQueue {
   const std::string stem = "asynq:{" + queue + "}:";
 };
 
-TEST_CASE("a slot that is on its way for longer than a lease costs no live worker its run",
+TEST_CASE("the migration of a slot for longer than a lease costs no live worker its run",
           "[redis][cluster]") {
   MovingQueue t;
   const std::vector<std::string> queues{t.queue};
@@ -251,8 +253,7 @@ TEST_CASE("a slot that is on its way for longer than a lease costs no live worke
   CHECK(upkeep().lost.size() == 1);
 }
 
-TEST_CASE("a slot that is on its way keeps no lost run in another slot from being found",
-          "[redis][cluster]") {
+TEST_CASE("the migration of a slot does not hide lost runs in other slots", "[redis][cluster]") {
   MovingQueue t;
   const std::string other = queue_on(t.cluster, 2);
   const std::vector<std::string> queues{t.queue, other};
@@ -268,13 +269,13 @@ TEST_CASE("a slot that is on its way keeps no lost run in another slot from bein
   CHECK(lost == 1);
 }
 
-TEST_CASE("while a slot is on its way, nothing of a queue is lost", "[redis][cluster]") {
+TEST_CASE("nothing of a queue is lost while its slot is being migrated", "[redis][cluster]") {
   MovingQueue t;
   RedisBroker& broker = t.broker;
   const auto acted = [&](TaskAction action, const std::vector<std::string>& tasks) {
     return test::act(broker, t.queue, action, tasks, std::nullopt);
   };
-  // Tasks in every state; five of them at work, to end in all ways.
+  // Tasks in every state; five of them are running and end in all possible ways.
   const std::vector<std::string> dead{"dead1", "dead2"};
   for (const std::string& id : dead) enqueue(broker, message(id, t.queue));
   for (const auto& error : acted(TaskAction::archive, dead)) REQUIRE_FALSE(error);
@@ -323,7 +324,7 @@ TEST_CASE("while a slot is on its way, nothing of a queue is lost", "[redis][clu
     t.move(key);
   }
 
-  // What is done meanwhile is done, or is said not to be known.
+  // Operations in the meantime succeed, or are reported as unknown.
   const auto attempt = [&](auto call) {
     try {
       call();

@@ -109,7 +109,7 @@ class Model {
   }
 
  private:
-  // One run, as each of the brokers knows it.
+  // One run, as each of the brokers represents it.
   struct Pair {
     Run memory;
     Run redis;
@@ -124,7 +124,7 @@ class Model {
   Duration any_delay() {
     static constexpr Duration delays[] = {0s, 1s, 2s, 5s, 30s, 1h, 1500ms, 250ms};
     const Duration delay = delays[below(std::size(delays))];
-    // No two tasks are due at the same instant: their order would be the broker's.
+    // No two tasks are due at the same instant, since their order would depend on the broker.
     return delay == 0s ? delay : delay + Duration{++delayed_};
   }
   TaskState any_state() {
@@ -195,8 +195,8 @@ class Model {
       if (chance(30)) request.process_in = any_delay();
       if (chance(10)) request.process_at = fixture_.clock.now() + any_delay();
       if (request.process_in) request.process_at.reset();
-      // Locks and ids that are remembered last by the time of Redis, which no test moves: long enough
-      // that the test is done before.
+      // Locks and remembered ids expire by the time of Redis, which a test can't move: they last
+      // longer than the test.
       if (chance(20)) request.unique_for = std::chrono::seconds{100 + below(5000)};
       if (chance(20)) request.expires_in = any_delay();
       if (chance(20)) request.idempotent_for = std::chrono::seconds{100 + below(5000)};
@@ -270,8 +270,8 @@ class Model {
     keep(memory.runs, redis.runs);
   }
 
-  /// The scripts and the memory broker agree, so far; both have done what the table of transitions
-  /// says, unless the same exchange has taken the task again.
+  /// The scripts and the memory broker have agreed so far; both have followed the table of
+  /// transitions, unless the same exchange has taken the task again.
   void check_transition(const Settlement& end, const ExchangeReply& reply) {
     const TaskMessage& task = *end.run.message;
     const auto is_it = [&](const Run& run) {
@@ -349,7 +349,7 @@ class Model {
     request.recover = chance(80);
     UpkeepReply memory = memory_.upkeep(request);
     UpkeepReply redis = fixture_.redis_broker.upkeep(request);
-    // In which order lost runs are found is the broker's.
+    // The order in which lost runs are found depends on the broker.
     const auto by_id = [](const Run& a, const Run& b) { return a.message->id < b.message->id; };
     std::sort(memory.lost.begin(), memory.lost.end(), by_id);
     std::sort(redis.lost.begin(), redis.lost.end(), by_id);
@@ -386,7 +386,8 @@ class Model {
     const std::string queue = any_queue();
     const TaskAction action = any_action();
     const TaskState state = any_state();
-    // Those of the same second come in any order; take_all() can't mend that while paused.
+    // Tasks of the same second are in any order; take_all() can't normalise that while the queue is
+    // paused.
     if (action == TaskAction::run && is_paused(queue)) return;
     both("act_all", [&](Broker&, QueueView& view) {
       return std::to_string(view.act_all(queue, action, state, 1000));
@@ -400,8 +401,8 @@ class Model {
            memory_.queue_info(queue).paused;
   }
 
-  // Tasks that became due or were made pending together may stand in another order. So all of them
-  // are taken, and go back one by one.
+  // Tasks that became due or pending together may be in another order. So all of them are taken and
+  // given back one by one.
   void take_all(const std::string& queue) {
     const QueueQuota quotas[] = {{queue, 1000}};
     std::vector<Run> memory = memory_.exchange({.quotas = quotas}).runs;
@@ -491,7 +492,7 @@ class Model {
              {TaskState::pending, TaskState::active, TaskState::scheduled, TaskState::retry,
               TaskState::archived, TaskState::completed}) {
           std::vector<TaskInfo> infos = listed(view, queue, state, 1000);
-          // By time, and among equals as each broker likes.
+          // By time; tasks with equal times are in any order.
           if (state != TaskState::pending && state != TaskState::active) {
             std::sort(infos.begin(), infos.end(),
                       [](const TaskInfo& a, const TaskInfo& b) { return a.id < b.id; });
@@ -528,11 +529,11 @@ void compare_brokers(std::uint64_t first, int rounds) {
   }
 }
 
-TEST_CASE("the Redis broker does what the memory broker does", "[redis][model]") {
+TEST_CASE("the Redis broker behaves as the memory broker", "[redis][model]") {
   compare_brokers(1, 5);
 }
 
-TEST_CASE("the Redis broker does what the memory broker does, with a new seed each time",
+TEST_CASE("the Redis broker behaves as the memory broker, with a new seed each time",
           "[redis][model]") {
   const bool given = std::getenv("TASKMUX_MODEL_SEED") != nullptr;
   compare_brokers(from_environment("TASKMUX_MODEL_SEED", std::random_device{}()), given ? 1 : 5);

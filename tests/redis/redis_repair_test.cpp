@@ -50,7 +50,7 @@ struct LoggedBroker {
                             [this](LogLevel, std::string_view line) { lines.emplace_back(line); }};
     return options;
   }
-  /// How many lines hold `text`.
+  /// Returns how many lines contain `text`.
   std::ptrdiff_t told(std::string_view text) const {
     return std::count_if(lines.begin(), lines.end(), [text](const std::string& line) {
       return line.find(text) != std::string::npos;
@@ -67,7 +67,8 @@ std::vector<std::string> malformed_messages() {
           redis::encode_message(elsewhere)};
 }
 
-TEST_CASE("a malformed message is archived, and the batch goes on", "[redis][repair]") {
+TEST_CASE("a malformed message is archived, and the rest of the batch is processed",
+          "[redis][repair]") {
   for (const std::string& bytes : malformed_messages()) {
     CAPTURE(bytes);
     RedisFixture t;
@@ -160,8 +161,7 @@ TEST_CASE("an id without a task does not become pending", "[redis][repair]") {
   CHECK(t.redis.command({"EXISTS", key("t:ghost")}).as_integer() == 0);
 }
 
-TEST_CASE("scores that are no whole seconds, or no time at all, are due when they have passed",
-          "[redis][repair]") {
+TEST_CASE("fractional and invalid scores are due when they have passed", "[redis][repair]") {
   RedisFixture t;
   const Time now = std::chrono::floor<std::chrono::seconds>(t.clock.now());
   const std::string half = std::to_string(seconds(now)) + ".5";
@@ -174,7 +174,7 @@ TEST_CASE("scores that are no whole seconds, or no time at all, are due when the
   CHECK(t.view.find("default", "half")->next_process_at == now + 1s);
   CHECK(t.view.find("default", "never")->next_process_at > now + 24h);
 
-  // Nothing is called due that could not be had.
+  // No task is reported as due that could not be taken.
   const auto watch = t.broker.watch({"default"}, [](const Hint&) {});
   t.redis.command({"ZREM", key("scheduled"), "long ago"});
   CHECK_FALSE(watch->arm().ready);
@@ -192,7 +192,7 @@ TEST_CASE("scores that are no whole seconds, or no time at all, are due when the
   CHECK(state_of(t.view, "never") == TaskState::scheduled);
 }
 
-TEST_CASE("a server that takes no writes hands out no runs", "[redis][repair]") {
+TEST_CASE("a server that refuses writes hands out no runs", "[redis][repair]") {
   RedisFixture t;
   enqueue(t.broker, message("t1"));
   enqueue(t.broker, message("t2", "other"));
@@ -201,7 +201,7 @@ TEST_CASE("a server that takes no writes hands out no runs", "[redis][repair]") 
   t.redis.command({"CONFIG", "SET", "min-replicas-to-write", "1"});
   CHECK(t.broker.exchange({.quotas = quotas}).runs.empty());
 
-  // It is not asked about that queue again at once, as if there were nothing wrong.
+  // That queue is not asked again at once.
   const auto watch = t.broker.watch({"default", "other"}, [](const Hint&) {});
   CHECK_FALSE(watch->arm().ready);
 
@@ -210,8 +210,7 @@ TEST_CASE("a server that takes no writes hands out no runs", "[redis][repair]") 
   CHECK(ids(t.broker.exchange({.quotas = quotas}).runs) == Names{"t1"});
 }
 
-TEST_CASE("a broken queue of which nothing was wanted costs the others no runs",
-          "[redis][repair]") {
+TEST_CASE("a broken queue without a quota costs the others no runs", "[redis][repair]") {
   RedisFixture t;
   enqueue(t.broker, message("t1"));
   enqueue(t.broker, message("t2", "broken"));
@@ -221,7 +220,7 @@ TEST_CASE("a broken queue of which nothing was wanted costs the others no runs",
   CHECK(ids(t.broker.exchange({.quotas = quotas}).runs) == Names{"t1"});
 }
 
-TEST_CASE("a due time that outlived its task is not ready for ever", "[redis][repair]") {
+TEST_CASE("a due time without a task does not look ready forever", "[redis][repair]") {
   RedisFixture t;
   enqueue(t.broker, scheduled(message("t1"), 1500ms));
   t.redis.command({"ZREM", key("scheduled"), "t1"});  // As Go forwards it.
@@ -233,7 +232,7 @@ TEST_CASE("a due time that outlived its task is not ready for ever", "[redis][re
   CHECK_FALSE(watch->arm().ready);
 }
 
-TEST_CASE("a task leaves no group whose list of groups is broken", "[redis][repair]") {
+TEST_CASE("a task can't leave a group if the list of groups is broken", "[redis][repair]") {
   RedisFixture t;
   enqueue(t.broker, message("t1"));
   t.redis.command({"DEL", key("pending")});
@@ -264,7 +263,7 @@ TEST_CASE("a call stays short however many ids have no task", "[redis][repair]")
   CHECK(taken == Names{"behind"});
 }
 
-TEST_CASE("an id that is twice in pending is taken once in a call", "[redis][repair]") {
+TEST_CASE("an id that is in pending twice is taken once per call", "[redis][repair]") {
   RedisFixture t;
   for (int i = 0; i < 500; ++i) enqueue(t.broker, message("t" + std::to_string(i)));
   t.redis.command({"LPUSH", key("pending"), "t0"});
@@ -284,7 +283,7 @@ TEST_CASE("a hash without message is removed when all of its state are acted on"
   CHECK(t.view.queue_info("default").scheduled == 0);
 }
 
-TEST_CASE("an aggregation that ended is not forgotten because of keys of the wrong type",
+TEST_CASE("an expired aggregation is not lost because of keys of the wrong type",
           "[redis][repair]") {
   RedisFixture t;
   enqueue(t.broker, message("other"));
@@ -299,7 +298,7 @@ TEST_CASE("an aggregation that ended is not forgotten because of keys of the wro
   CHECK(t.redis.command({"ZCARD", key("g:g")}).as_integer() == 1);
 }
 
-TEST_CASE("a queue with a key of the wrong type loses nothing and stops no other",
+TEST_CASE("a queue with a key of the wrong type loses nothing and blocks no other",
           "[redis][repair]") {
   for (const char* broken : {"pending", "active", "lease", "scheduled", "retry"}) {
     CAPTURE(broken);
@@ -319,7 +318,7 @@ TEST_CASE("a queue with a key of the wrong type loses nothing and stops no other
   }
 }
 
-TEST_CASE("a queue with a broken key is left alone for a second, and others get its share",
+TEST_CASE("a queue with a broken key is suspended for a second, and others get its share",
           "[redis][repair]") {
   RedisFixture t;
   t.broker.enqueue(many("t", 2));
@@ -335,8 +334,7 @@ TEST_CASE("a queue with a broken key is left alone for a second, and others get 
   CHECK(ids(t.broker.exchange({.quotas = quotas}).runs) == Names{"t1", "t2"});
 }
 
-TEST_CASE("a queue that is asked for alone is asked even if its keys were broken",
-          "[redis][repair]") {
+TEST_CASE("a single queue is asked even if it is suspended", "[redis][repair]") {
   RedisFixture t;
   enqueue(t.broker, message("t1"));
   t.redis.command({"SET", key("active"), "a string"});
@@ -390,7 +388,7 @@ TEST_CASE("a failure to settle or extend is logged once a minute", "[redis][repa
   CHECK(logged.lines.size() == 2);
 }
 
-TEST_CASE("a slot on its way to another node is no fault of its queue's",
+TEST_CASE("a slot that is being migrated is not the fault of its queue",
           "[redis][cluster][repair]") {
   RedisCluster cluster{2};
   RedisOptions options = parse_redis_url(cluster.url());
@@ -417,7 +415,7 @@ TEST_CASE("a slot on its way to another node is no fault of its queue's",
   CHECK(lines == Names{});
 
   cluster.node(from).command({"CLUSTER", "SETSLOT", slot, "STABLE"});
-  // Once it has rested.
+  // After the suspension.
   CHECK(eventually([&] { return ids(broker.exchange({.quotas = quotas}).runs) == Names{"t1"}; }));
 }
 
@@ -447,7 +445,7 @@ TEST_CASE("a settlement that a script can't apply is unknown, and changes nothin
   CHECK(settle(t.broker, completed(run)) == SettleStatus::applied);
 }
 
-TEST_CASE("an extension that a script can't do is not known, and others are done",
+TEST_CASE("an extension that a script can't execute is unknown, and the others succeed",
           "[redis][repair]") {
   RedisFixture t;
   const Run run = started(t.broker, message("t1"));
@@ -487,7 +485,7 @@ TEST_CASE("extensions are known for the queues whose node answers", "[redis][clu
   }
 }
 
-TEST_CASE("a counter of the wrong type is reported and stops nothing", "[redis][repair]") {
+TEST_CASE("a counter of the wrong type is reported, and blocks nothing", "[redis][repair]") {
   RedisServer& redis = shared_redis();
   RedisFixture t{redis};
   std::string logged;
@@ -501,7 +499,7 @@ TEST_CASE("a counter of the wrong type is reported and stops nothing", "[redis][
   CHECK_FALSE(state_of(t.view, "t1"));
 }
 
-TEST_CASE("totals start again from the top of their range", "[redis][repair]") {
+TEST_CASE("totals restart at the end of their range", "[redis][repair]") {
   RedisFixture t;
   t.redis.command({"SET", key("processed"), "9223372036854775807"});
   t.redis.command({"SET", key("failed"), "12"});
@@ -510,7 +508,7 @@ TEST_CASE("totals start again from the top of their range", "[redis][repair]") {
   CHECK(t.view.queue_info("default").failed_total == 1);
 }
 
-TEST_CASE("upkeep does its other duties when one fails", "[redis][repair]") {
+TEST_CASE("upkeep does its other work if one part fails", "[redis][repair]") {
   RedisFixture t;
   enqueue(t.broker, scheduled(message("t1"), 1s));
   t.redis.command({"SET", key("completed"), "a string"});
@@ -519,8 +517,7 @@ TEST_CASE("upkeep does its other duties when one fails", "[redis][repair]") {
   CHECK(upkeep(t.broker).forwarded == 1);
 }
 
-TEST_CASE("whether a peer's task may be taken ahead of a worker is for its own max retry to say",
-          "[redis][repair]") {
+TEST_CASE("a peer's task may be prefetched if its own max retry allows it", "[redis][repair]") {
   RedisFixture t;
   TaskMessage retried = message("t1");
   retried.max_retry = 1;
@@ -543,7 +540,7 @@ TEST_CASE("whether a peer's task may be taken ahead of a worker is for its own m
   CHECK(ids(t.broker.exchange({.quotas = quotas, .free_workers = 1}).runs) == Names{"once"});
 }
 
-TEST_CASE("a message that ends within its max retry waits for a worker, and stops no other task",
+TEST_CASE("a message truncated within its max retry waits for a worker, and blocks no other task",
           "[redis][repair]") {
   const auto cut = GENERATE(values<const char*>({"0a047479706528", "0a04747970652880"}));
   RedisFixture t;
@@ -557,11 +554,11 @@ TEST_CASE("a message that ends within its max retry waits for a worker, and stop
   CHECK(t.field("bad", "tmx_facts").empty());
 }
 
-TEST_CASE("a fence that Go left there is not that of its own lease", "[redis][repair]") {
+TEST_CASE("a fence that a Go server left does not match the new lease", "[redis][repair]") {
   RedisFixture t;
   const Run run = started(t.broker, message("t1"));
   t.advance(3s);
-  // As Go puts a task back, and takes it: it knows of no fence.
+  // As Go requeues a task and takes it: it does not know the fence.
   t.redis.command({"LREM", key("active"), "0", "t1"});
   t.redis.command({"LPUSH", key("active"), "t1"});
   t.redis.command({"ZADD", key("lease"), std::to_string(seconds(t.clock.now()) + 30), "t1"});
@@ -574,8 +571,7 @@ TEST_CASE("a fence that Go left there is not that of its own lease", "[redis][re
   CHECK(t.view.find("default", "t1")->started_at == t.clock.now());
 }
 
-TEST_CASE("a settlement that can't be made leaves the others of its queue as they were",
-          "[redis][repair]") {
+TEST_CASE("a settlement that fails leaves the others of its queue unchanged", "[redis][repair]") {
   RedisFixture t;
   t.broker.enqueue(many("t", 2));
   const std::vector<Run> runs = take(t.broker);
@@ -604,7 +600,8 @@ TEST_CASE("a Go server's lost run is taken over when Go would take it", "[redis]
   CHECK(ids(take(t.broker)) == Names{"t1"});
 }
 
-TEST_CASE("what no lease covers is taken over, what has no task is forgotten", "[redis][repair]") {
+TEST_CASE("an active task without a lease is taken over, and an id without a task removed",
+          "[redis][repair]") {
   RedisFixture t;
   started(t.broker, message("t1"));
   t.redis.command({"ZREM", key("lease"), "t1"});
@@ -622,7 +619,7 @@ TEST_CASE("what no lease covers is taken over, what has no task is forgotten", "
   CHECK(ids(take(t.broker)) == Names{"t3"});
 }
 
-TEST_CASE("runs look lost only after a whole lease of contact", "[redis][repair]") {
+TEST_CASE("runs count as lost only after a whole lease of contact", "[redis][repair]") {
   RedisFixture t;
   started(t.broker, message("t1"));
   t.advance(1h);
@@ -655,7 +652,8 @@ TEST_CASE("runs look lost only after a whole lease of contact", "[redis][repair]
   }
 }
 
-TEST_CASE("a lost worker is found while the line is cut again and again", "[redis][repair]") {
+TEST_CASE("a lost worker is detected although the connection is cut repeatedly",
+          "[redis][repair]") {
   RedisServer server{{.tcp = true}};
   RedisFixture t{server};
   const Run held = started(t.broker, message("held"));
@@ -684,7 +682,7 @@ TEST_CASE("a lost worker is found while the line is cut again and again", "[redi
   CHECK(lost == Names{"lost"});
 }
 
-TEST_CASE("a failover or a restart begins contact anew", "[redis][repair]") {
+TEST_CASE("a failover or a restart resets contact", "[redis][repair]") {
   RedisServer server{{.arguments = {"--appendonly", "yes", "--appendfsync", "always"}}};
   RedisFixture t{server};
   started(t.broker, message("t1"));
@@ -697,7 +695,7 @@ TEST_CASE("a failover or a restart begins contact anew", "[redis][repair]") {
   CHECK(upkeep(t.broker).lost.size() == 1);
 }
 
-TEST_CASE("due times of tasks that others have moved are dropped in time", "[redis][repair]") {
+TEST_CASE("due times of tasks that others have moved are removed", "[redis][repair]") {
   RedisFixture t;
   for (int i = 0; i < 250; ++i) {
     enqueue(t.broker, scheduled(message("t" + std::to_string(i)), 1h + 1ms));
@@ -709,7 +707,7 @@ TEST_CASE("due times of tasks that others have moved are dropped in time", "[red
   CHECK(t.redis.command({"ZCARD", key("tmx:due")}).as_integer() == 125);
 }
 
-TEST_CASE("an expired aggregation goes back to its group, and the group is listed",
+TEST_CASE("the tasks of an expired aggregation return to their group, which is listed",
           "[redis][repair]") {
   RedisFixture t;
   const std::string set = key("g:tenant:9:set-1");
@@ -735,7 +733,7 @@ TEST_CASE("an expired aggregation goes back to its group, and the group is liste
   CHECK(t.redis.command({"EXISTS", key("groups")}).as_integer() == 0);
 }
 
-TEST_CASE("a task of a group goes back to it when it is due", "[redis][repair]") {
+TEST_CASE("a task of a group returns to it when it is due", "[redis][repair]") {
   RedisFixture t;
   enqueue(t.broker, scheduled(message("t1"), 1s));
   t.redis.command({"HSET", key("t:t1"), "group", "g"});
@@ -759,12 +757,12 @@ TEST_CASE("group keys of the wrong type lose no due task", "[redis][repair]") {
   CHECK(take(t.broker).size() == 2);
 }
 
-TEST_CASE("a wish to cancel a run ends with it, whoever's it was", "[redis][repair]") {
+TEST_CASE("a cancellation request ends with its run, whoever owned it", "[redis][repair]") {
   RedisFixture t;
   enqueue(t.broker, message("t1"));
   take_one(t.broker);
   t.view.cancel("default", "t1", CancelMode::remove);
-  // As a Go worker puts it back: it does not know of the wish.
+  // As a Go worker requeues it: it does not know the cancellation request.
   t.redis.command({"LREM", key("active"), "0", "t1"});
   t.redis.command({"ZREM", key("lease"), "t1"});
   t.redis.command({"RPUSH", key("pending"), "t1"});
@@ -775,7 +773,7 @@ TEST_CASE("a wish to cancel a run ends with it, whoever's it was", "[redis][repa
   CHECK_FALSE(reply.cancel);
 }
 
-TEST_CASE("a wish that a peer's take passed over ends with the run that follows", "[redis][repair]") {
+TEST_CASE("a cancellation request that a peer ignored ends with the next run", "[redis][repair]") {
   RedisFixture t;
   const SettleAction action = GENERATE(SettleAction::complete, SettleAction::retry,
                                        SettleAction::archive, SettleAction::snooze);
@@ -786,14 +784,14 @@ TEST_CASE("a wish that a peer's take passed over ends with the run that follows"
   t.view.cancel("default", "t1", CancelMode::remove);
   settle(t.broker, given_back(held));
   REQUIRE(t.redis.command({"HEXISTS", key("t:t1"), "tmx_wish"}).as_integer() == 1);
-  // As a Go worker takes a task and puts it back.
+  // As a Go worker takes a task and requeues it.
   t.redis.command({"HDEL", key("t:t1"), "pending_since"});
   const Run run = take_one(t.broker);
   CHECK(settle(t.broker, {.run = run, .action = action, .delay = 1s}) == SettleStatus::applied);
   CHECK(t.redis.command({"HEXISTS", key("t:t1"), "tmx_wish"}).as_integer() == 0);
 }
 
-TEST_CASE("a lost take is found though the clock has jumped since", "[redis][repair]") {
+TEST_CASE("a lost take is found even after a jump of the clock", "[redis][repair]") {
   RedisServer server{{.tcp = true}};
   RedisFixture t{server};
   const Duration jump = GENERATE(Duration{-1h}, Duration{0}, Duration{1h});
@@ -810,7 +808,8 @@ TEST_CASE("a lost take is found though the clock has jumped since", "[redis][rep
   const QueueQuota quotas[] = {{"default", 1}};
   CHECK(error_of([&] { broker.exchange({.quotas = quotas, .token_block = 4711}); }));
   cuts = false;
-  // What is taken later lies before it in the list, and seems to have been taken before the lost call.
+  // Tasks that are taken later precede it in the list, and seem to have been taken before the lost
+  // call.
   t.advance(1s);
   REQUIRE(take(t.broker, "default", 220).size() == 220);
   t.manual_clock->step_wall(jump);
@@ -819,7 +818,7 @@ TEST_CASE("a lost take is found though the clock has jumped since", "[redis][rep
   CHECK(ids(take(t.broker, "default", 2)) == Names{"t1", "t222"});
 }
 
-TEST_CASE("a deleted queue leaves nothing", "[redis][repair]") {
+TEST_CASE("a deleted queue leaves no key", "[redis][repair]") {
   RedisFixture t;
   TaskMessage kept = message("kept");
   kept.retention = 1h;
@@ -844,7 +843,7 @@ TEST_CASE("a deleted queue leaves nothing", "[redis][repair]") {
   CHECK(t.keys().empty());
 }
 
-TEST_CASE("removing a grouped task frees the lock that asynq forgets", "[redis][repair]") {
+TEST_CASE("removing a grouped task releases the lock that asynq leaks", "[redis][repair]") {
   RedisFixture t;
   TaskMessage grouped = message("t1");
   grouped.unique_key = key("unique:email:welcome:");
@@ -858,7 +857,7 @@ TEST_CASE("removing a grouped task frees the lock that asynq forgets", "[redis][
   CHECK(t.redis.command({"EXISTS", grouped.unique_key}).as_integer() == 0);
 }
 
-TEST_CASE("tasks are removed without a look at their messages", "[redis][repair]") {
+TEST_CASE("tasks are removed without reading their messages", "[redis][repair]") {
   RedisFixture t;
   enqueue(t.broker, message("plain"));
   enqueue(t.broker, unique(message("locked")));
@@ -927,7 +926,7 @@ TEST_CASE("trimming drops ids without a task, and no foreign key", "[redis][repa
   CHECK(t.redis.command({"EXISTS", "asynq:{default}:t:t1"}).as_integer() == 0);
 }
 
-TEST_CASE("looking at the archives of many queues takes few calls", "[redis]") {
+TEST_CASE("checking the archives of many queues needs few calls", "[redis]") {
   RedisFixture t;
   std::vector<std::string> queues;
   for (int i = 0; i < 300; ++i) queues.push_back("q" + std::to_string(i));
@@ -935,7 +934,7 @@ TEST_CASE("looking at the archives of many queues takes few calls", "[redis]") {
     settle(t.broker, archived(started(t.broker, message("t1", queue))));
   }
   const TrimRequest look{.max_tasks = 0, .max_age = 1h, .limit = 0};
-  t.view.trim_archives(queues, look);  // The script is known from now on.
+  t.view.trim_archives(queues, look);  // Now the script is loaded.
   std::vector<TrimReply> replies;
   const auto commands = t.executed([&] { replies = t.view.trim_archives(queues, look); });
   CHECK(std::count_if(commands.begin(), commands.end(), [](const std::string& command) {
@@ -948,7 +947,7 @@ TEST_CASE("looking at the archives of many queues takes few calls", "[redis]") {
   }
 }
 
-TEST_CASE("a full Redis answers for ids that it remembers", "[redis][full]") {
+TEST_CASE("a full Redis recognises remembered ids", "[redis][full]") {
   RedisFixture t;
   enqueue(t.broker, idempotent(message("t1")));
   settle(t.broker, completed(take_one(t.broker)));
@@ -968,7 +967,7 @@ TEST_CASE("a full Redis answers for ids that it remembers", "[redis][full]") {
   CHECK_FALSE(state_of(t.view, "t3"));
 }
 
-TEST_CASE("remembered ids leave Redis when their time is over", "[redis]") {
+TEST_CASE("remembered ids are removed from Redis when they expire", "[redis]") {
   RedisFixture t;
   const auto remembered = [&] {
     return t.redis.command({"ZCARD", "asynq:{default}:tmx:ids"}).as_integer();
@@ -1002,7 +1001,7 @@ TEST_CASE("a key of another type in the place of remembered ids changes nothing"
   CHECK(ids(t.view, TaskState::pending) == std::vector<std::string>{"t1"});
 }
 
-TEST_CASE("on a full Redis, what is there is worked off, each task once", "[redis][full]") {
+TEST_CASE("on a full Redis, existing tasks are processed, each once", "[redis][full]") {
   RedisFixture t;
   t.broker.enqueue(many("t", 50));
   for (int i = 0; i < 50; ++i) {
@@ -1032,7 +1031,7 @@ TEST_CASE("on a full Redis, what is there is worked off, each task once", "[redi
   CHECK(t.view.queue_info("default").processed_total == 101);
 }
 
-TEST_CASE("on a full Redis, runs end in every way, and repair works", "[redis][full]") {
+TEST_CASE("on a full Redis, every settlement and every repair works", "[redis][full]") {
   RedisFixture t;
   t.broker.enqueue(many("t", 8));
   enqueue(t.broker, scheduled(message("s1"), 1h));
@@ -1064,7 +1063,7 @@ TEST_CASE("on a full Redis, runs end in every way, and repair works", "[redis][f
   CHECK(settle(t.broker, completed(reply.lost[0])) == SettleStatus::applied);
 }
 
-TEST_CASE("on a full Redis, malformed messages are set aside", "[redis][full]") {
+TEST_CASE("on a full Redis, malformed messages are archived", "[redis][full]") {
   RedisFixture t;
   put_raw(t, "bad", "garbage\xff");
   const Full full{t.redis};
@@ -1073,8 +1072,7 @@ TEST_CASE("on a full Redis, malformed messages are set aside", "[redis][full]") 
   t.view.delete_queue("default", true);
 }
 
-TEST_CASE("a step of upkeep looks after all queues, in calls of bounded length",
-          "[redis][repair]") {
+TEST_CASE("a step of upkeep covers all queues, in bounded calls", "[redis][repair]") {
   RedisFixture t;
   std::vector<std::string> queues;
   for (int q = 0; q < 6; ++q) {
@@ -1106,7 +1104,7 @@ TEST_CASE("a queue with a broken key does not stop the upkeep of others", "[redi
   CHECK(t.broker.upkeep({.queues = queues}).forwarded == 1);
 }
 
-TEST_CASE("a failure to list queues is logged and stops no task", "[redis][repair]") {
+TEST_CASE("a failure to list queues is logged, and blocks no task", "[redis][repair]") {
   RedisFixture t;
   LoggedBroker logged{t};
   t.redis.command({"SET", "asynq:queues", "a string"});
@@ -1124,8 +1122,8 @@ TEST_CASE("a failure to list queues is logged and stops no task", "[redis][repai
   CHECK(t.view.queues() == Names{"default"});
 }
 
-// Private fields that another version wrote: with words that this one does not know, or without words
-// that it would write.
+// Private fields that another version wrote: with words that this one does not know, or without
+// words that it would write.
 
 void append(RedisFixture& t, const std::string& id, const std::string& name,
             const std::string& words) {
@@ -1195,7 +1193,7 @@ TEST_CASE("further words of tmx_facts are ignored, and kept when the facts chang
   enqueue(t.broker, message("t2"));
   t.advance(3s);
   upkeep(t.broker);
-  CHECK(ids(t.view, TaskState::pending) == Names{"t1", "t2"});  // It goes first for its crashes.
+  CHECK(ids(t.view, TaskState::pending) == Names{"t1", "t2"});  // First, after its crashes.
   act(t.view, "default", TaskAction::archive, Names{"t1"}, {});
   act(t.view, "default", TaskAction::run, Names{"t1"}, {});
   CHECK(t.field("t1", "tmx_facts") == now + ' ' + expiry + " 0 later 7");
@@ -1210,11 +1208,11 @@ TEST_CASE("further words of tmx_cancel are ignored", "[redis][repair][versions]"
   CHECK(extend(t.broker, run).cancel == CancelMode::archive);
 }
 
-TEST_CASE("what an earlier version left is taken, extended, recovered and settled",
+TEST_CASE("data of an earlier version is taken, extended, recovered and settled",
           "[redis][repair][versions]") {
   RedisFixture t;
   const std::string now = redis::micros(t.clock.now());
-  // Its facts: of a plain task, of one with crashes, and none, as in a task of Go's.
+  // The facts of a plain task, of a task with crashes, and none, as in a task of Go's.
   t.broker.enqueue(many("t", 3));
   t.redis.command({"HSET", key("t:t1"), "tmx_facts", now});
   t.redis.command({"HSET", key("t:t2"), "tmx_facts", now + " 0 1"});
@@ -1222,7 +1220,7 @@ TEST_CASE("what an earlier version left is taken, extended, recovered and settle
   const std::vector<Run> runs = take(t.broker);
   REQUIRE(runs.size() == 3);
   CHECK(runs[1].crashes == 1);
-  // Its fences: without a mark, and, after it has extended one with a mark, without the time.
+  // Fences without a mark, and, after a fence with a mark was extended, without the time.
   for (const Run& run : runs) {
     const std::string& id = run.message->id;
     const std::string fence = t.field(id, "tmx_run");

@@ -150,7 +150,7 @@ std::string changed(const Dump& before, const Dump& after) {
   return keys;
 }
 
-TEST_CASE("an operation that fails on a key of the wrong type has changed nothing",
+TEST_CASE("an operation that fails on a key of the wrong type changes nothing",
           "[redis][scripts]") {
   using Operation = std::function<bool(Broker&, QueueView&)>;  // whether it failed
   WrongTypeFixture f;
@@ -245,7 +245,7 @@ TEST_CASE("an operation that fails on a key of the wrong type has changed nothin
   }
 }
 
-TEST_CASE("to remove many tasks of a long list takes many short calls", "[redis][scripts]") {
+TEST_CASE("removing many tasks from a long list takes many short calls", "[redis][scripts]") {
   RedisFixture t;
   std::vector<std::string> ids;
   for (int i = 0; i < 20; ++i) {
@@ -290,7 +290,7 @@ TEST_CASE("many groups are counted and listed in bounded calls", "[redis][script
                 .tasks) == std::vector<std::string>{"b2251"});
 }
 
-TEST_CASE("a large aggregation goes back to its group in parts", "[redis][scripts]") {
+TEST_CASE("a large aggregation returns to its group in parts", "[redis][scripts]") {
   RedisFixture t;
   enqueue(t.broker, message("t"));
   t.redis.command({"EVAL", R"lua(

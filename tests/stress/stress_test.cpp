@@ -1,4 +1,5 @@
-// Many threads, little time: what only shows when everything happens at once. Written for the thread sanitizer.
+// Many threads, little time: what only shows when everything happens at once. Written for the
+// thread sanitizer.
 
 #include <array>
 #include <atomic>
@@ -62,8 +63,7 @@ void produce(Broker& broker, std::size_t first, std::size_t last) {
 
 }  // namespace
 
-TEST_CASE("a server can be shut down at any moment, and no task is lost or stays behind",
-          "[stress]") {
+TEST_CASE("a server can be shut down at any moment, and no task is lost", "[stress]") {
   for (std::size_t round = 0; round < 60; ++round) {
     MemoryBroker broker;
     constexpr std::size_t tasks = 200;
@@ -95,7 +95,7 @@ TEST_CASE("a server can be shut down at any moment, and no task is lost or stays
   }
 }
 
-TEST_CASE("every task succeeds despite failures on the way", "[stress]") {
+TEST_CASE("every task succeeds despite failures of the broker", "[stress]") {
   MemoryBroker memory;
   FlakyBroker broker{memory};
   constexpr std::size_t producers = 3;
@@ -195,7 +195,7 @@ TEST_CASE("every task succeeds despite failures on the way", "[stress]") {
   CHECK(left.archived == 0);
 }
 
-TEST_CASE("hints, cancellations and the end of watches may cross", "[stress]") {
+TEST_CASE("hints, cancellations and the end of watches may be concurrent", "[stress]") {
   MemoryBroker broker;
   std::atomic<bool> over{false};
   std::atomic<std::size_t> hints{0};

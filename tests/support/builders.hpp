@@ -15,10 +15,10 @@
 #include "taskmux/registry.hpp"
 #include "taskmux/task.hpp"
 
-/// Builders with defaults, so that a test names only what matters to it.
+/// Builders with defaults, so that a test states only what is relevant to it.
 namespace taskmux::test {
 
-/// A message such as Client makes.
+/// Makes a message as Client would.
 inline TaskMessage message(std::string id, std::string queue = "default",
                            std::string payload = "payload") {
   TaskMessage message;
@@ -29,7 +29,7 @@ inline TaskMessage message(std::string id, std::string queue = "default",
   return message;
 }
 
-/// To be run at once.
+/// Makes a request for a task that is due at once.
 inline EnqueueRequest pending(TaskMessage message) { return {.message = std::move(message)}; }
 
 inline EnqueueRequest scheduled(TaskMessage message, Time at) {
@@ -40,13 +40,13 @@ inline EnqueueRequest scheduled(TaskMessage message, Duration in) {
   return {.message = std::move(message), .process_in = in};
 }
 
-/// With a unique lock.
+/// Makes a request for a task with a unique lock.
 inline EnqueueRequest unique(TaskMessage message,
                              std::chrono::seconds lock = std::chrono::hours{1}) {
   return {.message = std::move(message), .unique_for = lock};
 }
 
-/// Whose id is to be remembered.
+/// Makes a request for a task whose id is to be remembered.
 inline EnqueueRequest idempotent(TaskMessage message,
                                  std::chrono::seconds how_long = std::chrono::hours{1}) {
   return {.message = std::move(message), .idempotent_for = how_long};
@@ -62,7 +62,7 @@ inline EnqueueReply enqueue(Broker& broker, TaskMessage message) {
   return enqueue(broker, pending(std::move(message)));
 }
 
-/// `count` pending tasks, of the ids "<prefix>1", "<prefix>2", ...
+/// Makes requests for `count` pending tasks with the ids "<prefix>1", "<prefix>2", ...
 inline std::vector<EnqueueRequest> many(const std::string& prefix, std::size_t count,
                                         const std::string& queue = "default") {
   std::vector<EnqueueRequest> batch;
@@ -78,7 +78,7 @@ inline std::vector<Run> take(Broker& broker, const std::string& queue = "default
   return broker.exchange({.quotas = quotas, .lease = lease}).runs;
 }
 
-/// Takes the task that is next in line. Throws if there is none.
+/// Takes the next task. Throws if there is none.
 inline Run take_one(Broker& broker, const std::string& queue = "default",
                     Duration lease = std::chrono::seconds{10}) {
   std::vector<Run> runs = take(broker, queue, 1, lease);
@@ -86,7 +86,7 @@ inline Run take_one(Broker& broker, const std::string& queue = "default",
   return runs.front();
 }
 
-/// Enqueues a task and takes it, which must be the only one in its queue.
+/// Enqueues a task and takes it; it must be the only one in its queue.
 inline Run started(Broker& broker, TaskMessage message) {
   const std::string queue = message.queue;
   if (enqueue(broker, std::move(message)).error) throw std::logic_error{"not accepted"};
@@ -108,7 +108,7 @@ inline Settlement retried(Run run, Duration delay, std::string error = "boom") {
           .delay = delay};
 }
 
-/// As the server settles a run that upkeep took over from a lost worker.
+/// Makes the settlement of a run that upkeep took over from a lost worker.
 inline Settlement crashed(Run run, Duration delay = {}) {
   return {.run = std::move(run),
           .action = SettleAction::retry,
@@ -139,7 +139,7 @@ inline std::vector<SettleStatus> statuses(const std::vector<SettleReply>& replie
   return statuses;
 }
 
-/// As a broker answers that has no more to say.
+/// Makes replies with only a status.
 inline std::vector<SettleReply> settle_replies(const std::vector<SettleStatus>& statuses) {
   std::vector<SettleReply> replies;
   for (const SettleStatus status : statuses) replies.push_back({.status = status});
@@ -181,7 +181,7 @@ inline std::vector<std::string> ids(const std::vector<TaskInfo>& infos) {
   return ids;
 }
 
-/// How far the run of a task among `runs` had come; none if it is not among them.
+/// Returns whether the run of a task among `runs` had begun; nullopt if it is not among them.
 inline std::optional<Begun> begun_of(const std::vector<Run>& runs, const std::string& id) {
   for (const Run& run : runs) {
     if (run.message->id == id) return run.begun;
@@ -189,7 +189,8 @@ inline std::optional<Begun> begun_of(const std::vector<Run>& runs, const std::st
   return std::nullopt;
 }
 
-/// The first tasks of a state, in the order of QueueView::list(), in as many pages as that takes.
+/// Returns the first tasks of a state, in the order of QueueView::list(), in as many pages as
+/// needed.
 inline std::vector<TaskInfo> listed(QueueView& view, ListRequest request) {
   std::vector<TaskInfo> tasks;
   while (tasks.size() < request.limit) {
@@ -215,7 +216,7 @@ inline std::vector<TaskInfo> listed(QueueView& view, const std::string& queue, T
   return tasks;
 }
 
-/// What QueueView::act() answers, as errors alone.
+/// Returns the replies of QueueView::act(), only as errors.
 inline std::vector<std::optional<Errc>> act(QueueView& view, const std::string& queue,
                                             TaskAction action, std::span<const std::string> ids,
                                             std::optional<TaskState> only = std::nullopt) {
@@ -226,20 +227,20 @@ inline std::vector<std::optional<Errc>> act(QueueView& view, const std::string& 
   return errors;
 }
 
-/// The ids of all tasks of a state, in the order of list().
+/// Returns the ids of all tasks of a state, in the order of list().
 inline std::vector<std::string> ids(QueueView& view, TaskState state,
                                     const std::string& queue = "default") {
   return ids(listed(view, queue, state, 10'000));
 }
 
-/// The state of a task; none if there is no such task.
+/// Returns the state of a task; nullopt if there is no such task.
 inline std::optional<TaskState> state_of(QueueView& view, const std::string& id,
                                          const std::string& queue = "default") {
   const std::optional<TaskInfo> info = view.find(queue, id);
   return info ? std::optional{info->state} : std::nullopt;
 }
 
-/// With which Error `function` ends; none if it does not throw one.
+/// Returns the code of the Error that `function` throws; nullopt if it throws none.
 template <typename Function>
 std::optional<Errc> error_of(Function function) {
   try {

@@ -1,10 +1,10 @@
-/// The C++ side of the interop suite: does what it is told, one JSON object a line.
+/// The C++ side of the interop suite: executes commands, one JSON object per line.
 ///
 ///     taskmux_interop_peer <URL of Redis>
 ///
 /// A command is `{"op": ..., ...}` on standard input; its reply is `{"reply": ...}` or `{"error":
-/// <Errc>, "text": ...}` on standard output. A server that was told to start tells what its handlers
-/// see between the replies, as `{"event": ...}`. Payloads and results are in hexadecimal. Ends, and
+/// <Errc>, "text": ...}` on standard output. A started server reports what its handlers
+/// see, between the replies, as `{"event": ...}`. Payloads and results are in hexadecimal. Ends, and
 /// shuts its server down, at the end of the input.
 
 #include <chrono>
@@ -116,7 +116,7 @@ taskmux::CancelMode mode_of(const std::string& name) {
   return taskmux::CancelMode::retry;
 }
 
-/// The handlers, by type; each first tells what it sees.
+/// The handlers, by type; each first reports what it sees.
 taskmux::Outcome handle(taskmux::Context& context, const taskmux::Task& task) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   print({{"event", "started"},
