@@ -11,14 +11,14 @@
 namespace taskmux::bench {
 
 enum class Scenario {
-  enqueue,     ///< Producers alone.
-  process,     ///< Everything is enqueued first; the working off is timed.
-  throughput,  ///< Full lives: enqueue, take, handle, settle, side by side.
+  enqueue,     ///< Only producers.
+  process,     ///< All tasks are enqueued first; processing is timed.
+  throughput,  ///< Enqueueing and processing at the same time.
   latency,     ///< How soon an idle server starts a task that is enqueued.
   fleet,       ///< The same with many idle servers on one queue, at a steady rate.
   schedule,    ///< How late a scheduled task starts.
-  idle,        ///< What a server costs that has nothing to do.
-  memory,      ///< What a pending task costs beside its payload; memory broker alone.
+  idle,        ///< The cost of an idle server.
+  memory,      ///< The memory of a pending task without its payload; memory broker only.
 };
 
 std::string_view to_string(Scenario scenario) noexcept;
@@ -31,7 +31,7 @@ struct UsageError : std::runtime_error {
 struct Options {
   std::string broker = "memory";  ///< Or a URL of Redis.
   Scenario scenario = Scenario::throughput;
-  std::size_t tasks = 0;  ///< A number that suits the scenario, unless given.
+  std::size_t tasks = 0;  ///< 0: a suitable number for the scenario.
   std::size_t concurrency = 2;
   std::size_t producers = 1;
   std::size_t batch = 100;

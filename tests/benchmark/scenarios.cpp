@@ -29,7 +29,7 @@ using namespace std::chrono_literals;
 using SteadyClock = std::chrono::steady_clock;
 
 constexpr const char* task_type = "bench:count";
-constexpr auto patience = 30s;  ///< So long nothing may happen before a scenario is given up.
+constexpr auto patience = 30s;  ///< A scenario without progress for this time fails.
 
 double seconds_of(SteadyClock::duration duration) {
   return std::chrono::duration<double>(duration).count();
@@ -136,12 +136,12 @@ class Stage {
     try {
       broker_->queue_view().delete_queue(queue_, true);
     } catch (const Error&) {
-      // Nothing was enqueued, or the broker is away: then the scenario has failed already.
+      // Nothing was enqueued, or the broker is unavailable: then the scenario has failed already.
     }
   }
 
   Broker& broker() noexcept { return *broker_; }
-  /// What another process would have: the same queues over connections of its own.
+  /// The equivalent of another process: the same queues through separate connections.
   std::unique_ptr<Broker> another_broker(const Options& options) const {
     return options.memory_broker() ? nullptr : make(options);
   }
@@ -222,7 +222,7 @@ void enqueue_all(Client& client, const Tally& tally, const Options& options) {
   }
 }
 
-/// Waits until `tasks` tasks are settled, of which `count` tells how many are.
+/// Waits until `tasks` tasks are settled; `count` returns how many are.
 template <typename Count>
 void wait_until_counted(Count count, std::size_t tasks) {
   std::uint64_t settled = 0;
@@ -357,7 +357,7 @@ void fleet(const Options& options, Report& report) {
     return sum;
   };
   const auto exchanges = [](const ServerStats& stats) { return stats.exchanges; };
-  std::this_thread::sleep_for(500ms);  // Let them settle down.
+  std::this_thread::sleep_for(500ms);  // Lets them become idle.
   const std::uint64_t exchanges_before = sum_of(exchanges);
 
   std::vector<Time> enqueued;
@@ -405,7 +405,7 @@ void idle(const Options& options, Report& report) {
   Tally tally{1};
   Server server{stage.broker(), counting(tally), stage.server_config(options)};
   server.start();
-  std::this_thread::sleep_for(200ms);  // Let it settle down.
+  std::this_thread::sleep_for(200ms);  // Lets it become idle.
 #if defined(TASKMUX_BENCH_REDIS)
   const auto requests = [&]() -> std::optional<std::uint64_t> {
     return options.memory_broker() ? std::nullopt : redis_requests(options.broker);

@@ -1,4 +1,5 @@
-// A broker of one's own, held to the contract: one that refuses what is enqueued while it is closed.
+// A broker of one's own, held to the contract: one that refuses what is enqueued while it is
+// closed.
 #if !__has_include(<catch2/catch_all.hpp>)
 #define CATCH_CONFIG_MAIN
 #endif

@@ -85,7 +85,7 @@ TEST_CASE("a handler's wait ends at its deadline, or when the run is asked to st
   std::thread waits{[&] { whole = run.context.wait_for(10s); }};
   clock->advance(9s);
   clock->advance(1s);
-  // The thread may begin to wait only now: then it needs another 10 s.
+  // The thread may start to wait only now: then it needs another 10 s.
   std::atomic<bool> done{false};
   std::thread pushes{[&] {
     while (!done) clock->advance(1s);

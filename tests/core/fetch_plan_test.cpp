@@ -15,7 +15,8 @@ using Action = FetchPlan::Step::Action;
 
 /// A plan for queues "a" and "b", in this order of priority, with room for two tasks.
 struct Planned {
-  /// Returns the next step in words: "exchange a b +1 lost", "arm", "arm all", "sleep", "sleep 20ms".
+  /// Returns the next step in words: "exchange a b +1 lost", "arm", "arm all", "sleep", "sleep
+  /// 20ms".
   std::string next() {
     step = plan.next(facts);
     std::string words;

@@ -13,7 +13,7 @@
 
 namespace taskmux::test {
 
-/// A broker with hooks at the calls of its view: a test lets others act in between, or fails them.
+/// A broker with hooks at the calls of its view: a test can act in between, or make them fail.
 class HookedView final : public BrokerWrapper {
  public:
   using BrokerWrapper::BrokerWrapper;
@@ -23,7 +23,7 @@ class HookedView final : public BrokerWrapper {
   std::function<void()> before_act;
   std::function<void()> before_act_all;
   std::size_t longest_page = 0;
-  std::size_t listed = 0;  ///< Tasks, in all pages.
+  std::size_t listed = 0;  ///< Number of tasks in all pages.
 
   TaskPage list(const ListRequest& request) override {
     if (before_list) before_list();

@@ -20,7 +20,7 @@
 #include "support/test.hpp"
 #include "taskmux/memory/memory_broker.hpp"
 
-// A user's way to have optional fields.
+// A user-defined conversion for optional fields.
 namespace nlohmann {
 template <typename T>
 struct adl_serializer<std::optional<T>> {
@@ -73,7 +73,7 @@ void from_json(const nlohmann::json& document, One<T>& value) {
   document.at("n").get_to(value.n);
 }
 
-/// Reads no field in the order of the alphabet, and one not always.
+/// Reads fields in non-alphabetical order, and one only sometimes.
 struct Backwards {
   int z = 0;
   int m = 0;
@@ -108,7 +108,8 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// What from_json_text<T>() says of `text`, without its beginning; "fine" if it takes it.
+/// Returns the error of from_json_text<T>() for `text`, without its prefix; "fine" if there is
+/// none.
 template <typename T>
 std::string verdict(std::string_view text) {
   try {
@@ -260,7 +261,7 @@ TEST_CASE("a number that does not fit its type is refused", "[json]") {
   }
 }
 
-// nlohmann_json itself converts these with a cast that a sanitizer for such casts objects to.
+// nlohmann_json itself converts these with a cast that a sanitizer reports.
 TEST_CASE("a number far beyond its type is refused", "[json]") {
   CHECK(number_verdict<float>("1e300") == "/n: 1e+300 does not fit its type");
   CHECK(number_verdict<int>("1e300") == "/n: 1e+300 does not fit its type");
@@ -439,7 +440,7 @@ TEST_CASE("a task whose payload does not parse is archived without calling its h
   CHECK(run("picky", R"({"n": 300000000000})").kind() == Outcome::Kind::skip_retry);
   CHECK_FALSE(called);
 
-  // Out of memory says nothing of the payload.
+  // Out of memory does not mean that the payload is invalid.
   CHECK(run("picky", R"({"n": 3})").kind() == Outcome::Kind::failure);
 }
 

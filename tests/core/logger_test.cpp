@@ -98,7 +98,7 @@ TEST_CASE("a standard error that is not read blocks nobody", "[logger]") {
   const bool is_socket = GENERATE(false, true);
   CAPTURE(is_socket);
   {
-    const test::CapturedStderr captured;  // Takes the word on what earlier tests dropped.
+    const test::CapturedStderr captured;  // Gets the report of lines dropped before.
     Logger{}(LogLevel::error, "0");
   }
   int ends[2];
@@ -153,7 +153,7 @@ TEST_CASE("a slow sink does not delay other threads' log lines", "[logger]") {
   gate.log({.text = "2"});
   other.join();
   gate.close();
-  gate.log({.text = "3"});  // Goes nowhere.
+  gate.log({.text = "3"});  // Dropped.
 }
 
 TEST_CASE("a closing gate waits for the line that is being written", "[logger]") {

@@ -1,4 +1,4 @@
-// A server and the process that it is in: children by fork() and exec(), and the end of the process.
+// A server and its process: children by fork() and exec(), and the end of the process.
 
 #include <signal.h>
 #include <spawn.h>
@@ -25,7 +25,7 @@ using namespace taskmux;
 using namespace taskmux::test;
 using namespace std::chrono_literals;
 
-// A child process that leaves memory as it is, since it must not touch it, leaks nothing.
+// A child process must not touch the parent's memory, so leaks in it do not count.
 extern "C" int __lsan_is_turned_off();
 extern "C" int __lsan_is_turned_off() { return 1; }
 
@@ -47,7 +47,7 @@ pid_t spawn_sleeper() {
   return pid;
 }
 
-/// Enqueues without a pause on threads of its own.
+/// Enqueues continuously on its own threads.
 class Enqueueing {
  public:
   explicit Enqueueing(Client& client) {
@@ -140,7 +140,7 @@ TEST_CASE("in a child of a busy process, all calls are refused, and it exits at 
                            error_of([&] { server->shutdown(); }) == Errc::forked &&
                            !server->health().healthy;
       server->stop();
-      // As at its exit, if they had static storage.
+      // As at exit, if they had static storage duration.
       server.reset();
       client.reset();
       broker.reset();

@@ -38,8 +38,8 @@ bool blocked(int signal) {
 
 void send_to_process(int signal) { REQUIRE(kill(getpid(), signal) == 0); }
 
-/// Whether the thread is in the midst of a wait for `signal`, as the kernel has it: a blocked
-/// signal is let through for as long as the call for it lasts.
+/// Returns whether the thread is waiting for `signal`, according to the kernel: the signal is
+/// unblocked during the call.
 bool waits_for(int signal, pid_t thread) {
   std::ifstream status{"/proc/self/task/" + std::to_string(thread) + "/status"};
   for (std::string name; status >> name; status.ignore(1000, '\n')) {
@@ -51,7 +51,7 @@ bool waits_for(int signal, pid_t thread) {
   return false;
 }
 
-/// A thread that waits for a signal; constructed once it does.
+/// A thread that waits for a signal; the constructor returns once it waits.
 class WaitingThread {
  public:
   WaitingThread(int signal, std::function<std::optional<int>()> wait)
@@ -64,7 +64,7 @@ class WaitingThread {
 
   pthread_t handle() { return thread_.native_handle(); }
 
-  /// What ended the wait.
+  /// Returns the signal that ended the wait.
   std::optional<int> came() { return came_.get_future().get(); }
 
  private:
@@ -75,7 +75,7 @@ class WaitingThread {
 
 std::atomic<int> handled{0};
 
-/// A host's handler of SIGUSR1.
+/// A signal handler of the application, for SIGUSR1.
 class CountingHandler {
  public:
   CountingHandler() {
@@ -182,7 +182,7 @@ TEST_CASE("the destructor restores the signal mask", "[signals]") {
     CHECK(blocked(SIGINT));
   }
   CHECK_FALSE(blocked(SIGTERM));
-  CHECK(blocked(SIGINT));  // As the host had it.
+  CHECK(blocked(SIGINT));  // As before.
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
@@ -213,7 +213,7 @@ TEST_CASE("a server works while the application waits for a signal, and afterwar
   Server server{broker, std::move(mux), {.concurrency = 2}};
 
   const bool started_first = GENERATE(false, true);
-  if (started_first) server.start();  // Its threads block signals by themselves.
+  if (started_first) server.start();  // Its threads block signals themselves.
   SignalWaiter signals;
   if (!started_first) server.start();
   client.enqueue({.type = "signal"});

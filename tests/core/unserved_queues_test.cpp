@@ -61,7 +61,7 @@ TEST_CASE("a check covers a bounded number of queues, and the next one continues
       if (prefix == "empty") take(l.broker, queue);
     }
   };
-  add("empty", most + 10);  // Never in the log, and so looked at again and again.
+  add("empty", most + 10);  // Never logged, and so checked every time.
   add("misspelt", most + 10);
   l.look_after(1min);
   CHECK(l.log.empty());

@@ -1,4 +1,5 @@
-// What must not compile, and how that is said: misuse.cmake compiles this once for each MISUSE. 0 is what is right.
+// What must not compile, and how that is said: misuse.cmake compiles this once for each MISUSE. 0
+// is what is right.
 #include "taskmux/serve_mux.hpp"
 #if MISUSE == 8
 #include "taskmux/signals.hpp"

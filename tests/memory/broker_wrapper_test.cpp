@@ -4,7 +4,7 @@
 
 namespace taskmux::test {
 
-/// The contract, through a wrapper.
+/// Runs the contract through a wrapper.
 struct WrappedFixture {
   MemoryFixture inner;
   BrokerWrapper wrapper{inner.memory};
@@ -23,7 +23,7 @@ struct WrappedFixture {
 namespace taskmux::test {
 namespace {
 
-/// Answers what no other broker does.
+/// A broker with special replies.
 class Peculiar final : public BrokerWrapper {
  public:
   using BrokerWrapper::BrokerWrapper;

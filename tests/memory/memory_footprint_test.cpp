@@ -16,7 +16,8 @@
 
 namespace {
 
-/// Bytes that operator new holds now: what malloc set aside, with its own word before each block.
+/// Returns the bytes that operator new holds: the sizes reserved by malloc, including a word before
+/// each block.
 std::size_t allocated = 0;
 
 void* counted(std::size_t size) {
@@ -59,7 +60,7 @@ std::vector<EnqueueRequest> batch(std::size_t from, std::size_t to) {
   return batch;
 }
 
-/// What a broker with so many pending tasks holds.
+/// Returns the memory of a broker with a number of pending tasks.
 std::size_t bytes_of(std::size_t count) {
   const std::size_t before = allocated;
   MemoryBroker broker;
@@ -86,7 +87,7 @@ TEST_CASE("a remembered id costs at most 100 bytes, and nothing after it has exp
     broker.enqueue(std::move(requests));
     broker.act_all("default", TaskAction::remove, TaskState::pending, 1000);
   }
-  // What the table of tasks and the pool of free blocks keep is no part of it.
+  // The memory of the table of tasks and of the pool of free blocks does not count.
   const std::size_t with_ids = allocated;
   clock->advance(std::chrono::seconds{11});
   const std::string queue = "default";

@@ -40,7 +40,7 @@ TEST_CASE("a closed pool lives until its last block is returned", "[memory]") {
   void* const other = pool->take(64);
   pool.reset();
   open.give(one);
-  open.give(other);  // A leak or an early end is the sanitizer's to find.
+  open.give(other);  // A sanitizer would report a leak or an early release.
 }
 
 TEST_CASE("a run's message outlives its broker", "[memory]") {

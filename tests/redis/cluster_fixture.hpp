@@ -13,7 +13,7 @@
 
 namespace taskmux::test {
 
-/// A queue that node `node` serves; another one for each `name`.
+/// Returns a queue that node `node` serves; a different one for each `name`.
 inline std::string queue_on(const RedisCluster& cluster, std::size_t node,
                             const std::string& name = "q") {
   for (int i = 0;; ++i) {
@@ -41,11 +41,11 @@ class NodeReplica {
 
   RedisServer& server() noexcept { return server_; }
 
-  /// Makes it a master, whether the old one lives or not.
+  /// Promotes it to master, whether the old one is alive or not.
   void take_over() { server_.command({"CLUSTER", "FAILOVER", "TAKEOVER"}); }
 
  private:
-  /// Whether a node knows four, one of them as a replica.
+  /// Returns whether a node knows four nodes, one of them as a replica.
   static bool knows_replica(RedisServer& node) {
     const redis::Reply reply = node.command({"CLUSTER", "NODES"});
     const std::string_view nodes = reply.as_string();
@@ -57,14 +57,14 @@ class NodeReplica {
       {.tcp = true, .arguments = {"--cluster-enabled", "yes", "--cluster-node-timeout", "2000"}}};
 };
 
-/// From now on the slot is on its way between two nodes; nothing has left yet.
+/// Starts the migration of a slot between two nodes; no key has moved yet.
 inline void begin_move(RedisCluster& cluster, const std::string& slot, std::size_t from,
                        std::size_t to) {
   cluster.node(to).command({"CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.id(from)});
   cluster.node(from).command({"CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.id(to)});
 }
 
-/// The slot, of which no key is left at `from`, has arrived at `to`, and every node knows.
+/// Completes the migration of the slot, of which no key is left at `from`; all nodes know.
 inline void end_move(RedisCluster& cluster, const std::string& slot, std::size_t from,
                      std::size_t to) {
   const std::string id = cluster.id(to);

@@ -94,15 +94,15 @@ TEST_CASE("calls go to the nodes that serve their keys, and follow a slot that m
   const auto from = cluster.id(0);
   const auto to = cluster.id(1);
 
-  // On its way: what the old node does not have is asked for at the new one; but a script, whose keys
-  // may be in both, waits until they are in one.
+  // During a migration, keys that the old node does not have are requested from the new one; but a
+  // script, whose keys may be on both, waits until they are on one.
   cluster.node(1).command({"CLUSTER", "SETSLOT", slot, "IMPORTING", from});
   cluster.node(0).command({"CLUSTER", "SETSLOT", slot, "MIGRATING", to});
   const auto asked = transport.run(
       std::vector<Call>{add_to(moving, 5), add_to(key_on(cluster, 0, "a"), 1),
                         Call{.slot_key = moving, .args = {"INCRBY", moving, "5"}}, get(moving)});
   CHECK(errc_of(asked[0]) == Errc::unavailable);
-  // Nor does one whose first key alone is here; the node is as good as before.
+  // The same holds for a script of which only the first key is here; the node can still be used.
   const auto calm = transport.epoch();
   const auto halves = transport.run(std::vector<Call>{
       {.slot_key = staying, .script = &look, .args = {"1", staying, staying}},
@@ -116,7 +116,7 @@ TEST_CASE("calls go to the nodes that serve their keys, and follow a slot that m
   CHECK(asked[3].as_string() == "5");
   CHECK(redirections(cluster.node(0), "ASK") == "count=3");
 
-  // There: one redirection, and then everybody knows.
+  // After the migration: one redirection, and then everybody knows.
   const auto before = transport.epoch();
   for (const std::size_t node : {1u, 0u, 2u})
     cluster.node(node).command({"CLUSTER", "SETSLOT", slot, "NODE", to});
@@ -124,7 +124,7 @@ TEST_CASE("calls go to the nodes that serve their keys, and follow a slot that m
     CHECK(transport.run(std::vector<Call>{add_to(moving, 1)})[0].as_integer() == i);
   CHECK(redirections(cluster.node(0), "MOVED") == "count=1");
   CHECK(transport.node_of(moving) == transport.node_of(key_on(cluster, 1, "a")));
-  CHECK(transport.epoch() > before);  // another master has it
+  CHECK(transport.epoch() > before);  // another master owns it
 
   const auto stable = transport.epoch();
   transport.run(calls);
@@ -153,7 +153,7 @@ TEST_CASE("an unavailable node fails only its own calls, until the cluster is do
   CHECK(transport.epoch() > before);
   CHECK_THROWS_AS(transport.run(std::vector<Call>{calls[1]}), Error);
 
-  // The nodes agree that it is gone, and refuse everything.
+  // The nodes agree that it is down, and refuse all calls.
   CHECK(eventually([&] {
     const auto refused = transport.run(calls);
     return refused[0].is_error() && refused[0].error_code() == "CLUSTERDOWN" &&

@@ -114,7 +114,7 @@ TEST_CASE("a refused login is reported without the password", "[redis][connectio
 
   Connection{endpoint, {.password = "right-secret"}, in(3s)};
   Connection{endpoint, {.user = "worker", .password = "worker-secret"}, in(3s)};
-  // May neither name itself nor ask for INFO; that does not matter.
+  // This user may neither set a name nor call INFO, which are optional.
   Connection narrow{
       endpoint, {.user = "narrow", .password = "narrow-secret", .client_name = "n"}, in(3s)};
   CHECK(narrow.command({"GET", "k"}, in(3s)).is_nil());
@@ -137,7 +137,7 @@ TEST_CASE("a refused login is reported without the password", "[redis][connectio
 TEST_CASE("a password for a server that has none is refused", "[redis][connection]") {
   RedisServer server;
   const auto error = login_error(server.endpoint(), {.password = "secret"});
-  // The default user without a password takes any, from Redis 6 on, when AUTH names the user.
+  // Since Redis 6, the default user without a password accepts any password if AUTH names the user.
   REQUIRE(error);
   CHECK(error->errc() == Errc::unauthorized);
   CHECK_FALSE(contains(*error, "secret"));
@@ -254,7 +254,7 @@ TEST_CASE("a server that refuses, closes or hangs during a login is unavailable 
     REQUIRE(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) == 0);
     const Endpoint endpoint{.host = "127.0.0.1", .port = ntohs(address.sin_port)};
     std::optional<Error> error;
-    // The first ones fill the queue, and wait for an answer instead.
+    // The first ones fill the queue, and wait for a reply instead.
     for (int i = 0; i < 3; ++i) error = login_error(endpoint, {}, 100ms);
     REQUIRE(error);
     CHECK(error->errc() == Errc::unavailable);
@@ -305,7 +305,7 @@ TEST_CASE("a missing, truncated or invalid reply breaks the connection", "[redis
   REQUIRE(error);
   CHECK(error->errc() == errc);
   CHECK(contains(*error, connection.endpoint().to_string()));
-  REQUIRE(replies.size() == 1);  // what came before is kept
+  REQUIRE(replies.size() == 1);  // earlier replies are kept
   CHECK(replies[0].as_string() == "PONG");
 
   CHECK_FALSE(connection.healthy());
@@ -321,7 +321,7 @@ TEST_CASE("a connection that the server closed is noticed, and raises no signal"
   CHECK(connection.healthy());
   server.kill();
   CHECK(eventually([&] { return !connection.healthy(); }));
-  // Writes twice into the void: by default, SIGPIPE would end this process.
+  // Writes twice to a closed connection: by default, SIGPIPE would end this process.
   for (int i = 0; i < 2; ++i) CHECK_THROWS_AS(connection.command({"PING"}, in(3s)), Error);
 }
 

@@ -19,14 +19,14 @@ struct Line {
   ServerContact contact;
   std::uint64_t epoch = 1;
 
-  /// Calls succeed each second of [from, to].
+  /// Makes successful calls each second of [from, to].
   void succeed(int from, int to) {
     for (int second = from; second <= to; ++second) {
       contact.answered(epoch, start + std::chrono::seconds{second},
                        start + std::chrono::seconds{second} + 10ms);
     }
   }
-  /// Whether contact has lasted for 9 s.
+  /// Returns whether contact has lasted for 9 s.
   bool lasted(int at) const { return contact.lasted(9s, epoch, start + std::chrono::seconds{at}); }
 };
 
@@ -44,7 +44,7 @@ TEST_CASE("a connection that is cut and restored at once does not break contact"
   Line line;
   for (int second = 0; second <= 30; ++second) {
     line.succeed(second, second);
-    line.epoch += 2;  // Lost, and made anew.
+    line.epoch += 2;  // Lost, and restored.
     if (second > 10) CHECK(line.lasted(second));
   }
 }
@@ -54,8 +54,8 @@ TEST_CASE("an interruption lasts from one successful call to the next", "[contac
   line.succeed(0, 20);
   ++line.epoch;
   const int gap = GENERATE(1, 2, 3, 4, 20);
-  const bool borne = gap < 3;  // From when the call before it was sent to the answer of the next.
-  CHECK(line.lasted(20 + gap) == (gap <= 3));  // While it goes on.
+  const bool borne = gap < 3;  // From when the call before was sent to the next reply.
+  CHECK(line.lasted(20 + gap) == (gap <= 3));  // During the interruption.
   ++line.epoch;
   line.succeed(20 + gap, 60);
   CHECK(line.lasted(20 + gap + 1) == borne);

@@ -6,8 +6,8 @@
 
 #include "redis/ops/runs.hpp"
 
-// What lies in tmx_facts and tmx_run is read, whatever its bytes are; what is read is the same again
-// once written, also by a later version that adds words.
+// What lies in tmx_facts and tmx_run is read, whatever its bytes are; what is read is the same
+// again once written, also by a later version that adds words.
 
 using namespace taskmux::redis;
 
@@ -25,7 +25,7 @@ bool same(const Facts& a, const Facts& b) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view bytes{reinterpret_cast<const char*>(data), size};
-  // Written once, for what lies too far ahead is written as a nearer time.
+  // Compared after one encoding, since an instant too far in the future is clamped.
   const Facts facts = parse_facts(to_text(parse_facts(bytes)));
   require(facts.crashes >= 0);
   const std::string text = to_text(facts);

@@ -14,7 +14,7 @@ namespace {
 struct Line {
   LineRate rate{2s};
 
-  /// A call that moves all that it may, at `bytes_per_second`.
+  /// Simulates a call that uses its budget, at `bytes_per_second`.
   void call(double bytes_per_second) {
     const auto bytes = rate.budget();
     const auto seconds =

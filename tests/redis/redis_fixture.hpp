@@ -16,13 +16,13 @@
 
 namespace taskmux::test {
 
-/// The redis-server of this test program; started at its first use.
+/// Returns the redis-server of this test program, which is started on first use.
 inline RedisServer& shared_redis() {
   static RedisServer server;
   return server;
 }
 
-/// Options for a broker on `server`. Without a clock: Redis's own time.
+/// Returns options for a broker on `server`. Without a clock: Redis's own time.
 inline RedisOptions options_for(const RedisServer& server, std::shared_ptr<Clock> clock = nullptr) {
   RedisOptions options = parse_redis_url(server.url());
   options.clock = std::move(clock);
@@ -33,7 +33,7 @@ inline RedisOptions options_for(const RedisServer& server, std::shared_ptr<Clock
 /// An empty database of a redis-server, a clock that stands still, and a broker.
 struct RedisFixture {
   explicit RedisFixture(RedisServer& on = shared_redis()) : redis{(on.command({"FLUSHALL"}), on)} {
-    // Lost runs are looked for after a whole lease of contact, however long that is.
+    // Lost runs are looked for after a whole lease of contact, whatever its length.
     redis_broker.ping();
     clock.advance(std::chrono::hours{1});
   }
@@ -45,7 +45,7 @@ struct RedisFixture {
   Broker& broker = redis_broker;
   QueueView& view = redis_broker;
 
-  /// Moves the clock on, and every TTL as far.
+  /// Advances the clock, and shortens every TTL accordingly.
   void advance(Duration step) {
     clock.advance(step);
     const std::string milliseconds =
@@ -66,7 +66,8 @@ struct RedisFixture {
     return std::string{reply.as_optional_string().value_or("")};
   }
 
-  /// The commands that are executed while `body` runs, those of scripts too, as MONITOR tells them.
+  /// Returns the commands that are executed while `body` runs, including those of scripts, as shown
+  /// by MONITOR.
   std::vector<std::string> executed(const std::function<void()>& body) {
     using namespace std::chrono_literals;
     const auto soon = [] { return std::chrono::steady_clock::now() + 20s; };

@@ -94,8 +94,8 @@ TEST_CASE("a server that loads its data is waited for", "[redis][outage]") {
   CHECK(take(broker, "default", 5).size() == 5);
 }
 
-/// A server that stops for a while, longer than a call is waited for, and then does what it finds in
-/// its sockets.
+/// A server that stops for a while, longer than a call is waited for, and then does what it finds
+/// in its sockets.
 struct StuckServer {
   RedisServer server;
   RedisBroker broker{[this] {
@@ -108,10 +108,10 @@ struct StuckServer {
   void get_stuck_in(Call call) {
     server.pause();
     CHECK(error_of(call) == Errc::unavailable);
-    // Nothing tells when the call's time is over by the server's clock.
+    // Nothing signals when the call's time has passed on the server's clock.
     std::this_thread::sleep_for(3s);
     server.resume();
-    // By the second reply, what waited together with the first is done.
+    // When the second reply arrives, calls that waited together with the first have been executed.
     for (int i = 0; i < 2; ++i) server.command({"PING"});
   }
 };
@@ -132,7 +132,7 @@ TEST_CASE("an abandoned take takes nothing when it is executed later", "[redis][
 
 TEST_CASE("tasks in a lost reply are run, and none counts as lost", "[redis][outage]") {
   RedisServer server{{.tcp = true}};
-  // Of the replies that carry runs, every third is lost.
+  // Every third reply with runs is lost.
   int replies = 0;
   CuttingProxy proxy{server.port(), [&](std::string_view bytes) {
                        return bytes.find("email:welcome") != std::string_view::npos &&
@@ -242,7 +242,7 @@ double cost_of_lone_task(int queues) {
     }
     return sum;
   };
-  // Until it rests again.
+  // Until the queue is suspended again.
   const auto rest = [&] {
     int before = -1;
     int same = 0;
@@ -281,7 +281,7 @@ TEST_CASE("a shutdown gives back the tasks of its last call", "[redis][outage]")
                        return cuts && bytes.find("email:welcome") != std::string_view::npos;
                      }};
   RedisOptions options = parse_redis_url("redis://127.0.0.1:" + std::to_string(proxy.port()));
-  // Until then it does not connect again.
+  // Before that it does not connect again.
   options.reconnect_min = 300ms;
   RedisBroker broker{options};
   RedisBroker direct{options_for(server)};
@@ -302,7 +302,7 @@ TEST_CASE("an abandoned step of upkeep takes over no run when it is executed lat
           "[redis][outage]") {
   StuckServer t;
   const Run run = started(t.broker, message("t1"));
-  // Its lease ended, which a worker that is as stuck will extend first of all.
+  // Its lease has expired; a worker that was stuck for the same time will extend it first.
   const std::string task = "asynq:{default}:t:t1";
   const std::string lease = "asynq:{default}:lease";
   const std::string end{t.server.command({"ZSCORE", lease, "t1"}).as_string()};

@@ -49,7 +49,7 @@ struct Worker {
     return mux;
   }
 
-  /// Shared with the handler that hangs: it outlives the server.
+  /// Shared with the handler that hangs, since it outlives the server.
   struct Gates {
     std::latch released{1};
     std::latch ended{1};
@@ -66,11 +66,11 @@ Seconds shutdown_after(Worker& worker, Broker& direct, Silence silence) {
   enqueue(direct, message("hangs"));
   enqueue(direct, message("ends"));
   worker.server.start();
-  // No checks here, on threads of their own.
+  // No checks here, since this runs on other threads.
   constexpr Seconds never{std::numeric_limits<double>::infinity()};
   if (!eventually([&] { return worker.gates->started == 2; }, 30s)) return never;
   silence();
-  // Until calls are under way that get no answer, and an outcome waits.
+  // Until calls are in progress that get no reply, and an outcome waits.
   worker.gates->ended.count_down();
   if (!eventually([&] { return worker.server.stats().unsettled == 1; }, 30s)) return never;
   const auto start = std::chrono::steady_clock::now();
@@ -139,7 +139,7 @@ TEST_CASE("a waiting call is abandoned when its limit is set", "[redis][shutdown
   }
   CHECK(error == Errc::unavailable);
   CHECK(std::chrono::steady_clock::now() - start < 30s);
-  // Redis is not to blame: calls of others go on as before.
+  // Redis is not at fault: calls of others continue.
   CHECK(log.count("is interrupted") == 0);
   line.set_rate(SlowLine::unlimited);
   CHECK(eventually([&] { return !error_of([&] { broker.ping(); }); }, 30s));
@@ -154,13 +154,13 @@ TEST_CASE("a server is healthy again soon after Redis is back", "[redis][shutdow
   server.start();
   CHECK(eventually([&] { return server.health().healthy; }, 30s));
   redis.kill();
-  // So long that all pauses between attempts have grown.
+  // Long enough that all pauses between attempts have grown.
   CHECK(eventually([&] { return server.stats().broker_errors > 20; }, 60s));
   CHECK_FALSE(server.health().healthy);
   redis.start();
   const auto back = std::chrono::steady_clock::now();
   CHECK(eventually([&] { return server.health().healthy; }, 30s));
-  // A second is what it should take.
+  // It should take a second.
   CHECK(std::chrono::steady_clock::now() - back < 2500ms);
   server.shutdown();
 }

@@ -55,7 +55,7 @@ std::size_t size_of(QueueView& view) {
 TEST_CASE("tasks that are large for the connection are run, even without a faster worker",
           "[redis][line]") {
   const bool beside = GENERATE(false, true);
-  // The line carries a task in longer than the command timeout.
+  // The connection needs longer for a task than the command timeout.
   Slow t{1'000'000};
   const std::size_t count = beside ? 30 : 12;
   for (const EnqueueReply& reply : t.direct.enqueue(large(count, 600'000))) {
@@ -132,7 +132,7 @@ TEST_CASE("a task that is too large for the connection is archived, and delays n
 
 TEST_CASE("the outcome of a task that is too large for the connection is recorded",
           "[redis][line]") {
-  // It was taken while the line was wide.
+  // It was taken while the connection was fast.
   Slow t{200'000'000};
   TaskMessage huge = message("huge");
   huge.task.payload.assign(6'000'000, 'x');
@@ -254,7 +254,7 @@ TEST_CASE("the accepted part of an interrupted batch is reported", "[redis][line
   }
   CHECK(accepted >= 500);
   CHECK(unsent >= 1000);
-  // What may be in the queue and is refused is of one part of the batch.
+  // The items that may be in the queue although they are refused belong to one part of the batch.
   CHECK(count - accepted - unsent <= 4000);
 }
 

@@ -49,16 +49,16 @@ struct Fleet {
     return {"--replicaof", "127.0.0.1 " + std::to_string(server.port())};
   }
 
-  /// Whether the replica is the master by now; if not, asks for it. The Sentinel refuses while it
-  /// knows too little of the replica, and gives up, for good, what takes longer than its
-  /// failover-timeout, as it may on a busy machine.
+  /// Returns whether the replica is the master by now; if not, requests it. The Sentinel refuses
+  /// while it knows too little about the replica, and gives up a failover that takes longer than
+  /// its failover-timeout, which may happen on a busy machine.
   bool failed_over() {
     const auto named = sentinel->command({"SENTINEL", "get-master-addr-by-name", "queue"});
     if (named[1].as_number() == replica.port()) return true;
     try {
       sentinel->command({"SENTINEL", "FAILOVER", "queue"});
     } catch (const Error&) {
-      // Not yet, or it is at it.
+      // Not yet, or in progress.
     }
     return false;
   }
@@ -119,7 +119,7 @@ TEST_CASE("the master that the Sentinels name is used, and followed when it chan
 
   SECTION("it dies") { fleet.master.kill(); }
   SECTION("an operator changes it, and the old one goes on for a while") {
-    // Sentinel lets an old master be one for eight seconds after it named the new one.
+    // Sentinel tolerates an old master for eight seconds after it has named the new one.
     REQUIRE(eventually([&] { return fleet.failed_over(); }));
     CHECK(eventually(
         [&] {
@@ -151,7 +151,7 @@ TEST_CASE("watches follow a new master even before the old one is demoted",
     hinted = true;
     arrived.notify_all();
   });
-  // Whether a push to `server` is told before a poll can be due.
+  // Returns whether a push to `server` is reported before a poll can be due.
   const auto told_at_once = [&](RedisServer& server) {
     try {
       server.command({"DEL", "asynq:{default}:pending"});
@@ -169,7 +169,7 @@ TEST_CASE("watches follow a new master even before the old one is demoted",
   };
   REQUIRE(eventually([&] { return told_at_once(fleet.master); }));
   REQUIRE(eventually([&] { return fleet.failed_over(); }));
-  // Once may be the hint of a connection that was made anew.
+  // One may be the hint of a restored connection.
   CHECK(eventually([&] { return told_at_once(fleet.replica) && told_at_once(fleet.replica); }, 6s));
   CHECK(fleet.master.info("replication", "role") == "master");  // for eight seconds
 }
@@ -201,7 +201,7 @@ TEST_CASE("a server works through a failover, and no task is lost", "[redis][sen
   std::mutex mutex;
   std::condition_variable changed;
   std::set<std::string> ran;
-  bool held = true;  // runs that are at work when the master dies
+  bool held = true;  // runs that are active when the master dies
   ServeMux mux;
   mux.handle("email:", [&](Context& context, const Task&) {
     const std::string id{context.task_id()};
@@ -225,7 +225,7 @@ TEST_CASE("a server works through a failover, and no task is lost", "[redis][sen
   for (int i = 0; i < 2; ++i) add("held" + std::to_string(i));
   REQUIRE(eventually([&] { return have_run(wanted); }));
 
-  // From before to after: the producer repeats what it does not know to be accepted.
+  // From before until after: the producer repeats tasks that may not have been accepted.
   bool killed = false;
   std::thread failover{[&] {
     killed = eventually([&] { return have_run({"during50"}); });
@@ -289,7 +289,8 @@ TEST_CASE("a master that is known stays in use while no Sentinel answers", "[red
 TEST_CASE("a server that is not a master is not used, even if the Sentinels name it",
           "[redis][sentinel]") {
   Fleet fleet;
-  // A Sentinel that guards a replica as if it were a master: wrong until it finds out.
+  // A Sentinel that monitors a replica as if it were a master: its information is wrong until it
+  // notices.
   RedisSentinel wrong{{.master_port = fleet.replica.port(), .master_password = "none"}};
   auto options = fleet.options();
   options.addresses = {{"127.0.0.1", wrong.port()}};

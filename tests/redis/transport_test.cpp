@@ -208,7 +208,7 @@ TEST_CASE("a server that became a replica is unavailable, and the master is look
   server.command({"REPLICAOF", "NO", "ONE"});
   const auto between = transport.epoch();
   CHECK_FALSE(transport.run(std::vector<Call>{command({"SET", "k", "v"})}).front().is_error());
-  CHECK(transport.epoch() > between);  // contact is new
+  CHECK(transport.epoch() > between);  // contact was restored
 }
 
 TEST_CASE("a server that refuses work interrupts contact", "[redis][transport]") {
@@ -229,7 +229,7 @@ TEST_CASE("a server that refuses work interrupts contact", "[redis][transport]")
     CHECK(transport.epoch() > epoch);
     epoch = transport.epoch();
   }
-  CHECK(log.count("interrupted") == 1);  // and no flood of lines
+  CHECK(log.count("interrupted") == 1);  // and not more lines
 }
 
 TEST_CASE("TRYAGAIN is unavailable, but no interruption", "[redis][transport]") {
@@ -488,7 +488,7 @@ TEST_CASE("many threads share few connections", "[redis][transport]") {
   }
   CHECK(failures == 0);
   CHECK(server.command({"GET", "k"}).as_string() == std::to_string(threads * runs * 2));
-  // The idle ones, and the test's own.
+  // The idle connections, and the test's own.
   CHECK(eventually([&] { return std::stoi(server.info("clients", "connected_clients")) <= 4; }));
 }
 
