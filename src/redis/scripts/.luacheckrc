@@ -1,4 +1,4 @@
--- For luacheck of the joined scripts. The globals are what Redis gives to a script.
+-- For luacheck of the joined scripts. The globals are those that Redis provides to a script.
 std = {
   globals = {},
   read_globals = {
@@ -8,10 +8,10 @@ std = {
 }
 max_line_length = false
 ignore = {
-  -- Of a file of the library a script may use a part alone.
+  -- A script may use only a part of a library file.
   '211/T', '211/allowed', '211/count', '211/detach', '211/holds_run', '211/last_field', '211/late',
   '211/now_ns', '211/remove_leftovers', '211/remove_tasks', '211/seconds_up', '211/words_after',
   '211/act', '211/many', '231/fault',
-  -- Functions of the library take the prefix of a queue, since some scripts work on several.
+  -- Library functions take the prefix of a queue, since some scripts use several queues.
   '431/P',
 }

@@ -3,14 +3,12 @@
 -- each task plain: id message kind=''
 -- each task special: id message kind='x' lock lock_seconds due expires retries remembered_seconds
 
--- Takes in tasks of one queue. Takes what any of them needs (r: its id is to be remembered; d: it may be
--- due later), and for a special task the key of its lock ('' = none), the seconds of the lock beyond the
--- due time, when it is due and when it expires (each '' = none; an instant; or `+` and a delay), whether
--- it may be retried (0 or 1), and for how many seconds its id is to be remembered (0 = not).
--- Returns for each: 0 it is pending; -1 the lock is held; -2 the id is taken; -3 Redis is full (told
--- so only where ids are remembered: else the whole call is refused); -4 the id is remembered; else it
--- is scheduled, and this is when it is due. asynq takes the lock before it looks for the id, and so
--- leaks it.
+-- Enqueues tasks of one queue. `needs` says what any task needs (r: its id is to be remembered; d: it may be due
+-- later). A special task has the key of its lock ('': none), the seconds of the lock after the due time, when it is due
+-- and when it expires ('': none; an instant; or `+` and a delay), whether it may be retried (0 or 1), and for how many
+-- seconds its id is to be remembered (0: not). Returns for each task: 0 it is pending; -1 the lock is held; -2 the id
+-- exists; -3 Redis is full (only if ids are remembered: else the whole call is refused); -4 the id is remembered; else
+-- it is scheduled, and this is when it is due. asynq takes the lock before it checks the id, and so leaks it.
 local call = redis.call
 call('LLEN', P .. 'pending')
 local remembers = string.find(needs, 'r', 1, true)
@@ -26,8 +24,8 @@ local function instant(argument)
   return tonumber(argument)
 end
 
--- Tries the first write, which is the only one of a script that a full Redis refuses: ids that are
--- remembered must be answered for all the same.
+-- Tries the first write, the only one of a script that a full Redis refuses: remembered ids must get their reply even
+-- then.
 local full, written = false, false
 local function is_full(key, message)
   if full or written then return full end
@@ -98,8 +96,8 @@ while at <= #ARGV do
 end
 many('LPUSH', P .. 'pending', pending)
 if writes_due then keep_due(P) end
--- More than came in, so that what is over does not pile up in a queue without upkeep. The expiry is
--- always a write, so that WAIT after a repeat waits for what the first call wrote.
+-- More than were added, so that expired ids do not accumulate in a queue without upkeep. Setting the expiry always
+-- writes, so that WAIT after a repeated call waits for what the first call wrote.
 if remembers then
   local over = call('ZRANGEBYSCORE', P .. 'tmx:ids', '-inf', now_text, 'LIMIT', 0, 2 * #replies)
   many('ZREM', P .. 'tmx:ids', over)

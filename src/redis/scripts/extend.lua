@@ -2,9 +2,8 @@
 -- args: lease_time
 -- each run: id token begun
 
--- Extends leases of one queue by their new length; tells of a run whether it has begun (0 or 1).
--- Returns for each: 0 it is not the caller's; 1 it is extended; or the mode in which an operator
--- asked to cancel it, extended too.
+-- Extends leases of one queue by a new length; `begun` is 1 if the run has begun. Returns for each: 0 the caller does
+-- not own it; 1 it is extended; or the mode of a cancellation request, and it is extended, too.
 local lease_end = text(seconds_up(now + tonumber(lease_time)))
 local ids, leases, replies, fences = {}, {}, {}, {}
 for at = run_first, #ARGV, run_width do ids[#ids + 1] = ARGV[at + run_id] end

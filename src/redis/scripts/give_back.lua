@@ -2,16 +2,15 @@
 -- args: age sent_at
 -- each call: block carried
 
--- Puts what lost calls took back to pending, first in line, as if it had not been taken; of several
--- queues unless in a cluster. But a task that was all that a call took, and whose message is longer than
--- what that call could carry, goes last in line, so that others come before it; the third time it is archived,
--- with the reason after its message, whose fields a reader takes last: it is not read back.
--- Takes the age of the oldest of the calls, when it was sent by the clock that was then ('' if that is not
--- known), and of each call the first 12 hex digits of its tokens, and the bytes that it could carry ('' if
--- that was not why it was lost).
--- Returns for each queue {error or '', how many, list of id, bytes, how often of those that were too long}.
+-- Returns the tasks that lost calls took to the front of pending, as if they had not been taken; for several queues
+-- unless in a cluster. Exception: if a task is all that a call took, and its message is longer than the call could
+-- carry, it moves to the back, so that others come first. The third time it is archived; the reason is appended to its
+-- message, since a reader uses the last value of a field: the message itself is not decoded. Arguments: the age of the
+-- oldest call; when it was sent, by the clock at that time ('' if not known); for each call the first 12 hex digits of
+-- its tokens, and the bytes that it could carry ('' if that was not why it was lost). Returns for each queue {error or
+-- '', number of tasks, list of id, bytes and count for those that were too long}.
 local call = redis.call
--- The clock may have jumped since, in either direction.
+-- The clock may have jumped since then, in either direction.
 local since = math.min(now - tonumber(age), tonumber(sent_at) or now) - 1000000
 local blocks, counts = {}, {}
 for at = call_first, #ARGV, call_width do
@@ -20,8 +19,8 @@ for at = call_first, #ARGV, call_width do
   counts[block] = 0
 end
 
--- The runs in question, the newest first. The head of active holds what was taken last, so there is no
--- need to look at more than what was taken since the first of the calls.
+-- Returns the runs of the calls, the newest first. The head of active holds the most recently taken ids, so only those
+-- taken since the first of the calls need to be examined.
 local function runs_of(P)
   local ids, owners, chunk = {}, {}, 200
   for at = 0, 4999, chunk do
@@ -46,7 +45,7 @@ local function runs_of(P)
   return ids, owners
 end
 
--- Field 7 is the last error, field 11 when that was.
+-- Field 7 is the last error, field 11 its time.
 local function archive(P, id, key, message)
   local reason = 'its message of ' .. #message .. ' bytes is too large for the connection of a worker to the broker'
   message = message .. '\58' .. string.char(#reason) .. reason .. '\88' .. stamp
@@ -86,7 +85,7 @@ local function give_back(P, ids, owners)
   return {'', #ids, too_long}
 end
 
--- What the calls took of all queues is counted before anything is given back.
+-- The runs of all queues are counted before anything is given back.
 local reply, found = {}, {}
 local function try(n, work, ...)
   local ok, result, more = pcall(work, string.sub(KEYS[n], 1, -8), ...)

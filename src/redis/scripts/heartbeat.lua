@@ -3,9 +3,9 @@
 -- args: seconds record
 -- each worker: task_id record
 
--- Announces a server, where its keys may lie together; in a cluster, register_server and write_server do.
--- Takes the list of servers, the list of tables of workers, the server's own two keys, for how many
--- seconds it is to be believed, and its record.
+-- Announces a server if its keys may lie in one script; in a cluster, register_server and write_server are used.
+-- Arguments: the list of servers, the list of tables of workers, the server's own two keys, the lifetime in seconds,
+-- and its record.
 list_server(servers, record_key, seconds)
 list_server(tables, table_key, seconds)
 local workers = {}

@@ -2,14 +2,14 @@
 -- args: state group limit bytes looks reads with_payload with_result prefix one_part other_part above up_to place
 -- each anchor: id stamp
 
--- One page of list(). Looks at a bounded number of ids; what can't fit the filter is left out here, by the
--- bytes that a message must contain, so that it does not travel. The caller judges the rest.
--- Takes the state; the group if that is aggregating; how many rows, bytes of messages and results, ids and bytes
--- of messages read end a page; whether payloads and results are wanted (0 or 1); what ids begin with, two parts of
--- messages, the score that all are above and the score that none is above ('' each for none); and the place, ''
--- for the beginning. The place is a score, with the id as the only record; or for pending and active an index,
--- with the last ids before it and their stamps, the last one first.
--- Returns {now, the next place or nil at the end, describe() of each}; at least one id is looked at.
+-- One page of list(). Examines a bounded number of ids; tasks that can't match the filter are left out here, by the
+-- bytes that a message must contain, so that they are not transferred. The caller checks the rest. Arguments: the
+-- state; the group if that is aggregating; the maximum numbers of rows, of bytes of messages and results, of ids and of
+-- bytes of messages read; whether payloads and results are wanted (0 or 1); the prefix of ids, two parts of messages,
+-- the exclusive lower and the inclusive upper bound of the score ('': none); and the place, '' for the beginning. The
+-- place is a score, with the id as the only record; or for pending and active an index, with the last ids before it and
+-- their stamps, the last one first. Returns {now, the next place or nil at the end, describe() of each}; at least one
+-- id is examined.
 limit, bytes, looks, reads = tonumber(limit), tonumber(bytes), tonumber(looks), tonumber(reads)
 local result_field = with_result == '1' and 'result' or ''
 local rows, looked = {}, {}

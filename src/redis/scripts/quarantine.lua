@@ -2,9 +2,8 @@
 -- args:
 -- each run: id token head tail
 
--- Sets runs aside whose message is not valid: archives each, with a message in place of the
--- original, which it keeps as tmx_raw; head and tail of it are as in settle.
--- Returns for each: 1 done; 0 it is not the caller's.
+-- Archives runs whose message is not valid. Each gets a message in place of the original, which is kept as tmx_raw; its
+-- head and tail are as in settle. Returns for each: 1 done; 0 the caller does not own it.
 redis.call('ZCARD', P .. 'archived')
 local replies = {}
 for at = run_first, #ARGV, run_width do
@@ -16,7 +15,7 @@ for at = run_first, #ARGV, run_width do
     redis.call('HSETNX', T .. id, 'tmx_raw', redis.call('HGET', T .. id, 'msg'))
     local message = ARGV[at + run_head] .. stamp .. ARGV[at + run_tail]
     redis.call('HSET', T .. id, 'msg', message, 'state', 'archived')
-    -- The facts were of the message that is no more.
+    -- The facts belonged to the replaced message.
     redis.call('HDEL', T .. id, 'tmx_run', 'tmx_cancel', 'tmx_facts')
     redis.call('ZADD', P .. 'archived', now_s, id)
     replies[#replies + 1] = 1

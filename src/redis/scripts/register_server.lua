@@ -2,6 +2,6 @@
 -- keys: list
 -- args: seconds member
 
--- Of heartbeat the part that writes to one of the lists.
+-- The part of heartbeat that writes to one of the lists.
 list_server(list, member, seconds)
 return 1

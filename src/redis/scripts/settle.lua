@@ -9,18 +9,17 @@
 -- each run result: action='=' result
 -- each run lock: action='!' lock
 
--- Ends runs of one queue, each iff its token is the present one:
+-- Ends runs of one queue, each if and only if its token is the present one:
 --     remove     deletes the task; counts as processed
---     complete   keeps it as completed, for so many seconds
---     retry      puts it to retry; failed is 0 or 1; a delay of 0 puts it last in line, one of -1 first
+--     complete   keeps it as completed for the given number of seconds
+--     retry      moves it to retry; failed is 0 or 1; a delay of 0 moves it to the back of pending, -1 to the front
 --     archive    archives it
 --     snooze     schedules it again
---     give_back  puts it back to pending, first in line
--- A result and a lock may precede any of these, in this order. Head and tail are the message round its
--- time in seconds, or what follows the message that is there, if the head begins with `+` (as no message
--- does): a reader takes the last value of a field. Facts are '' if they stay as they are, and else take the
--- place of the first three words.
--- Returns {1 or 0 (it was not the caller's) for each run, error of the counters or '', now}.
+--     give_back  returns it to the front of pending
+-- A result and a lock may precede any of these, in this order. Head and tail are the message before and after its time
+-- in seconds. If the head begins with `+` (as no message does), they are appended to the stored message: a reader uses
+-- the last value of a field. Facts are '' if they do not change; else they replace the first three words. Returns {1 or
+-- 0 (the caller does not own it) for each run, error of the counters or '', now}.
 local call = redis.call
 local width = {
   d = run_remove_width, c = run_complete_width, r = run_retry_width, a = run_archive_width, s = run_snooze_width,
@@ -57,12 +56,12 @@ call('ZCARD', P .. 'tmx:due')
 local leases = call('ZMSCORE', P .. 'lease', unpack(ids))
 call('ZREM', P .. 'lease', '')
 
--- Runs end in about the order in which they began, so the end of active holds most of a batch.
+-- Runs end in about the order in which they began, so the end of active contains most of a batch.
 local window, fences = {}, {}
 if #ids >= 4 then window = tail(P, 'active', #ids + 32, {'tmx_run'}) end
 for i = 1, #window, 2 do fences[window[i]] = window[i + 1] or nil end
 
--- Whose runs they are, and which locks are theirs, before anything is changed.
+-- Determines ownership of the runs and of the locks before anything is changed.
 local own, locked, done = {}, {}, {}
 for n = 1, number do
   local id, score = ids[n], leases[n]
@@ -76,7 +75,7 @@ for n = 1, number do
   end
 end
 
--- Takes ids out of active: those in the window together, the others one by one.
+-- Removes ids from active: those in the window together, the others one by one.
 local function leave_active(ended)
   local removed, kept, popped, unmoved, left = {}, {}, 0, 0, 0
   for i = 1, #window, 2 do
@@ -91,7 +90,7 @@ local function leave_active(ended)
     end
   end
   if popped > 0 and popped == active then
-    -- The list must not be gone in between: in a slot that is being moved it could not be made again.
+    -- The list must not disappear in between: in a slot that is being migrated it could not be created again.
     while #kept > unmoved do table.remove(kept) end
     many('LPUSH', P .. 'active', kept)
     call('RPOP', P .. 'active', popped)
@@ -101,14 +100,14 @@ local function leave_active(ended)
     for n = unmoved, 1, -1 do back[#back + 1] = kept[n] end
     many('RPUSH', P .. 'active', back)
   end
-  -- What the window does not hold began later; and tasks that run long may lie between it and the tail.
+  -- Ids outside the window began later; tasks that run long may lie between them and the tail.
   local from = #window > 0 and 1 or -1
   for n = 1, #ended do
     if not removed[ended[n]] then call('LREM', P .. 'active', from, ended[n]) end
   end
 end
 
--- Puts the id into a zset by time, rounded up to a second, and the precise time beside it.
+-- Adds the id to a sorted set by time, rounded up to a second, and the precise time to tmx:due.
 local writes_due = false
 local function wait_in(name, id, delay)
   local due = now + delay

@@ -1,9 +1,9 @@
 -- uses:
 -- args:
 
--- Tries whether the user may run the commands that serving a queue takes, on a string that exists
--- only while this runs: for most of them of the wrong type, which is found out after the rights.
--- Returns for each {command, error} of all that failed otherwise.
+-- Tries whether the user may run the commands that are needed to serve a queue, on a string that exists only during
+-- this script: for most commands it has the wrong type, which is detected after the rights. Returns for each queue
+-- {command, error} of all commands that failed in another way.
 local commands = {
   {'LLEN'}, {'LRANGE', 0, 0}, {'LREM', 0, 'x'}, {'LPUSH', 'x'}, {'RPUSH', 'x'}, {'RPOP'},
   {'ZCARD'}, {'ZSCORE', 'x'}, {'ZMSCORE', 'x'}, {'ZRANGE', 0, 0}, {'ZRANGEBYSCORE', 0, 0}, {'ZCOUNT', 0, 0},

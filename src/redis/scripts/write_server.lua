@@ -3,7 +3,7 @@
 -- args: seconds record
 -- each worker: task_id record
 
--- Of heartbeat the part that writes what a server tells of itself.
+-- The part of heartbeat that writes the server's own keys.
 local workers = {}
 for at = worker_first, #ARGV, worker_width do workers[ARGV[at + worker_task_id]] = ARGV[at + worker_record] end
 write_server(record_key, table_key, seconds, record, workers)

@@ -1,7 +1,7 @@
 -- uses: one_queue clock read crashes_of protobuf locks
 
--- act(id, action, lock) on a task that is in no container any more; detach(id, state, group) takes it
--- out of its own, and tells whether it could. lock_of(id), for action `remove`, is asked for before.
+-- act(id, action, lock) acts on a task that is in no container any more; detach(id, state, group) removes it from its
+-- container, and returns whether it could. For the action `remove`, lock_of(id) is called before.
 local allowed = {
   run = {scheduled = true, retry = true, archived = true, completed = true},
   archive = {pending = true, scheduled = true, retry = true, completed = true},
@@ -23,8 +23,8 @@ local function detach(id, state, group)
   return true
 end
 
--- The lock that a task holds, if any. asynq writes no such field for a task that it adds to a group:
--- then it is in the message, which for all others may be large and is not read.
+-- Returns the lock that a task holds, if any. asynq writes no such field for a task that it adds to a group: then the
+-- lock is in the message, which may be large and is not read for other tasks.
 local function lock_of(id)
   local task = read('HMGET', T .. id, 'unique_key', 'group') or {}
   local lock = task[1]

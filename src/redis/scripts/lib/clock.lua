@@ -16,7 +16,7 @@ local function text(number) return string.format('%.0f', number) end
 local now_text = text(now)
 local now_ns = now_text .. '000'
 
--- Seconds, rounded up.
+-- Returns seconds, rounded up.
 local function seconds_up(micros)
   local rest = micros % 1000000
   if rest == 0 then return micros / 1000000 end

@@ -1,9 +1,9 @@
 -- uses:
 
--- What tmx_run says: 16 hex digits of a token, the score of the lease, when the run was taken, and how
--- far it has come (see begun_of in runs.hpp); later versions may add words, which are kept.
--- holds_run(run, token, score): whether that is of the caller's token and the present score of the
--- lease. words_after(run, score): the words after the score; nil if it is of another lease.
+-- The contents of tmx_run: 16 hex digits of a token, the score of the lease, when the run was taken, and a mark (see
+-- begun_of in runs.hpp); later versions may add words, which are preserved. holds_run(run, token, score): whether it
+-- has the caller's token and the present score of the lease. words_after(run, score): the words after the score; nil if
+-- it belongs to another lease.
 local find, last_score, between = string.find, nil, nil
 
 local function holds_run(run, token, score)

@@ -1,11 +1,10 @@
 -- uses: clock read due_of crashes_of many
 
--- forward(P, limit) moves what is due of scheduled and then of retry, `limit` tasks at most,
--- earliest first, to pending (or back to the group): last in line, or first if its workers were
--- lost. An entry of tmx:due counts iff, rounded up to a second, it is the public score; one that is
--- due and does not count is removed. Returns how many tasks were moved, how many ids without task
--- were removed, when the next one is due (or nil), and whether that has passed, since the limit was
--- reached. A limit below 1 moves nothing.
+-- forward(P, limit) moves up to `limit` due tasks, first of scheduled and then of retry, earliest first, to pending (or
+-- back to their group): to the back, or to the front if their workers were lost. An entry of tmx:due is valid if and
+-- only if, rounded up to a second, it equals the public score; entries that are due and invalid are removed. Returns
+-- how many tasks were moved, how many ids without a task were removed, when the next one is due (or nil), and whether
+-- that has passed because the limit was reached. A limit below 1 moves nothing.
 local function source_of(P, id, micros)
   local score = text(seconds_up(micros))
   if redis.call('ZSCORE', P .. 'scheduled', id) == score then return 'scheduled' end
@@ -69,7 +68,7 @@ local function due_tasks(P, limit)
   return tasks, unmatched
 end
 
--- The group that a task waited to join, if it can.
+-- Returns the group that a task waited to join, if it can.
 local function group_of(P, group)
   if group and group ~= '' and read('ZCARD', P .. 'g:' .. group) then return group end
 end
@@ -107,7 +106,7 @@ local function forward(P, limit)
     else
       local line = task[4] and suspects or pending
       line[#line + 1] = id
-      -- Since it was due: how late it is shall be seen.
+      -- Pending since it was due, so that its lateness is visible.
       redis.call('HSET', key, 'state', 'pending', 'pending_since', text(task[5]) .. '000')
     end
   end

@@ -1,4 +1,4 @@
 -- uses: read
 
--- holds(lock, id): whether this is the task that holds the lock.
+-- holds(lock, id): whether this task holds the lock.
 local function holds(lock, id) return read('GET', lock) == id end

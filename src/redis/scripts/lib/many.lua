@@ -1,7 +1,6 @@
 -- uses: read
 
--- A command with many members, in pieces that Lua can unpack. `items` of even length where they are
--- pairs.
+-- Runs a command with many members, in chunks that Lua can unpack. The chunk size is even, for pairs.
 local function many(command, key, items)
   for first = 1, #items, 500 do
     redis.call(command, key, unpack(items, first, math.min(first + 499, #items)))
@@ -14,7 +13,7 @@ local function remove_tasks(keys)
   end
 end
 
--- What is there where a task should be: nothing, a hash without message, or a key that is none of ours.
+-- Removes keys in the place of tasks that are not tasks: a hash without a message, or a key of another type.
 local function remove_leftovers(keys)
   for _, key in ipairs(keys) do
     if read('HEXISTS', key, 'msg') == 0 then redis.call('UNLINK', key) end

@@ -1,5 +1,5 @@
 -- uses:
 
--- Works on all keys of one queue.
+-- For scripts that use all keys of one queue.
 local P = string.sub(KEYS[1], 1, -8)
 local T = P .. 't:'

@@ -1,8 +1,8 @@
 -- uses: one_queue read
 
--- Where a listing goes on, although tasks have come and gone since the last page.
+-- The position at which a listing continues, even if tasks have come and gone since the last page.
 
--- Whether `a` sorts behind `b` as Redis sorts members: by their bytes, where Lua would ask the locale.
+-- Returns whether `a` sorts after `b` as Redis sorts members: by bytes, whereas Lua would use the locale.
 local function is_behind(a, b)
   for n = 1, math.min(#a, #b) do
     local byte, other = string.byte(a, n), string.byte(b, n)
@@ -11,7 +11,7 @@ local function is_behind(a, b)
   return #a > #b
 end
 
--- rank_behind(key, score, id): the rank of the first member of a zset behind that one, which may have left.
+-- rank_behind(key, score, id): the rank of the first member of a sorted set after that one, which may have left.
 local function rank_behind(key, score, id)
   local present = redis.call('ZSCORE', key, id)
   if present and tonumber(present) == tonumber(score) then return redis.call('ZRANK', key, id) + 1 end
@@ -28,16 +28,16 @@ local function rank_behind(key, score, id)
   return low
 end
 
--- What changes when a task of a list leaves it and comes back.
+-- A value that changes when a task leaves a list and returns.
 local function stamp_of(id, name)
   if name == 'pending' then return read('HGET', T .. id, 'pending_since') or '' end
   return string.sub(read('HGET', T .. id, 'tmx_run') or '', 1, 16)
 end
 
--- list_place(name, index, stamps): how many ids of a list, from its end, are not behind the place. `stamps`
--- are the last ids before the place with their stamps, the last one first; `index` is the number at that
--- time. Looks near there, then for the last id that is still there, and gives up at the end of the list,
--- which is right if tasks were taken.
+-- list_place(name, index, stamps): how many ids of a list, from its end, do not follow the position. `stamps` are the
+-- last ids before the position with their stamps, the last one first; `index` is their number at that time. Looks near
+-- there first, then for the last id that is still in the list, and ends at the end of the list, which is right if tasks
+-- were taken.
 local function list_place(name, index, stamps)
   local order, last = {}, nil
   for n, stamp in ipairs(stamps) do

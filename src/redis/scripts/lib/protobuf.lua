@@ -1,6 +1,6 @@
 -- uses:
 
--- Looks into a protobuf message.
+-- Reads fields of a protobuf message.
 local function varint(bytes, at)
   local value, factor = 0, 1
   while true do
@@ -13,8 +13,8 @@ local function varint(bytes, at)
   end
 end
 
--- One field at `at`: its tag, its value (a number, or the string if the tag is `wanted`), and where the
--- next one begins. No tag if there is none to be made out.
+-- Returns the field at `at`: its tag, its value (a number, or the string if the tag is `wanted`), and where the next
+-- field begins. Returns no tag if the bytes are invalid.
 local function field_at(bytes, at, wanted)
   local tag, value = string.byte(bytes, at, at + 1)
   if value and tag < 128 and value < 128 then -- as most are
@@ -44,7 +44,7 @@ local function field_at(bytes, at, wanted)
   return tag, value, at
 end
 
--- The last value of a field, by its tag: a number, or a string. Nil if there is none.
+-- Returns the last value of a field, by its tag: a number, or a string; nil if there is none.
 local function last_field(bytes, wanted)
   local at, found = 1, nil
   local tag, value

@@ -1,7 +1,7 @@
 -- uses:
 
--- read(...) a key that may be of the wrong type, which counts as one that is not there: nil. What else
--- fails, as while a slot is moved in a cluster, stops the script.
+-- read(...) reads a key that may be of the wrong type, which counts as missing: nil. Other errors, such as during the
+-- migration of a slot in a cluster, stop the script.
 local function read(...)
   local reply = redis.pcall(...)
   if type(reply) ~= 'table' or not reply.err then return reply end

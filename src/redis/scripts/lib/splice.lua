@@ -1,7 +1,7 @@
 -- uses: clock
 
--- `head` and `tail` of a message, with `now` in seconds as a varint in between: for a field that
--- only the time of the script can fill.
+-- The present time in seconds as a varint, to be inserted between `head` and `tail` of a message: for a field that
+-- needs the time of the script.
 local stamp = ''
 do
   local rest = now_s

@@ -1,6 +1,6 @@
 -- uses: one_queue clock
 
--- Counts attempts that ended. A counter of the wrong type is reported; it stops nothing.
+-- Counts attempts that ended. A counter of the wrong type is reported, and blocks nothing.
 local function day()
   local shifted = math.floor(now_s / 86400) + 719468
   local era = math.floor(shifted / 146097)

@@ -1,10 +1,10 @@
 -- uses: read
 
--- tail(P, name, count, fields) reads the last `count` ids of a list, the last one first, and fields
--- of the task of each: {id, field, ..., id, field, ...}, false for a field that is not there. One
--- SORT_RO in place of a command a task; where that is refused (a cluster before Redis 7.4, an old server,
--- an ACL), or would misread the name of the queue, it is done one by one. In a cluster from 7.4 on, a
--- task that has left with its slot looks as if it had no fields: read one to know.
+-- tail(P, name, count, fields) reads the last `count` ids of a list, the last one first, and fields of the task of
+-- each: {id, field, ..., id, field, ...}, false for a missing field. It uses one SORT_RO instead of one command per
+-- task; if that is refused (a cluster before Redis 7.4, an old server, an ACL), or would misinterpret the name of the
+-- queue, it uses single commands. In a cluster from 7.4 on, a task that has left with its slot seems to have no fields:
+-- read one to find out.
 local function tail(P, name, count, fields)
   if count <= 0 then return {} end
   if not string.find(P, '[%z*]') then

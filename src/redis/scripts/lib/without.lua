@@ -1,7 +1,7 @@
 -- uses: protobuf
 
--- without(bytes, tag): a message without the fields of a tag, which must stand for a string; as it is if it
--- can't be made out.
+-- without(bytes, tag): a message without the fields with a tag, which must be that of a string; unchanged if the
+-- message is invalid.
 local function without(bytes, tag)
   local parts, kept_from, at = {}, 1, 1
   while at <= #bytes do

@@ -1,7 +1,6 @@
 -- uses:
 
--- Writes for so many seconds what a server tells of itself: its record, and its table of the records of
--- its workers by the id of the task.
+-- Writes the record of a server, and the table of the records of its workers by task id, for a number of seconds.
 local function write_server(record_key, table_key, seconds, record, workers)
   redis.call('DEL', table_key)
   redis.call('SET', record_key, record, 'EX', seconds)
