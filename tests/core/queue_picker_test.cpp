@@ -1,8 +1,10 @@
 #include "taskmux/detail/engine/queue_picker.hpp"
 
+#include <cstdint>
 #include <map>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/test.hpp"
@@ -62,5 +64,31 @@ TEST_CASE("with weights, queues get their share of the slots and of the first pl
     CHECK(counts.at("a") < rounds * 63 / 100);
     CHECK(counts.at("c") > rounds * 8 / 100);
     CHECK(counts.at("c") < rounds * 12 / 100);
+  }
+}
+
+TEST_CASE("a tree of weights finds what stands at a point, also once weights are gone",
+          "[picker]") {
+  Random random{7};
+  for (std::size_t count = 1; count <= 33; ++count) {
+    std::vector<std::uint64_t> weights;
+    WeightTree tree;
+    for (std::size_t i = 0; i < count; ++i) {
+      weights.push_back(1 + random.below(4));
+      tree.push_back(weights.back());
+    }
+    for (std::size_t left = count; left > 0; --left) {
+      std::size_t last = 0;
+      std::uint64_t point = 0;
+      for (std::size_t i = 0; i < count; ++i) {
+        for (std::uint64_t unit = 0; unit < weights[i]; ++unit) {
+          last = tree.find(point++);
+          CHECK(last == i);
+        }
+      }
+      tree.remove(last, std::exchange(weights[last], 0));
+      const std::size_t other = static_cast<std::size_t>(random.below(count));
+      tree.remove(other, std::exchange(weights[other], 0));
+    }
   }
 }

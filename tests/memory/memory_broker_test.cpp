@@ -1,17 +1,19 @@
-#include "taskmux/detail/memory/watches.hpp"
 #include "taskmux/memory/memory_broker.hpp"
 
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <future>
+#include <random>
 #include <thread>
 
 #include "memory_fixture.hpp"
 #include "support/builders.hpp"
 #include "support/hint_box.hpp"
 #include "support/test.hpp"
+#include "taskmux/detail/memory/watches.hpp"
 
 namespace taskmux::test {
 namespace {
@@ -58,9 +60,10 @@ TEST_CASE("a full memory broker answers for ids that it remembers", "[memory]") 
 }
 
 TEST_CASE("only the queues that have changed are asked for news", "[memory]") {
-  detail::MemoryQueue* changed = nullptr;
-  detail::MemoryQueue one{"one", changed};
-  detail::MemoryQueue two{"two", changed};
+  detail::MemoryBoard board;
+  detail::MemoryQueue*& changed = board.changed;
+  detail::MemoryQueue one{"one", board};
+  detail::MemoryQueue two{"two", board};
   const detail::MemoryNow now;
   const auto add = [&](detail::MemoryQueue& queue, const std::string& id) {
     auto task = std::make_shared<detail::MemoryTask>(message(id));
@@ -493,10 +496,106 @@ TEST_CASE("a watch is told of its own queues until it is removed", "[memory]") {
   CHECK(told_of("b") == "2b ");
 }
 
+TEST_CASE("a watch looks again only at queues that were forgotten, were ready, or came due",
+          "[memory]") {
+  detail::MemoryKnowledge known{4};
+  const Time start{1h};
+  std::vector<detail::MemoryKnowledge::Look> stand(4);
+  stand[2].due = start + 2s;
+  const auto looked_at = [&](Time now) {
+    std::string numbers;
+    known.forget_due(now);
+    for (std::size_t i = 0; i < known.unknown().size();) {
+      const std::size_t queue = known.unknown()[i];
+      numbers += std::to_string(queue);
+      known.note(i, stand[queue]);
+      if (stand[queue].ready) ++i;
+    }
+    std::sort(numbers.begin(), numbers.end());
+    return numbers;
+  };
+  CHECK(looked_at(start) == "0123");
+  CHECK(known.next_due() == start + 2s);
+  CHECK(looked_at(start + 1s).empty());
+
+  known.forget(1);
+  known.forget(1);
+  stand[1].due = start + 4s;
+  CHECK(looked_at(start + 1s) == "1");
+  CHECK(known.next_due() == start + 2s);
+
+  stand[2] = {.ready = true};
+  CHECK(looked_at(start + 2s) == "2");
+  CHECK(looked_at(start + 2s) == "2");
+  CHECK(known.next_due() == start + 4s);
+  stand[2].ready = false;
+  CHECK(looked_at(start + 2s) == "2");
+  CHECK(looked_at(start + 2s).empty());
+
+  stand[1].due = start + 9s;  // The task that was due at 4 s is gone.
+  CHECK(looked_at(start + 4s) == "1");
+  CHECK(known.next_due() == start + 9s);
+  stand[1].due.reset();
+  known.forget_all();
+  CHECK(looked_at(start + 4s) == "0123");
+  CHECK_FALSE(known.next_due());
+}
+
+TEST_CASE("to arm a watch again tells the same as to look at all queues", "[memory]") {
+  MemoryFixture t;
+  const std::vector<std::string> queues{"a", "b", "c"};
+  const auto watch = t.broker.watch(queues, {});
+  const auto witness = t.broker.watch(queues, {});
+  std::mt19937 random{GENERATE(1U, 2U, 3U)};
+  const auto below = [&random](unsigned end) { return random() % end; };
+  std::vector<Run> runs;
+  for (int step = 0; step < 2000; ++step) {
+    const std::string& queue = queues[below(3)];
+    const std::string id = "t" + std::to_string(below(20));
+    switch (below(10)) {
+      case 0: enqueue(t.broker, message(id, queue)); break;
+      case 1: enqueue(t.broker, scheduled(message(id, queue), Duration{below(5) * 1s})); break;
+      case 2:
+        enqueue(t.broker, scheduled(message(id, queue), t.clock.now() + below(5) * 1s));
+        break;
+      case 3:
+      case 4:
+        for (Run& run : take(t.broker, queue, 2)) runs.push_back(std::move(run));
+        break;
+      case 5:
+      case 6:
+        if (runs.empty()) break;
+        settle(t.broker, below(2) == 0   ? retried(runs.back(), Duration{below(5) * 1s})
+                         : below(2) == 0 ? given_back(runs.back())
+                                         : completed(runs.back()));
+        runs.pop_back();
+        break;
+      case 7:
+        error_of([&] {
+          t.view.act({.queue = queue, .action = TaskAction::remove, .ids = std::span{&id, 1}});
+        });
+        break;
+      case 8: t.advance(Duration{below(3) * 1s}); break;
+      default:
+        error_of([&] { below(2) == 0 ? t.view.pause(queue) : t.view.unpause(queue); });
+        error_of([&] { t.view.delete_queue(queue, true); });
+    }
+    if (below(3) == 0) continue;
+    const Watch::State truth = witness->arm();
+    const Watch::State state = watch->rearm();
+    CAPTURE(step);
+    REQUIRE(state.ready == truth.ready);
+    if (state.ready) continue;
+    // Of a task that is gone it may still be said when it was due.
+    if (truth.next_due) REQUIRE(state.next_due <= truth.next_due);
+    if (state.next_due) REQUIRE(*state.next_due > t.clock.now());
+  }
+}
+
 TEST_CASE("the latency of a queue is not negative for a reader whose clock is behind", "[memory]") {
   const Time now{1h};
-  detail::MemoryQueue* changed = nullptr;
-  detail::MemoryQueue queue{"default", changed};
+  detail::MemoryBoard board;
+  detail::MemoryQueue queue{"default", board};
   auto task = std::make_shared<detail::MemoryTask>(message("t1"));
   queue.add(task, {now, now}, {.at = now}, now);
   CHECK(queue.info({now - 1us, now - 1us}).latency == 0us);

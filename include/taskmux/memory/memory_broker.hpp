@@ -140,21 +140,21 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
   /// Remembers the queue that was looked up last: most batches are of one queue.
   class QueueFinder {
    public:
-    QueueFinder(Queues& queues, detail::MemoryQueue*& changed)
-        : queues_{queues}, changed_{changed}, found_{queues.end()} {}
+    QueueFinder(Queues& queues, detail::MemoryBoard& board)
+        : queues_{queues}, board_{board}, found_{queues.end()} {}
 
     detail::MemoryQueue* find(std::string_view name) {
       if (found_ == queues_.end() || found_->first != name) found_ = queues_.find(name);
       return found_ == queues_.end() ? nullptr : &found_->second;
     }
     detail::MemoryQueue& find_or_make(const std::string& name) {
-      if (!find(name)) found_ = queues_.try_emplace(name, name, changed_).first;
+      if (!find(name)) found_ = queues_.try_emplace(name, name, board_).first;
       return found_->second;
     }
 
    private:
     Queues& queues_;
-    detail::MemoryQueue*& changed_;
+    detail::MemoryBoard& board_;
     Queues::iterator found_;
   };
 
@@ -173,7 +173,6 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
   detail::MemoryQueue& known(std::string_view queue) TASKMUX_REQUIRES(mutex_);
   detail::MemoryQueue* find_queue(std::string_view queue) TASKMUX_REQUIRES(mutex_);
   detail::MemoryTask& known(std::string_view queue, std::string_view id) TASKMUX_REQUIRES(mutex_);
-  std::size_t stored() const TASKMUX_REQUIRES(mutex_);
   std::vector<Arrival> receive(std::vector<EnqueueRequest>& batch, detail::MemoryNow now) const;
   EnqueueReply admit(Arrival& arrival, detail::MemoryNow now, QueueFinder& finder,
                      std::size_t& room) TASKMUX_REQUIRES(mutex_);
@@ -185,7 +184,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
       TASKMUX_REQUIRES(mutex_);
   void give_back(std::span<const LostTake> lost, detail::MemoryNow now) TASKMUX_REQUIRES(mutex_);
   void tell_watches(detail::MemoryHints& hints) TASKMUX_REQUIRES(mutex_);
-  Watch::State arm(detail::MemoryWatcher& watcher);
+  Watch::State arm(detail::MemoryWatcher& watcher, bool all);
   void end(detail::MemoryWatcher& watcher);
   static TaskInfo describe(const detail::MemoryTask& task, detail::MemoryNow now, bool with_result);
   static void add_message(TaskInfo& info, const TaskMessage& message, bool with_payload);
@@ -207,9 +206,8 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
       new detail::MemoryPool};
 
   detail::Mutex mutex_;
-  /// Queues in which something may be ready that was not before; none when the mutex is free, but
-  /// for a call that failed.
-  detail::MemoryQueue* changed_ TASKMUX_GUARDED_BY(mutex_) = nullptr;
+  /// No queue is among the changed ones when the mutex is free, but for a call that failed.
+  detail::MemoryBoard board_ TASKMUX_GUARDED_BY(mutex_);
   Queues queues_ TASKMUX_GUARDED_BY(mutex_);
   detail::MemoryWatches watches_ TASKMUX_GUARDED_BY(mutex_);
   std::map<std::string, LiveServer> servers_ TASKMUX_GUARDED_BY(mutex_);  // by id

@@ -15,6 +15,39 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
+/// Numbered weights, of which one is drawn in proportion to its weight: a Fenwick tree of their sums.
+class WeightTree {
+ public:
+  /// In the order of their numbers.
+  void push_back(std::uint64_t weight) {
+    const std::size_t at = sums_.size() + 1;
+    for (std::size_t step = 1; (at & step) == 0; step <<= 1) weight += sums_[at - step - 1];
+    sums_.push_back(weight);
+  }
+
+  /// The number of the weight that covers `point`, if they stand side by side from 0 on; below their sum.
+  std::size_t find(std::uint64_t point) const noexcept {
+    std::size_t found = 0;
+    std::size_t step = 1;
+    while (step <= sums_.size() / 2) step <<= 1;
+    for (; step > 0; step >>= 1) {
+      if (found + step > sums_.size() || sums_[found + step - 1] > point) continue;
+      found += step;
+      point -= sums_[found - 1];
+    }
+    return found;
+  }
+
+  /// Takes the weight off, which becomes 0.
+  void remove(std::size_t number, std::uint64_t weight) noexcept {
+    for (std::size_t at = number + 1; at <= sums_.size(); at += at & (~at + 1))
+      sums_[at - 1] -= weight;
+  }
+
+ private:
+  std::vector<std::uint64_t> sums_;  // [i - 1]: of the last (i & -i) weights up to number i - 1
+};
+
 /// Decides which queues free slots go to. Weighted: each slot draws a queue in proportion to its
 /// priority. Strict: every slot goes to the highest priority that has a task (ties by name). Not
 /// thread-safe.
@@ -28,6 +61,7 @@ class QueuePicker {
     }
     std::stable_sort(queues_.begin(), queues_.end(),
                      [](const Queue& a, const Queue& b) { return a.priority > b.priority; });
+    for (const Queue& queue : queues_) weights_.push_back(queue.priority);
   }
 
   /// How `slots` slots are to be shared out. All queues are in it, since one that has nothing
@@ -40,18 +74,17 @@ class QueuePicker {
       for (const Queue& queue : queues_) quotas.push_back({queue.name, quotas.empty() ? slots : 0});
       return quotas;
     }
-    std::vector<Queue*> left;
-    for (Queue& queue : queues_) {
-      // The whole part of the fair share is certain; only the rest is drawn.
-      queue.drawn = slots / total_ * queue.priority;
-      left.push_back(&queue);
-    }
-    for (std::uint64_t n = slots % total_; n > 0; --n) ++draw(left, total_)->drawn;
-    for (std::uint64_t weight = total_; !left.empty();) {
-      Queue* const queue = draw(left, weight);
-      quotas.push_back({queue->name, queue->drawn});
-      weight -= queue->priority;
-      left.erase(std::find(left.begin(), left.end(), queue));
+    // The whole part of the fair share is certain; only the rest is drawn.
+    for (Queue& queue : queues_) queue.drawn = slots / total_ * queue.priority;
+    for (std::uint64_t n = slots % total_; n > 0; --n)
+      ++queues_[weights_.find(random_.below(total_))].drawn;
+    WeightTree left = weights_;
+    for (std::uint64_t weight = total_; weight > 0;) {
+      const std::size_t number = left.find(random_.below(weight));
+      const Queue& queue = queues_[number];
+      quotas.push_back({queue.name, queue.drawn});
+      weight -= queue.priority;
+      left.remove(number, queue.priority);
     }
     return quotas;
   }
@@ -63,18 +96,10 @@ class QueuePicker {
     std::size_t drawn = 0;
   };
 
-  Queue* draw(const std::vector<Queue*>& queues, std::uint64_t weight) {
-    std::uint64_t at = random_.below(weight);
-    for (Queue* const queue : queues) {
-      if (at < queue->priority) return queue;
-      at -= queue->priority;
-    }
-    return queues.back();
-  }
-
   const bool strict_;
   Random random_;
   std::vector<Queue> queues_;
+  WeightTree weights_;  // as queues_
   std::uint64_t total_ = 0;
 };
 

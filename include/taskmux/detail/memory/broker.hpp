@@ -29,7 +29,8 @@ class MemoryBroker::WatchHandle final : public Watch {
       : broker_{broker}, watcher_{std::move(watcher)} {}
   ~WatchHandle() override { broker_.end(*watcher_); }
 
-  State arm() override { return broker_.arm(*watcher_); }
+  State arm() override { return broker_.arm(*watcher_, true); }
+  State rearm() override { return broker_.arm(*watcher_, false); }
 
  private:
   MemoryBroker& broker_;
@@ -69,9 +70,9 @@ TASKMUX_INLINE std::vector<EnqueueReply> MemoryBroker::enqueue(std::vector<Enque
   replies.reserve(arrivals.size());
   detail::MemoryHints hints;
   detail::MutexLock lock{mutex_};
-  QueueFinder finder{queues_, changed_};
+  QueueFinder finder{queues_, board_};
   std::size_t room = max_tasks_ == 0 ? std::numeric_limits<std::size_t>::max()
-                                     : max_tasks_ - std::min(max_tasks_, stored());
+                                     : max_tasks_ - std::min(max_tasks_, board_.tasks);
   for (Arrival& arrival : arrivals) replies.push_back(admit(arrival, now, finder, room));
   tell_watches(hints);
   return replies;
@@ -173,7 +174,7 @@ TASKMUX_INLINE std::vector<SettleReply> MemoryBroker::settle(std::span<const Set
                                                      Copies& copies, detail::MemoryNow now,
                                                      detail::MemoryGraveyard& dead) {
   std::vector<SettleReply> replies(settlements.size());
-  QueueFinder finder{queues_, changed_};
+  QueueFinder finder{queues_, board_};
   constexpr std::size_t ahead = 4;
   for (std::size_t i = 0; i < settlements.size(); ++i) {
     if (i + ahead < settlements.size()) {
@@ -246,7 +247,7 @@ TASKMUX_INLINE std::vector<ExtendReply> MemoryBroker::extend(std::span<const Ext
   std::vector<ExtendReply> replies;
   replies.reserve(runs.size());
   detail::MutexLock lock{mutex_};
-  QueueFinder finder{queues_, changed_};
+  QueueFinder finder{queues_, board_};
   for (const ExtendRequest& request : runs) {
     const TaskMessage* message = request.run.message.get();
     detail::MemoryQueue* queue = message ? finder.find(message->queue) : nullptr;
@@ -266,21 +267,37 @@ TASKMUX_INLINE std::unique_ptr<Watch> MemoryBroker::watch(std::vector<std::strin
   return handle;
 }
 
-TASKMUX_INLINE Watch::State MemoryBroker::arm(detail::MemoryWatcher& watcher) {
+TASKMUX_INLINE Watch::State MemoryBroker::arm(detail::MemoryWatcher& watcher, bool all) {
   check_process();
   const detail::MemoryNow now = read_clock();
   Watch::State state{.now = now.wall};
+  detail::MemoryHints hints;
   detail::MutexLock lock{mutex_};
-  for (const std::string& name : watcher.queues()) {
-    const auto found = queues_.find(name);
-    if (found == queues_.end()) continue;
-    state.ready = state.ready || found->second.ready(now);
-    state.next_due = detail::earlier(state.next_due, found->second.next_due(now));
+  tell_watches(hints);  // Of what a call that failed has changed.
+  detail::MemoryKnowledge& known = watcher.knowledge;
+  if (all) known.forget_all();
+  known.forget_due(now.steady);
+  const auto look_at = [&](std::size_t number)
+                           TASKMUX_REQUIRES(mutex_) -> detail::MemoryKnowledge::Look {
+    const auto found = queues_.find(watcher.queues()[number]);
+    if (found == queues_.end()) return {};
+    detail::MemoryQueue& queue = found->second;
+    queue.set_noted(false);
+    if (queue.ready(now)) return {.ready = true};
+    const std::optional<Time> due = queue.next_due(now);
+    return {.due = due ? std::optional{detail::to_steady(*due, now)} : std::nullopt};
+  };
+  for (std::size_t i = 0; i < known.unknown().size();) {
+    const detail::MemoryKnowledge::Look look = look_at(known.unknown()[i]);
+    known.note(i, look);
+    if (!look.ready) continue;
+    state.ready = true;
+    ++i;
   }
   state.report = watcher.note_report();
   watcher.armed = !state.ready;
-  watcher.told.reset();
-  if (state.next_due) watcher.told = detail::to_steady(*state.next_due, now);
+  watcher.told = known.next_due();
+  if (watcher.told) state.next_due = detail::to_wall(*watcher.told, now);
   return state;
 }
 
@@ -296,11 +313,12 @@ TASKMUX_INLINE void MemoryBroker::end(detail::MemoryWatcher& watcher) {
 /// Collects hints for the watches that await what has just changed. Looks at the queues that have
 /// changed alone: there may be many others.
 TASKMUX_INLINE void MemoryBroker::tell_watches(detail::MemoryHints& hints) {
-  const bool any_armed = changed_ && watches_.any_armed();
-  while (changed_) {
+  const bool any_armed = board_.changed && watches_.any_armed();
+  while (detail::MemoryQueue* const queue = board_.changed) {
     // First, as it may fail: then a later call tells of the queue, which is still among the changed ones.
-    if (any_armed) watches_.ready(changed_->name(), changed_->news(), hints);
-    changed_ = changed_->forget_news();
+    if (any_armed || !queue->noted()) watches_.ready(queue->name(), queue->news(), hints);
+    queue->set_noted(true);
+    board_.changed = queue->forget_news();
   }
 }
 
@@ -377,12 +395,6 @@ TASKMUX_INLINE detail::MemoryTask& MemoryBroker::known(std::string_view queue, s
     throw Error{Errc::task_not_found, text_of_task(id, "not in the queue"), std::string{id}};
   }
   return *task;
-}
-
-TASKMUX_INLINE std::size_t MemoryBroker::stored() const {
-  std::size_t sum = 0;
-  for (const auto& [name, queue] : queues_) sum += queue.size();
-  return sum;
 }
 
 TASKMUX_INLINE std::string MemoryBroker::text(std::string_view kind, std::string_view name,
@@ -635,7 +647,7 @@ TASKMUX_INLINE void MemoryBroker::update_payload(std::string_view queue, std::st
 TASKMUX_INLINE void MemoryBroker::pause(std::string_view queue) {
   check_process();
   detail::MutexLock lock{mutex_};
-  detail::MemoryQueue& found = QueueFinder{queues_, changed_}.find_or_make(std::string{queue});
+  detail::MemoryQueue& found = QueueFinder{queues_, board_}.find_or_make(std::string{queue});
   if (found.paused()) throw Error{Errc::wrong_state, text("queue", queue, "already paused")};
   found.pause();
 }
@@ -678,6 +690,7 @@ TASKMUX_INLINE void MemoryBroker::delete_queue(std::string_view queue, bool forc
   }
   // After a call that failed, the queue may be among those that have changed.
   tell_watches(hints);
+  board_.tasks -= found.size();
   dead = queues_.extract(queues_.find(queue));
 }
 

@@ -75,13 +75,22 @@ class MemoryStatistics {
   std::uint64_t failed_ = 0;
 };
 
+class MemoryQueue;
+
+/// What the queues of a broker share.
+struct MemoryBoard {
+  /// The first of the queues that have news, each of which knows the next.
+  MemoryQueue* changed = nullptr;
+  std::size_t tasks = 0;  ///< In all of them.
+};
+
 /// One queue of the memory broker: its tasks, and every move they can make. Knows no clock, no lock
 /// and no other queue; not thread-safe.
 class MemoryQueue {
  public:
-  /// The queue puts itself at the head of `changed` when something may be ready in it.
-  MemoryQueue(std::string name, MemoryQueue*& changed)
-      : name_{std::move(name)}, changed_{changed} {}
+  /// The queue puts itself at the head of those that changed when something may be ready in it. Counts its
+  /// tasks in `board`; not those that are in it when it is destroyed.
+  MemoryQueue(std::string name, MemoryBoard& board) : name_{std::move(name)}, board_{board} {}
   MemoryQueue(const MemoryQueue&) = delete;
   MemoryQueue& operator=(const MemoryQueue&) = delete;
   ~MemoryQueue() {
@@ -110,6 +119,11 @@ class MemoryQueue {
     news_.reset();
     return std::exchange(next_changed_, nullptr);
   }
+
+  /// Whether every watch is to look at this queue again anyhow, so that its next news need not be passed
+  /// on. For the broker, which sets it.
+  bool noted() const noexcept { return noted_; }
+  void set_noted(bool noted) noexcept { noted_ = noted; }
 
   /// The earliest time in scheduled and retry, by the wall clock; none while paused.
   std::optional<Time> next_due(MemoryNow now) const {
@@ -152,6 +166,7 @@ class MemoryQueue {
       throw;
     }
     tasks_.insert(*task);
+    ++board_.tasks;
     task->self = task;
     task.reset();
     return std::nullopt;
@@ -575,7 +590,7 @@ class MemoryQueue {
   /// Something may be ready at `instant` of the steady clock.
   void tell(Time instant) noexcept {
     if (paused_ || (news_ && *news_ <= instant)) return;
-    if (!news_) next_changed_ = std::exchange(changed_, this);
+    if (!news_) next_changed_ = std::exchange(board_.changed, this);
     news_ = instant;
   }
 
@@ -645,6 +660,7 @@ class MemoryQueue {
     free_lock(task.message);
     unlink(task);
     tasks_.erase(task);
+    --board_.tasks;
     dead.bury(task);
   }
 
@@ -712,7 +728,8 @@ class MemoryQueue {
   std::uint64_t number_ = 0;  // of the last task that was put into a timeline
   MemoryIds ids_;
   MemoryStatistics statistics_;
-  MemoryQueue*& changed_;  // The first of the queues that have news, each of which knows the next.
+  MemoryBoard& board_;
+  bool noted_ = false;
   MemoryQueue* next_changed_ = nullptr;
   std::optional<Time> news_;
   bool paused_ = false;

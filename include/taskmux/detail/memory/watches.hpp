@@ -1,11 +1,14 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,12 +22,85 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
+/// What a watch knows of its queues, so that it need not look at all of them to know how they stand: which
+/// of them it has to look at again, and when something is due in the others. Queues go by their number
+/// in the watch. Not thread-safe.
+class MemoryKnowledge {
+ public:
+  /// How a queue stands.
+  struct Look {
+    bool ready = false;
+    std::optional<Time> due{};  ///< By the steady clock.
+  };
+
+  explicit MemoryKnowledge(std::size_t queues) : queues_(queues) {
+    unknown_.reserve(queues);
+    forget_all();
+  }
+
+  /// The queue may have become ready, or due earlier.
+  void forget(std::size_t queue) noexcept {
+    if (std::exchange(queues_[queue].unknown, true)) return;
+    unknown_.push_back(queue);
+  }
+
+  void forget_all() noexcept {
+    for (std::size_t n = 0; n < queues_.size(); ++n) forget(n);
+  }
+
+  /// Forgets the queues that have come due at `now` of the steady clock.
+  void forget_due(Time now) {
+    while (!dues_.empty() && dues_.begin()->first <= now) {
+      const std::size_t queue = dues_.begin()->second;
+      set_due(queue, std::nullopt);
+      forget(queue);
+    }
+  }
+
+  /// The queues to look at: those that were forgotten, and those that were ready when they were looked at.
+  std::span<const std::size_t> unknown() const noexcept { return unknown_; }
+
+  /// Notes how unknown()[i] stands. Unless it is ready, another queue takes its place there.
+  void note(std::size_t i, const Look& look) {
+    const std::size_t queue = unknown_[i];
+    set_due(queue, look.due);
+    if (look.ready) return;
+    queues_[queue].unknown = false;
+    unknown_[i] = unknown_.back();
+    unknown_.pop_back();
+  }
+
+  /// Of all queues, by the steady clock.
+  std::optional<Time> next_due() const noexcept {
+    if (dues_.empty()) return std::nullopt;
+    return dues_.begin()->first;
+  }
+
+ private:
+  struct Queue {
+    bool unknown = false;  ///< It is among those.
+    std::optional<Time> due{};
+  };
+
+  void set_due(std::size_t queue, std::optional<Time> due) {
+    std::optional<Time>& known = queues_[queue].due;
+    if (known == due) return;
+    if (due) dues_.emplace(*due, queue);
+    if (known) dues_.erase({*known, queue});
+    known = due;
+  }
+
+  std::vector<Queue> queues_;
+  std::vector<std::size_t> unknown_;
+  std::set<std::pair<Time, std::size_t>> dues_;
+};
+
 /// Whom a watch calls. Its own lock is held during a call, so that end() waits for one that runs.
-/// Thread-safe but for `armed` and `told`, which the broker's lock guards.
+/// Thread-safe but for `armed`, `told` and `knowledge`, which the broker's lock guards.
 class MemoryWatcher {
  public:
   MemoryWatcher(std::vector<std::string> queues, std::function<void(const Hint&)> callback)
-      : queues_{std::move(queues)}, callback_{std::move(callback)} {}
+      : knowledge{queues.size()}, queues_{std::move(queues)}, callback_{std::move(callback)} {}
 
   const std::vector<std::string>& queues() const noexcept { return queues_; }
 
@@ -52,6 +128,7 @@ class MemoryWatcher {
 
   bool armed = false;
   std::optional<Time> told{};  ///< The due time that arm() gave, by the steady clock.
+  MemoryKnowledge knowledge;
 
  private:
   const std::vector<std::string> queues_;
@@ -99,15 +176,16 @@ class MemoryWatches {
   /// If it throws, remove() is due as if it had not.
   void add(const std::shared_ptr<MemoryWatcher>& watcher) {
     watchers_.push_back(watcher);
-    for (const std::string& queue : watcher->queues()) by_queue_[queue].push_back(watcher);
+    for (std::size_t n = 0; n < watcher->queues().size(); ++n)
+      by_queue_[watcher->queues()[n]].push_back({watcher, n});
   }
 
   void remove(const MemoryWatcher& watcher) noexcept {
-    const auto is_it = [&](const auto& other) { return other.get() == &watcher; };
+    const auto is_it = [&](const Watcher& other) { return other.get() == &watcher; };
     for (const std::string& queue : watcher.queues()) {
       const auto found = by_queue_.find(queue);
       if (found == by_queue_.end()) continue;
-      std::erase_if(found->second, is_it);
+      std::erase_if(found->second, [&](const Place& place) { return is_it(place.watcher); });
       if (found->second.empty()) by_queue_.erase(found);
     }
     std::erase_if(watchers_, is_it);
@@ -120,12 +198,13 @@ class MemoryWatches {
     return false;
   }
 
-  /// Something in `queue` may be ready at `instant` of the steady clock: collects hints for the watches
-  /// that are armed, and do not know of an earlier time.
+  /// Something in `queue` may be ready at `instant` of the steady clock: its watches are to look at it
+  /// again. Collects hints for those that are armed, and do not know of an earlier time.
   void ready(std::string_view queue, Time instant, MemoryHints& hints) {
     const auto found = by_queue_.find(queue);
     if (found == by_queue_.end()) return;
-    for (const auto& watcher : found->second) {
+    for (const auto& [watcher, number] : found->second) {
+      watcher->knowledge.forget(number);
       if (!watcher->armed) continue;
       if (watcher->told && *watcher->told <= instant) continue;
       hints.add(watcher, {.kind = Hint::Kind::ready, .queue = std::string{queue}});
@@ -142,10 +221,15 @@ class MemoryWatches {
   }
 
  private:
-  using Watchers = std::vector<std::shared_ptr<MemoryWatcher>>;
+  using Watcher = std::shared_ptr<MemoryWatcher>;
+  /// A queue of a watch.
+  struct Place {
+    Watcher watcher;
+    std::size_t number;
+  };
 
-  Watchers watchers_;
-  std::map<std::string, Watchers, std::less<>> by_queue_;
+  std::vector<Watcher> watchers_;
+  std::map<std::string, std::vector<Place>, std::less<>> by_queue_;
 };
 
 }  // namespace detail
