@@ -677,6 +677,25 @@ TASKMUX_CONTRACT("a retry without delay is pending at once, last in line") {
   CHECK(t.view.find("default", "t1")->retried == 1);
 }
 
+TASKMUX_CONTRACT("a last resort archives a task with its error, as any archive does") {
+  TestType t;
+  TaskMessage kept = message("t1");
+  kept.task.headers = {{"trace", "7"}};
+  Settlement end = archived(started(t.broker, kept), "it could not be recorded");
+  end.last_resort = true;
+  CHECK(settle(t.broker, end) == SettleStatus::applied);
+  const auto task = t.view.find("default", "t1");
+  REQUIRE(task);
+  CHECK(task->state == TaskState::archived);
+  CHECK(task->last_error == "it could not be recorded");
+  CHECK(whole(task->last_failed_at) == whole(t.clock.now()));
+  CHECK(task->retried == 0);
+  CHECK(task->task.payload == "payload");
+  CHECK(task->task.headers == kept.task.headers);
+  CHECK(t.view.queue_info("default").failed_total == 1);
+  CHECK(settle(t.broker, end) == SettleStatus::stale);
+}
+
 TASKMUX_CONTRACT("an archived task keeps its error, and counts as failed but not as retried") {
   TestType t;
   t.advance(500ms);

@@ -155,6 +155,10 @@ struct Settlement {
   Attempt attempt = Attempt::counts;
   /// The result, which is stored with the task; dropped if the task is deleted.
   std::optional<std::string> result{};
+  /// Only for `archive` without a result: the broker rejected another settlement of this run. It must
+  /// not reject this one because of what the task contains. It may leave the stored message unchanged
+  /// except for the error.
+  bool last_resort = false;
 };
 
 /// The outcome of a Settlement at the broker.
@@ -169,8 +173,9 @@ enum class SettleStatus {
   /// It can't be transferred to the broker because its result is too large: settle the run without
   /// the result. It may have been applied, as for `unknown`.
   too_large,
-  /// The broker will never accept it; nothing was changed. Drop it: the run's lease will expire,
-  /// and the task is then treated as if its worker was lost.
+  /// The broker will never accept it; nothing was changed. Archive the task with the reason instead;
+  /// see Settlement::last_resort. If that is rejected too, drop it: the run's lease will expire, and
+  /// the task is then treated as if its worker was lost.
   rejected,
 };
 

@@ -212,7 +212,8 @@ struct ServerStats {
   std::uint64_t snoozed = 0;
   /// Outcomes that were not recorded because this server no longer owned the run.
   std::uint64_t stale = 0;
-  /// Outcomes that the broker rejected for good; each is logged.
+  /// Outcomes that the broker rejected for good; each is logged, and its task is archived with the
+  /// reason.
   std::uint64_t rejected = 0;
   /// Lost runs, of any server, that this server took over and settled.
   std::uint64_t recovered = 0;

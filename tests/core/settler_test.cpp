@@ -223,8 +223,7 @@ TEST_CASE("what an exchange did not carry is first in the next one", "[settler]"
   CHECK(left == std::vector<std::string>{"t2", "t3", "t4"});
 }
 
-TEST_CASE("an outcome that the broker rejects is told with the reason, and not repeated",
-          "[settler]") {
+TEST_CASE("a task whose outcome the broker rejects is archived with the reason", "[settler]") {
   Engine e;
   e.broker.enqueue(many("t", 2));
   for (const auto& run : e.take_runs()) e.settler.finish(run, Outcome::success(), 0.0);
@@ -234,15 +233,47 @@ TEST_CASE("an outcome that the broker rejects is told with the reason, and not r
       {.status = SettleStatus::rejected, .error = Errc::malformed, .detail = "the header has a NUL"},
       {.status = SettleStatus::applied}};
   CHECK_FALSE(e.settler.report(replies, e.clock->steady_now()));
+  const std::string reason =
+      "the handler succeeded, but the broker can't record it: the header has a NUL";
+  REQUIRE(e.log.size() == 1);
+  CHECK(e.log[0] == "task t1 (\"email:welcome\", queue \"default\"): " + reason);
+  CHECK(e.settler.counts().rejected == 1);
+  CHECK(e.settler.unsettled() == 1);
+  CHECK(e.registry.size() == 1);  // Its lease is extended until that is done.
+  REQUIRE(e.settler.batch(10).size() == 1);
+  const Settlement last = e.settler.batch(10).front();
+  CHECK(last.action == SettleAction::archive);
+  CHECK(last.last_resort);
+  CHECK(last.error == reason);
+
+  SECTION("which the broker carries out") {
+    CHECK(e.carry_out() == std::vector{SettleStatus::applied});
+    CHECK(e.state("t1") == TaskState::archived);
+    CHECK(e.settled.back() == std::pair{std::string{"t1"}, SettleAction::archive});
+  }
+  SECTION("which is dropped if the broker rejects that, too") {
+    CHECK_FALSE(e.settler.report(std::span{replies}.first(1), e.clock->steady_now()));
+    CHECK(e.settled.size() == 1);
+    REQUIRE(e.log.size() == 2);
+    CHECK(e.log[1] ==
+          "task t1 (\"email:welcome\", queue \"default\"): outcome dropped: the broker can't "
+          "record it: the header has a NUL");
+  }
   CHECK(e.settler.unsettled() == 0);
   CHECK(e.settler.counts().rejected == 1);
   CHECK(e.settler.counts().stale == 0);
-  CHECK(e.settled == std::vector{std::pair{std::string{"t2"}, SettleAction::complete}});
-  // The lease of the rejected one is not extended: another server takes it over.
   CHECK(e.registry.size() == 0);
-  REQUIRE(e.log.size() == 1);
-  CHECK(e.log[0] == "task t1 (\"email:welcome\", queue \"default\"): outcome dropped: the broker can't "
-                    "record it: the header has a NUL");
+}
+
+TEST_CASE("a lost run whose settlement the broker rejects keeps what was to be said", "[settler]") {
+  Engine e;
+  const Run run = started(e.broker, message("t1"));
+  const Settlement last = detail::last_resort(crashed(run, 5s), "no room");
+  CHECK(last.action == SettleAction::archive);
+  CHECK(last.error == "the broker can't record the outcome: no room (worker lost)");
+  CHECK(last.attempt == Attempt::crashed);
+  CHECK(last.delay == Duration{});
+  CHECK(settle(e.broker, last) == SettleStatus::applied);
 }
 
 TEST_CASE("a batch is bounded in bytes, and holds one outcome at least", "[settler]") {

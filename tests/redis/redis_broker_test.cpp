@@ -354,6 +354,19 @@ TEST_CASE("a settlement that can't be written is rejected, and holds up no other
 
   runs[0].broker_data = "of another broker";
   CHECK(settle(t.broker, retried(runs[0], 1h)) == SettleStatus::rejected);
+
+  Settlement end = archived(runs[0], "it can't be written");
+  end.last_resort = true;
+  CHECK(settle(t.broker, end) == SettleStatus::applied);
+  const auto task = t.view.find("default", "t1");
+  REQUIRE(task);
+  CHECK(task->state == TaskState::archived);
+  CHECK(task->last_error == "it can't be written");
+  CHECK(task->last_failed_at == t.clock.now());
+  CHECK(task->task.type == "email:welcome");
+  CHECK(task->task.payload == "payload");
+  t.advance(1min);
+  CHECK(upkeep(t.broker).lost.empty());
 }
 
 TEST_CASE("what is longer than a server takes is refused, and nothing else with it", "[redis]") {
@@ -372,9 +385,20 @@ TEST_CASE("what is longer than a server takes is refused, and nothing else with 
     const auto replies = t.broker.enqueue(
         {pending(message("t1")), pending(message("t2", "default", long_text))});
     CHECK(replies.at(1).error == Errc::payload_too_large);
-    CHECK(replies.at(0).error == Errc::unavailable);
-    CHECK(replies.at(0).detail.starts_with("not sent"));
-    CHECK_FALSE(enqueue(t.broker, message("t1")).error);
+    CHECK_FALSE(replies.at(0).error);
+    CHECK(ids(take(t.broker)) == Names{"t1"});
+  }
+  SECTION("several payloads") {
+    shrink();
+    const std::string longer(2'000'001, 'x');
+    const auto replies =
+        t.broker.enqueue({pending(message("t1", "default", long_text)), pending(message("t2")),
+                          pending(message("t3", "default", longer)), pending(message("t4"))});
+    CHECK(replies.at(0).error == Errc::payload_too_large);
+    CHECK(replies.at(2).error == Errc::payload_too_large);
+    CHECK_FALSE(replies.at(1).error);
+    CHECK_FALSE(replies.at(3).error);
+    CHECK(ids(take(t.broker)) == Names{"t2", "t4"});
   }
   SECTION("a result") {
     TaskMessage kept = message("t1");
@@ -383,7 +407,7 @@ TEST_CASE("what is longer than a server takes is refused, and nothing else with 
     const std::vector<Run> runs = take(t.broker);
     shrink();
     CHECK(settle(t.broker, {completed(runs.at(0), long_text), completed(runs.at(1))}) ==
-          std::vector{SettleStatus::too_large, SettleStatus::unknown});
+          std::vector{SettleStatus::too_large, SettleStatus::later});
     CHECK(settle(t.broker, {archived(runs[0]), completed(runs[1])}) ==
           std::vector{SettleStatus::applied, SettleStatus::applied});
   }
@@ -393,9 +417,14 @@ TEST_CASE("what is longer than a server takes is refused, and nothing else with 
     shrink();
     const std::vector<Settlement> ends{retried(runs.at(0), 1h), completed(runs.at(1))};
     const std::vector<SettleReply> replies = t.broker.exchange({.settlements = ends}).settled;
-    REQUIRE(statuses(replies) == std::vector{SettleStatus::rejected, SettleStatus::unknown});
+    REQUIRE(statuses(replies) == std::vector{SettleStatus::rejected, SettleStatus::later});
     CHECK(replies[0].error == Errc::payload_too_large);
-    CHECK(settle(t.broker, ends[1]) == SettleStatus::applied);
+    Settlement last = archived(runs[0]);
+    last.last_resort = true;
+    CHECK(settle(t.broker, {last, ends[1]}) ==
+          std::vector{SettleStatus::applied, SettleStatus::applied});
+    CHECK(t.view.find("default", "t1")->last_error == "boom");
+    CHECK(t.view.find("default", "t1")->task.payload == long_text);
   }
 }
 

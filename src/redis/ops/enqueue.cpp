@@ -36,6 +36,10 @@ class Enqueuer {
   std::vector<EnqueueReply> run() {
     for (std::size_t i = 0; i < batch_.size(); ++i) add(i);
     send();
+    while (!again_.empty()) {
+      for (const std::size_t item : std::exchange(again_, {})) add(item);
+      send();
+    }
     return std::move(replies_);
   }
 
@@ -199,14 +203,15 @@ class Enqueuer {
     }
   }
 
-  // Redis refused the call for the length of one argument, and so did not execute it.
+  // Redis refused the call for the length of one argument, and so did not execute it: the others are sent
+  // again without it.
   void refuse_largest(const Chunk& chunk, const Error& error) {
     const auto size = [&](std::size_t item) { return batch_[item].message.task.payload.size(); };
     const std::size_t largest = *std::max_element(
         chunk.items.begin(), chunk.items.end(),
         [&](std::size_t one, std::size_t other) { return size(one) < size(other); });
     for (const std::size_t item : chunk.items) {
-      refuse(item, Errc::unavailable, "not sent: another task of the batch is too large for Redis");
+      if (item != largest) again_.push_back(item);
     }
     refuse(largest, error.errc(), error.what());
   }
@@ -245,6 +250,7 @@ class Enqueuer {
   std::vector<EnqueueRequest> batch_;
   std::vector<EnqueueReply> replies_;
   std::map<std::string, Error> away_;  // queues that could not be reached, and why
+  std::vector<std::size_t> again_;  // were not sent, since another item of their call was refused
   // Of the part that is sent next:
   std::vector<Chunk> chunks_;
   std::size_t items_ = 0;

@@ -223,8 +223,9 @@ class Exchanger {
     const std::string facts = next.to ? new_facts(settlement.run, next) : std::string{};
     const std::string& id = message.id;
     const std::string token = hex_of_token(settlement.run.token);
-    // Of a message that is long for the line only what changes is sent.
-    const bool long_one = message.task.payload.size() > session_.transport().line().budget();
+    // Of a message that is long for the line only what changes is sent; and as a last resort, of any.
+    const bool long_one = settlement.last_resort ||
+                          message.task.payload.size() > session_.transport().line().budget();
     const TaskMessage& written = long_one ? no_message() : message;
     const auto unknown = [&] { return long_one ? UnknownFields{} : unknown_of(settlement.run); };
     std::vector<std::string> args;
@@ -486,8 +487,7 @@ class Exchanger {
     }
   }
 
-  // Redis refused the call for the length of one argument, and so did not execute it. All others are
-  // to be tried again.
+  // Redis refused the call for the length of one argument, and so did not execute it.
   void blame_largest(const Chunk& chunk, const Error& error) {
     const auto bytes = [&](std::size_t item) {
       return detail::bytes_of(request_.settlements[item]);
@@ -496,6 +496,7 @@ class Exchanger {
         chunk.items.begin(), chunk.items.end(),
         [&](std::size_t one, std::size_t other) { return bytes(one) < bytes(other); });
     any_answer_ = true;
+    for (const std::size_t item : chunk.items) reply_.settled[item].status = SettleStatus::later;
     if (request_.settlements[largest].result) {
       reply_.settled[largest].status = SettleStatus::too_large;
     } else {

@@ -270,13 +270,15 @@ class Settler {
 
   /// Takes note of what became of the batch, in its order, as a reply said that came at
   /// `arrived_at`. Keeps what is unknown, to be repeated; returns whether there was any. What the
-  /// broker did not try is first in the next batch, and so is what was too large for it, without
-  /// its result. What the broker rejected is logged and dropped.
+  /// broker did not try is first in the next batch. So is what was too large for it, without its
+  /// result, and what it rejected: as a last resort, the task is archived. If the broker rejects
+  /// that too, it is dropped.
   bool report(std::span<const SettleReply> replies, SteadyTime arrived_at) {
     const std::size_t count = std::min(replies.size(), waiting_.size());
     replies = replies.first(count);
     std::vector<SettleReply> lessened;
-    if (contains(replies, SettleStatus::too_large)) replies = lessened = lessen(replies);
+    if (contains(replies, SettleStatus::too_large) || contains(replies, SettleStatus::rejected))
+      replies = lessened = lessen(replies);
     EndedRuns kept;
     if (contains(replies, SettleStatus::later)) kept.reserve(waiting_.size());
     ended_.reserve(count);
@@ -314,21 +316,35 @@ class Settler {
                        [&](const SettleReply& reply) { return reply.status == wanted; });
   }
 
-  /// Takes the results of those that are too large for the broker from them, so that they can be
-  /// tried again; what has none is unknown.
+  /// Makes settlements smaller so that they can be tried again: those that are too large for the
+  /// broker lose their results, and those that it rejected become a last resort. A settlement that
+  /// can't be made smaller is unknown, or stays rejected.
   std::vector<SettleReply> lessen(std::span<const SettleReply> replies) {
     std::vector<SettleReply> lessened{replies.begin(), replies.end()};
     for (std::size_t i = 0; i < lessened.size(); ++i) {
-      if (lessened[i].status != SettleStatus::too_large) continue;
-      lessened[i].status = SettleStatus::unknown;
+      SettleReply& reply = lessened[i];
       Settlement& settlement = waiting_.settlement(i);
-      if (!settlement.result) continue;
-      settlement = without_result(std::move(settlement));
+      if (reply.status == SettleStatus::too_large) {
+        reply.status = SettleStatus::unknown;
+        if (!settlement.result) continue;
+        settlement = without_result(std::move(settlement));
+        waiting_.origin(i).repeated = true;
+      } else if (reply.status == SettleStatus::rejected && !settlement.last_resort &&
+                 settlement.run.message) {
+        settlement = last_resort(std::move(settlement), cause_of(reply));
+        counts_.rejected.fetch_add(1, std::memory_order_relaxed);
+      } else {
+        continue;
+      }
+      reply.status = SettleStatus::later;
       logger_(about(*settlement.run.message, LogLevel::error, settlement.error));
-      lessened[i].status = SettleStatus::later;
-      waiting_.origin(i).repeated = true;
     }
     return lessened;
+  }
+
+  static std::string cause_of(const SettleReply& reply) {
+    if (!reply.detail.empty()) return reply.detail;
+    return std::string{to_string(reply.error.value_or(Errc::protocol))};
   }
 
   void end_giving_back() noexcept {
@@ -388,7 +404,7 @@ class Settler {
           1, std::memory_order_relaxed);
       if (!origin.run) counts_.recovered.fetch_add(1, std::memory_order_relaxed);
     } else if (rejected) {
-      counts_.rejected.fetch_add(1, std::memory_order_relaxed);
+      // It was counted when its first settlement was rejected.
     } else if (settlement.action != SettleAction::give_back) {
       counts_.stale.fetch_add(1, std::memory_order_relaxed);
     }
@@ -402,11 +418,10 @@ class Settler {
     }
   }
 
-  /// Logs that the broker can't record an outcome.
+  /// Logs that the broker can't record an outcome, not even that the task is archived.
   void tell_rejected(const Settlement& settlement, const SettleReply& reply) const {
-    std::string text = "outcome dropped: the broker can't record it: ";
-    text += reply.detail.empty() ? to_string(reply.error.value_or(Errc::protocol)) : reply.detail;
-    logger_(about(*settlement.run.message, LogLevel::error, text));
+    logger_(about(*settlement.run.message, LogLevel::error,
+                  "outcome dropped: the broker can't record it: " + cause_of(reply)));
   }
 
   /// Logs that a run was no longer this server's. One that could not be given back does no harm:

@@ -183,6 +183,22 @@ inline Settlement without_result(Settlement settlement) {
   return settlement;
 }
 
+/// What takes the place of `settlement`, which the broker rejected for `cause`: the task is archived with
+/// the reason.
+inline Settlement last_resort(Settlement settlement, const std::string& cause) {
+  std::string reason = settlement.action == SettleAction::complete
+                           ? "the handler succeeded, but the broker can't record it: "
+                           : "the broker can't record the outcome: ";
+  reason += cause;
+  if (!settlement.error.empty()) reason += " (" + settlement.error + ")";
+  settlement.action = SettleAction::archive;
+  settlement.error = bounded_utf8(reason, Limits::error_text_bytes);
+  settlement.delay = {};
+  settlement.result.reset();
+  settlement.last_resort = true;
+  return settlement;
+}
+
 }  // namespace detail
 }  // namespace v0
 }  // namespace taskmux

@@ -17,7 +17,7 @@ inline std::size_t bytes_of(const Settlement& settlement) noexcept {
   if (!next.to) return rest;
   std::size_t bytes = rest + settlement.error.size();
   if (settlement.result) bytes += settlement.result->size();
-  if (!next.rewrites() || !settlement.run.message) return bytes;
+  if (!next.rewrites() || settlement.last_resort || !settlement.run.message) return bytes;
   const TaskMessage& message = *settlement.run.message;
   bytes += message.task.payload.size() + message.task.type.size() + message.last_error.size();
   for (const auto& [key, value] : message.task.headers) bytes += key.size() + value.size();
