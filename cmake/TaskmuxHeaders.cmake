@@ -23,6 +23,7 @@ set(taskmux_headers
     include/taskmux/detail/base/uuid.hpp
     include/taskmux/detail/engine/archive_trimmer.hpp
     include/taskmux/detail/engine/contact.hpp
+    include/taskmux/detail/engine/engine_events.hpp
     include/taskmux/detail/engine/fetch_plan.hpp
     include/taskmux/detail/engine/fetcher.hpp
     include/taskmux/detail/engine/health_monitor.hpp
@@ -55,6 +56,7 @@ set(taskmux_headers
     include/taskmux/detail/run/log_records.hpp
     include/taskmux/detail/run/outcome_of.hpp
     include/taskmux/detail/run/request_maker.hpp
+    include/taskmux/detail/run/run_environment.hpp
     include/taskmux/detail/run/run_registry.hpp
     include/taskmux/detail/run/run_state.hpp
     include/taskmux/detail/run/settlement.hpp

@@ -32,7 +32,7 @@ inline namespace v0 {
 /// deadline, where the stop token is triggered as usual. Differences from Server: queues are served
 /// strictly by priority, policies get 0.5 as the random number, and a handler that hangs is not
 /// abandoned.
-class TestServer {
+class TestServer : private detail::EngineEvents {
  public:
   /// Takes the same arguments as Server. `concurrency`, `shutdown_timeout`, `abandon_after` and the
   /// intervals have no effect.
@@ -72,6 +72,10 @@ class TestServer {
   ExchangeReply exchange(std::span<const Settlement> settlements, std::size_t runs);
   void settle();
   void run(Run taken, Time taken_at);
+  void settled(const Settlement& settlement, const detail::RunState* state,
+               std::string_view pattern) override {
+    call_hooks(detail::event_of(settlement, state, pattern, clock_->steady_now()));
+  }
   void call_hooks(TaskEvent event);
 
   Broker& broker_;
@@ -98,11 +102,7 @@ inline TestServer::TestServer(Broker& broker, ServeMux mux, ServerConfig config)
       settler_{{config_.retry_policy, config_.is_failure, config_.max_crashes, mux_},
                registry_,
                config_.logger,
-               [] {},
-               [this](const Settlement& settlement, const detail::RunState* state,
-                      std::string_view pattern) {
-                 call_hooks(detail::event_of(settlement, state, pattern, clock_->steady_now()));
-               }} {
+               *this} {
   for (const auto& queue : config_.queues) queues_.push_back(queue.first);
 }
 

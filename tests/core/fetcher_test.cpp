@@ -676,7 +676,7 @@ TEST_CASE("nothing is taken while runs are on their way back", "[fetcher]") {
   f.broker.enqueue(many("t", 2));
   f.settle_down();
   CHECK(f.ready() == 1);
-  f.arrivals = 0;
+  f.exchanges_due = 0;
   f.settler.give_back_from([&] {
     std::vector<RunPtr> runs =
         f.slots->ready().take_all_if_first([](const detail::RunState&) { return true; });
@@ -686,7 +686,7 @@ TEST_CASE("nothing is taken while runs are on their way back", "[fetcher]") {
     CHECK(f.exchanges() == before);
     return runs;
   });
-  CHECK(f.arrivals > 0);
+  CHECK(f.exchanges_due > 0);
   f.settle_down();
   REQUIRE(f.ready() == 1);
   CHECK(f.slots->ready().pop()->message().id == "t1");
@@ -696,12 +696,12 @@ TEST_CASE("a fetcher that waited for runs to be given back is woken where there 
           "[fetcher]") {
   Fetching f{1};
   f.broker.enqueue(many("t", 1));
-  f.arrivals = 0;
+  f.exchanges_due = 0;
   f.settler.give_back_from([&] {
     CHECK_FALSE(f.fetcher.run_once());
     return std::vector<RunPtr>{};
   });
-  CHECK(f.arrivals == 1);
+  CHECK(f.exchanges_due == 1);
   f.settle_down();
   CHECK(f.ready() == 1);
 }
@@ -877,8 +877,8 @@ TEST_CASE("a suspect that waits to run alone can be cancelled, lost, and given b
   f.fetcher.hint();
   f.settle_down();
   REQUIRE(f.state("last") == TaskState::active);
-  detail::LeaseKeeper keeper{{f.broker, f.registry, f.settler, f.health, f.logger, f.clock, [] {}},
-                             10s};
+  detail::LeaseKeeper keeper{
+      {f.broker, f.registry, f.settler, f.health, f.logger, f.clock, f.events}, 10s};
 
   SECTION("cancelled") {
     f.memory.cancel("default", "last", CancelMode::remove);
@@ -945,9 +945,9 @@ struct WithLastChance : WithSuspects {
     settle_down();
     if (state("last") != TaskState::active) return false;
     clock->advance(1s);
-    const int before = arrivals;
+    const int before = exchanges_due;
     settle_down();
-    if (arrivals > before) settle_down();  // What is handed in wakes the fetcher.
+    if (exchanges_due > before) settle_down();  // What is handed in wakes the fetcher.
     return state("last") == TaskState::scheduled;
   }
 

@@ -17,9 +17,7 @@ using Operation = FlakyBroker::Operation;
 namespace {
 
 struct Keeping : Engine {
-  int stopped = 0;
-  detail::LeaseKeeper keeper{
-      {broker, registry, settler, health, logger, clock, [this] { ++stopped; }}, 10s};
+  detail::LeaseKeeper keeper{{broker, registry, settler, health, logger, clock, events}, 10s};
 
   /// Lets `length` pass as the keeper's thread would see it.
   void pass(Duration length) {
@@ -107,7 +105,7 @@ TEST_CASE("a lost lease triggers the run's stop token", "[lease]") {
   upkeep(k.broker);  // Taken over.
   k.keeper.run_once();
   CHECK(runs[0]->stop_reason() == StopReason::lease_lost);
-  CHECK(k.stopped == 1);
+  CHECK(k.watches_due == 1);
   CHECK(k.log.size() == 1);
 }
 
@@ -225,8 +223,8 @@ TEST_CASE("a cancellation in one queue leaves a task of the same id in another a
 TEST_CASE("a run whose extension is unknown continues, and is extended again soon", "[lease]") {
   Keeping k;
   Silent silent{k.memory};
-  detail::LeaseKeeper keeper{
-      {silent, k.registry, k.settler, k.health, k.logger, k.clock, [&] { ++k.stopped; }}, 10s};
+  detail::LeaseKeeper keeper{{silent, k.registry, k.settler, k.health, k.logger, k.clock, k.events},
+                             10s};
   k.broker.enqueue(many("t", 2));
   const auto runs = k.take_runs();
   for (const auto& run : runs) k.begin(*run);
@@ -234,7 +232,7 @@ TEST_CASE("a run whose extension is unknown continues, and is extended again soo
   silent.about = {"t1"};
   CHECK(*keeper.run_once() - k.clock->steady_now() == 400ms);
   CHECK(runs[0]->stop_reason() == StopReason::none);
-  CHECK(k.stopped == 0);
+  CHECK(k.watches_due == 0);
   CHECK(k.health.health().reason.find("t1") != std::string::npos);
 
   silent.about.clear();
@@ -247,8 +245,8 @@ TEST_CASE("a run whose extension is unknown continues, and is extended again soo
 
 TEST_CASE("a failed extension is repeated within a second, however long the lease is", "[lease]") {
   Engine e;
-  detail::LeaseKeeper keeper{{e.broker, e.registry, e.settler, e.health, e.logger, e.clock, [] {}},
-                             10min};
+  detail::LeaseKeeper keeper{
+      {e.broker, e.registry, e.settler, e.health, e.logger, e.clock, e.events}, 10min};
   enqueue(e.broker, message("t1"));
   const auto runs = e.take_runs();
   e.begin(*runs[0]);
@@ -263,8 +261,8 @@ TEST_CASE("a failed extension is repeated within a second, however long the leas
 TEST_CASE("a cancellation is kept while the broker does not answer for its run", "[lease]") {
   Keeping k;
   Silent silent{k.memory};
-  detail::LeaseKeeper keeper{
-      {silent, k.registry, k.settler, k.health, k.logger, k.clock, [&] { ++k.stopped; }}, 10s};
+  detail::LeaseKeeper keeper{{silent, k.registry, k.settler, k.health, k.logger, k.clock, k.events},
+                             10s};
   k.broker.enqueue(many("t", 2));
   const auto runs = k.take_runs();
   for (const auto& run : runs) k.begin(*run);
@@ -285,8 +283,8 @@ TEST_CASE("a cancellation is kept while the broker does not answer for its run",
 
 TEST_CASE("a failed extension is forgotten once there are no runs left", "[lease]") {
   Engine e;
-  detail::LeaseKeeper keeper{{e.broker, e.registry, e.settler, e.health, e.logger, e.clock, [] {}},
-                             10s};
+  detail::LeaseKeeper keeper{
+      {e.broker, e.registry, e.settler, e.health, e.logger, e.clock, e.events}, 10s};
   enqueue(e.broker, message("t1"));
   const auto runs = e.take_runs();
   e.begin(*runs[0]);

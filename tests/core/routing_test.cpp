@@ -59,7 +59,7 @@ struct Routed : Engine {
     carry_out();
   }
 
-  SettleAction action() const { return settled.at(0).second; }
+  SettleAction action() const { return ends.at(0).second; }
   const std::string& pattern() const { return patterns.at(0); }
 };
 

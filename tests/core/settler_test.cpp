@@ -12,7 +12,7 @@ TEST_CASE("an outcome handed in is carried out by the next exchange", "[settler]
   enqueue(e.broker, message("t1"));
   const auto runs = e.take_runs();
   e.settler.finish(runs.at(0), Outcome::success(), 0.0);
-  CHECK(e.arrivals == 1);
+  CHECK(e.exchanges_due == 1);
   CHECK(e.settler.unsettled() == 1);
   CHECK(e.registry.size() == 1);
 
@@ -21,7 +21,7 @@ TEST_CASE("an outcome handed in is carried out by the next exchange", "[settler]
   CHECK(e.registry.size() == 0);
   CHECK(e.state("t1") == std::nullopt);
   CHECK(e.settler.counts().of(SettleAction::complete) == 1);
-  CHECK(e.settled == std::vector{std::pair{std::string{"t1"}, SettleAction::complete}});
+  CHECK(e.ends == std::vector{std::pair{std::string{"t1"}, SettleAction::complete}});
 }
 
 TEST_CASE("a failure waits for the policy's delay; a type's own policy goes first", "[settler]") {
@@ -85,7 +85,7 @@ TEST_CASE("a refused outcome is dropped, counted and told", "[settler]") {
   CHECK(e.settler.unsettled() == 0);
   CHECK(e.registry.size() == 0);
   CHECK(e.settler.counts().stale == 1);
-  CHECK(e.settled.empty());
+  CHECK(e.ends.empty());
   REQUIRE(e.log.size() == 1);
   CHECK(e.log[0].find("t1") != std::string::npos);
   CHECK(e.state("t1") == TaskState::active);
@@ -157,7 +157,7 @@ TEST_CASE("an outcome that was recorded though its reply was lost counts as reco
   CHECK(e.settler.counts().stale == 0);
   CHECK(e.settler.counts().of(SettleAction::complete) == 1);
   CHECK(e.settler.counts().of(SettleAction::archive) == 1);
-  CHECK(e.settled.size() == 2);
+  CHECK(e.ends.size() == 2);
   REQUIRE(e.log.size() == 1);
   CHECK(e.log[0].find("archived: no") != std::string::npos);
 }
@@ -173,7 +173,7 @@ TEST_CASE("a repeated outcome that comes after its lease ended may be another's"
   CHECK(e.carry_out() == std::vector{SettleStatus::stale});
   CHECK(e.settler.counts().stale == 1);
   CHECK(e.settler.counts().of(SettleAction::complete) == 0);
-  CHECK(e.settled.empty());
+  CHECK(e.ends.empty());
   REQUIRE(e.log.size() == 1);
   CHECK(e.log[0].find("may have recorded it") != std::string::npos);
 }
@@ -249,11 +249,11 @@ TEST_CASE("a task whose outcome the broker rejects is archived with the reason",
   SECTION("which the broker carries out") {
     CHECK(e.carry_out() == std::vector{SettleStatus::applied});
     CHECK(e.state("t1") == TaskState::archived);
-    CHECK(e.settled.back() == std::pair{std::string{"t1"}, SettleAction::archive});
+    CHECK(e.ends.back() == std::pair{std::string{"t1"}, SettleAction::archive});
   }
   SECTION("which is dropped if the broker rejects that, too") {
     CHECK_FALSE(e.settler.report(std::span{replies}.first(1), e.clock->steady_now()));
-    CHECK(e.settled.size() == 1);
+    CHECK(e.ends.size() == 1);
     REQUIRE(e.log.size() == 2);
     CHECK(e.log[1] ==
           "task t1 (\"email:welcome\", queue \"default\"): outcome dropped: the broker can't "

@@ -17,9 +17,7 @@ namespace {
 
 struct Watching : Engine {
   explicit Watching(std::size_t concurrency = 2) : Engine{concurrency} {}
-  int room_again = 0;
-  detail::Watchdog dog{
-      {registry, *slots, *runner, settler, health, logger, clock, [this] { ++room_again; }}, 5s};
+  detail::Watchdog dog{{registry, *slots, *runner, settler, health, logger, clock, events}, 5s};
 
   Duration until(std::optional<SteadyTime> next) {
     return std::chrono::duration_cast<Duration>(next.value() - clock->steady_now());
@@ -161,18 +159,18 @@ TEST_CASE("the fetcher is woken when a missing worker could be started", "[watch
   CHECK(w.slots->missing() == 1);
   hang->count_down();
   while (w.slots->hung() > 0) std::this_thread::yield();
-  const int before = w.room_again;
+  const int before = w.exchanges_due;
   {
     // The hung handler has come back, but there still is no thread.
     const NoThreads none;
     w.dog.run_once();
   }
   CHECK(w.slots->room().total == 0);
-  const int still = w.room_again;
+  const int still = w.exchanges_due;
   w.clock->advance(5s);
   w.dog.run_once();
   CHECK(w.slots->room().total == 1);
-  CHECK(w.room_again > still);
+  CHECK(w.exchanges_due > still);
   CHECK(still >= before);
 }
 
@@ -221,9 +219,9 @@ TEST_CASE("a handler that hangs is given up, its run fails, and another worker t
   left->wait();
   CHECK(violations->all() == std::vector<std::string>{});
   while (w.slots->hung() > 0) std::this_thread::yield();
-  CHECK(w.room_again == 0);
+  const int before = w.exchanges_due;
   w.dog.run_once();
-  CHECK(w.room_again == 1);
+  CHECK(w.exchanges_due == before + 1);
   CHECK(w.health.health().healthy);
   CHECK(w.settler.unsettled() == 0);  // What it did late went nowhere.
   CHECK(w.memory.find("default", "t1")->result.empty());
@@ -247,7 +245,7 @@ TEST_CASE("a worker that finds its run taken back says that it is free", "[watch
   runs[0]->advance(Phase::ready, Phase::ended);
   w.make_ready(runs);
   w.runner->start();
-  while (w.skipped == 0) std::this_thread::yield();
+  while (w.skips == 0) std::this_thread::yield();
   CHECK(w.slots->load().busy == 0);
   CHECK(w.handled.empty());
 }
@@ -309,7 +307,7 @@ TEST_CASE("a run taken more than a lease ago is not begun, and goes back uncount
   REQUIRE(eventually([&] { return w.settler.unsettled() == 2; }));
   w.runner->join();
   CHECK(w.handled.size() == (pause == 9s ? 1 : 0));
-  CHECK(w.lapsed == (pause == 9s ? 0 : 1));
+  CHECK(w.lapses == (pause == 9s ? 0 : 1));
   w.carry_out();
   CHECK(w.state("t2") == (pause == 9s ? std::nullopt : std::optional{TaskState::pending}));
   CHECK(w.registry.size() == 0);
@@ -319,7 +317,7 @@ TEST_CASE("without patience for handlers that hang, it does not look at them wit
           "[watchdog]") {
   Watching w{1};
   detail::Watchdog dog{
-      {w.registry, *w.slots, *w.runner, w.settler, w.health, w.logger, w.clock, [] {}}, 0s};
+      {w.registry, *w.slots, *w.runner, w.settler, w.health, w.logger, w.clock, w.events}, 0s};
   const auto go = std::make_shared<std::latch>(1);
   const auto entered = std::make_shared<std::latch>(1);
   w.mux->handle("hang", [=](Context&, const Task&) {
@@ -348,25 +346,12 @@ TEST_CASE("a run that comes too late for any attempt is ended without being star
   SECTION("after it has expired") { late.expires_at = e.clock->now(); }
   SECTION("with a timeout that a Go client wrote") { late.timeout = -1s; }
   enqueue(e.broker, late);
-  int started = 0;
-  std::latch ended{1};
-  detail::ThreadRunner::Config config;
-  config.slots = e.slots;
-  config.mux = e.mux;
-  config.clock = e.clock;
-  config.started = [&](const detail::RunState&) { ++started; };
-  config.finished = [&](std::shared_ptr<detail::RunState> run, const Outcome& end, double random) {
-    e.settler.finish(std::move(run), end, random);
-    ended.count_down();
-  };
-  detail::ThreadRunner runner{std::move(config)};
-  runner.start();
-  std::vector<std::shared_ptr<detail::RunState>> runs = e.take_runs();
-  e.slots->ready().push(runs);
-  ended.wait();
-  runner.join();
+  e.runner->start();
+  e.make_ready(e.take_runs());
+  while (e.settler.unsettled() == 0) std::this_thread::yield();
+  e.runner->join();
   e.carry_out();
-  CHECK(started == 0);
+  CHECK(e.starts == 0);
   CHECK(e.handled.empty());
   CHECK(e.state("t1") == TaskState::archived);
   CHECK(e.memory.find("default", "t1")->retried == 0);

@@ -114,7 +114,7 @@ TEST_CASE("an outcome that lacks memory at any point is recorded in the end", "[
   for (; failed && number < 10'000; ++number) {
     CAPTURE(number);
     Engine engine;
-    engine.settled.reserve(10);
+    engine.ends.reserve(10);
     engine.broker.enqueue(many("t", 3));
     const auto runs = engine.take_runs();
     REQUIRE(runs.size() == 3);
@@ -128,7 +128,7 @@ TEST_CASE("an outcome that lacks memory at any point is recorded in the end", "[
     const std::size_t left = engine.memory.queue_info("default").active;
     REQUIRE(engine.registry.size() == left);
     REQUIRE(engine.settler.unsettled() == 0);
-    REQUIRE(engine.settled.size() == 3 - left);
+    REQUIRE(engine.ends.size() == 3 - left);
   }
   CHECK_FALSE(failed);
 }
@@ -167,7 +167,7 @@ TEST_CASE("a cancellation that lacks memory at any point stops its run in the en
     CAPTURE(number);
     Engine engine;
     detail::LeaseKeeper keeper{{engine.broker, engine.registry, engine.settler, engine.health,
-                                engine.logger, engine.clock, [] {}},
+                                engine.logger, engine.clock, engine.events},
                                10s};
     enqueue(engine.broker, message("t1"));
     const auto runs = engine.take_runs();

@@ -10,20 +10,8 @@ Engine::Engine(std::size_t concurrency, RetryPolicy policy) {
   config.concurrency = concurrency;
   config.retry_policy = std::move(policy);
   slots = std::make_shared<detail::Slots>(concurrency, concurrency, clock);
-  runner = std::make_unique<detail::ThreadRunner>(detail::ThreadRunner::Config{
-      slots,
-      {},
-      mux,
-      clock,
-      [](const detail::RunState&) {},
-      [this](std::shared_ptr<detail::RunState> run, const Outcome& end, double random) {
-        settler.finish(std::move(run), end, random);
-      },
-      [this] { ++skipped; },
-      [this](std::shared_ptr<detail::RunState> run) {
-        ++lapsed;
-        settler.give_back(std::move(run));
-      }});
+  runner = std::make_unique<detail::ThreadRunner>(
+      detail::ThreadRunner::Config{slots, {}, mux, clock, events});
 }
 
 Engine::~Engine() = default;
@@ -51,6 +39,21 @@ std::vector<SettleStatus> Engine::carry_out() {
   const std::vector<SettleReply> replies = broker.exchange({.settlements = batch}).settled;
   settler.report(replies, clock->steady_now());
   return statuses(replies);
+}
+
+void Engine::Events::finished(RunPtr run, const Outcome& end, double random) noexcept {
+  engine.settler.finish(std::move(run), end, random);
+}
+
+void Engine::Events::lapsed(RunPtr run) noexcept {
+  ++engine.lapses;
+  engine.settler.give_back(std::move(run));
+}
+
+void Engine::Events::settled(const Settlement& settlement, const detail::RunState*,
+                             std::string_view pattern) {
+  engine.ends.emplace_back(settlement.run.message->id, settlement.action);
+  engine.patterns.emplace_back(pattern);
 }
 
 std::optional<TaskState> Engine::state(const std::string& id) { return state_of(memory, id); }

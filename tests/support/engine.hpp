@@ -6,11 +6,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "support/builders.hpp"
 #include "support/flaky_broker.hpp"
+#include "taskmux/detail/engine/engine_events.hpp"
 #include "taskmux/detail/engine/server_engine.hpp"
 #include "taskmux/memory/memory_broker.hpp"
 
@@ -61,20 +63,28 @@ struct Engine {
   detail::HealthMonitor health{logger,
                                [this](const Health& change) { health_changes.push_back(change); }};
   detail::RunRegistry registry;
-  int arrivals = 0;
-  std::atomic<int> skipped{0};
-  std::atomic<int> lapsed{0};
-  std::vector<std::pair<std::string, SettleAction>> settled;
-  std::vector<std::string> patterns;  ///< Of what was settled.
+  std::atomic<int> exchanges_due{0};
+  std::atomic<int> watches_due{0};
+  std::atomic<int> starts{0};
+  std::atomic<int> skips{0};
+  std::atomic<int> lapses{0};
+  std::vector<std::pair<std::string, SettleAction>> ends;  ///< What was settled.
+  std::vector<std::string> patterns;                       ///< Of these.
+  /// Does as ServerEngine would, and counts.
+  struct Events final : detail::EngineEvents {
+    explicit Events(Engine& of) : engine{of} {}
+    void started(const detail::RunState&) noexcept override { ++engine.starts; }
+    void finished(RunPtr run, const Outcome& end, double random) noexcept override;
+    void skipped() noexcept override { ++engine.skips; }
+    void lapsed(RunPtr run) noexcept override;
+    void exchange_due() noexcept override { ++engine.exchanges_due; }
+    void watch_due() noexcept override { ++engine.watches_due; }
+    void settled(const Settlement& settlement, const detail::RunState* run,
+                 std::string_view pattern) override;
+    Engine& engine;
+  } events{*this};
   detail::Settler settler{
-      {FixedDelay{std::chrono::minutes{1}}, {}, 3, mux},
-      registry,
-      logger,
-      [this] { ++arrivals; },
-      [this](const Settlement& settlement, const detail::RunState*, std::string_view pattern) {
-        settled.emplace_back(settlement.run.message->id, settlement.action);
-        patterns.emplace_back(pattern);
-      }};
+      {FixedDelay{std::chrono::minutes{1}}, {}, 3, mux}, registry, logger, events};
   std::shared_ptr<detail::Slots> slots;
   std::unique_ptr<detail::ThreadRunner> runner;
 };

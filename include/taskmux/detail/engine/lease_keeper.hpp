@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstddef>
 #include <exception>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -17,6 +16,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/clock.hpp"
 #include "taskmux/detail/base/mutex.hpp"
+#include "taskmux/detail/engine/engine_events.hpp"
 #include "taskmux/detail/engine/health_monitor.hpp"
 #include "taskmux/detail/engine/settler.hpp"
 #include "taskmux/detail/run/run_registry.hpp"
@@ -39,7 +39,7 @@ class LeaseKeeper {
     HealthMonitor& health;
     const Logger& logger;
     std::shared_ptr<Clock> clock;
-    std::function<void()> stopped;  ///< A stop token was fired: for the watchdog.
+    EngineEvents& events;
   };
 
   LeaseKeeper(Parts parts, Duration lease) : parts_{std::move(parts)}, lease_{lease} {}
@@ -164,12 +164,12 @@ class LeaseKeeper {
       parts_.registry.remove(std::span{&run, 1});
     }
     parts_.logger(about(run->message(), LogLevel::warning, "its lease was lost"));
-    parts_.stopped();
+    parts_.events.watch_due();
   }
 
   void stop(const RunPtr& run, SteadyTime now, CancelMode mode) {
     parts_.settler.cancel(run, mode, now);
-    parts_.stopped();
+    parts_.events.watch_due();
   }
 
   const Parts parts_;

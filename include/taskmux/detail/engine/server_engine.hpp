@@ -26,6 +26,7 @@
 #include "taskmux/detail/base/utf8.hpp"
 #include "taskmux/detail/base/uuid.hpp"
 #include "taskmux/detail/engine/archive_trimmer.hpp"
+#include "taskmux/detail/engine/engine_events.hpp"
 #include "taskmux/detail/engine/fetcher.hpp"
 #include "taskmux/detail/engine/health_monitor.hpp"
 #include "taskmux/detail/engine/lease_keeper.hpp"
@@ -103,9 +104,9 @@ inline ServerConfig checked(ServerConfig config, const ServeMux& mux, const Brok
 
 /// Puts the parts of a server together, starts and ends their threads, and turns what happens into
 /// events. What is decided is decided in the parts.
-class ServerEngine {
+class ServerEngine final : private EngineEvents {
  public:
-  using RunPtr = std::shared_ptr<RunState>;
+  using EngineEvents::RunPtr;
 
   ServerEngine(Broker& broker, ServeMux mux, ServerConfig config)
       : broker_{broker},
@@ -457,7 +458,7 @@ class ServerEngine {
            upkeeping_.is_current() || exchanging_.is_current() || runner_.on_worker_thread();
   }
 
-  // --- what the parts tell each other ---
+  // --- what the parts tell each other: EngineEvents, and hints of the broker ---
 
   void heed(const Hint& hint) {
     if (hint.kind == Hint::Kind::cancel) {
@@ -475,13 +476,16 @@ class ServerEngine {
     return next;
   }
 
-  void skipped() {
+  void exchange_due() noexcept override { exchanging_.wake(); }
+  void watch_due() noexcept override { watching_.wake(); }
+
+  void skipped() noexcept override {
     exchanging_.wake();
     if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
   }
 
   /// Goes back if it is still ours; the broker refuses it if it is not.
-  void lapsed(RunPtr run) noexcept {
+  void lapsed(RunPtr run) noexcept override {
     try {
       config_.logger(
           about(run->message(), LogLevel::info, "not started: its lease had already ended"));
@@ -494,7 +498,7 @@ class ServerEngine {
   }
 
   /// Must not fail: the handler is called even if its start can't be logged or passed to hooks.
-  void started(const RunState& run) noexcept {
+  void started(const RunState& run) noexcept override {
     if (!run.route().known) unknown_types_.fetch_add(1, std::memory_order_relaxed);
     try {
       if (config_.logger.enabled(LogLevel::debug)) {
@@ -509,7 +513,7 @@ class ServerEngine {
     }
   }
 
-  void finished(RunPtr run, const Outcome& outcome, double random) noexcept {
+  void finished(RunPtr run, const Outcome& outcome, double random) noexcept override {
     try {
       settler_.finish(run, outcome, random);
     } catch (...) {
@@ -521,12 +525,9 @@ class ServerEngine {
     if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
   }
 
-  /// Empty without hooks, so that a settlement then costs no event.
-  Settler::Settled settled_hook() {
-    if (!wants_task_events(config_.hooks)) return {};
-    return [this](const Settlement& settlement, const RunState* run, std::string_view pattern) {
-      post(event_of(settlement, run, pattern, environment_->clock->steady_now()));
-    };
+  void settled(const Settlement& settlement, const RunState* run,
+               std::string_view pattern) override {
+    if (wants_events_) post(event_of(settlement, run, pattern, environment_->clock->steady_now()));
   }
 
   /// The host's hook, which the trimmer calls in the middle of its own broker calls; empty without one.
@@ -589,26 +590,35 @@ class ServerEngine {
     return info;
   }
 
+  // Constant after construction.
   Broker& broker_;
   const ServerConfig config_;
+  const bool wants_events_ = wants_task_events(config_.hooks);
   const std::vector<std::string> queues_ = queue_names();
   const int pid_ = ::getpid();
   const std::string host_ = host_name();
   const std::string id_ = UuidSource{}.next();
+
+  // Shared with given-up threads, which may outlive the server.
   const std::shared_ptr<ServeMux> mux_;
   const std::shared_ptr<RunEnvironment> environment_;
+  const std::shared_ptr<Slots> slots_ = std::make_shared<Slots>(
+      config_.concurrency, config_.max_abandoned.value_or(config_.concurrency),
+      environment_->clock);
+
+  // Starting and ending.
   Time started_at_{};
   std::atomic<bool> stopped_{false};
-  std::atomic<std::uint64_t> unknown_types_{0};
   Waker idle_;            ///< For shutdown(): something has ended.
   CallLimit limit_;       ///< Of the broker calls that are about runs; set by shutdown().
   CallLimit side_limit_;  ///< Of all others of the server's own.
   CallLimit hook_limit_;  ///< Of those that hooks make.
-
   mutable Mutex mutex_;
   std::condition_variable phase_changed_;
   Phase phase_ TASKMUX_GUARDED_BY(mutex_) = Phase::made;
 
+  // What the host is told.
+  std::atomic<std::uint64_t> unknown_types_{0};
   Notifier notifier_{config_.logger, [this] {
                        if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
                      }};
@@ -616,27 +626,20 @@ class ServerEngine {
                           if (config_.hooks.on_health_change)
                             post_call([this, health] { config_.hooks.on_health_change(health); });
                         }};
+
+  // The way of a run. Each refers to some of those above it.
   RunRegistry registry_;
   Settler settler_{{config_.retry_policy, config_.is_failure, config_.max_crashes, mux_},
                    registry_,
                    config_.logger,
-                   [this] { exchanging_.wake(); },
-                   settled_hook()};
-  const std::shared_ptr<Slots> slots_ = std::make_shared<Slots>(
-      config_.concurrency, config_.max_abandoned.value_or(config_.concurrency),
-      environment_->clock);
-  ThreadRunner runner_{{slots_, config_.on_thread_start, mux_, environment_->clock,
-                        [this](const RunState& run) { started(run); },
-                        [this](RunPtr run, const Outcome& outcome, double random) {
-                          finished(std::move(run), outcome, random);
-                        },
-                        [this] { skipped(); }, [this](RunPtr run) { lapsed(std::move(run)); }}};
-  Watchdog watchdog_{{registry_, *slots_, runner_, settler_, health_, config_.logger,
-                      environment_->clock, [this] { exchanging_.wake(); }},
-                     config_.abandon_after};
-  LeaseKeeper lease_keeper_{{broker_, registry_, settler_, health_, config_.logger,
-                             environment_->clock, [this] { watching_.wake(); }},
-                            config_.lease};
+                   *this};
+  ThreadRunner runner_{{slots_, config_.on_thread_start, mux_, environment_->clock, *this}};
+  Watchdog watchdog_{
+      {registry_, *slots_, runner_, settler_, health_, config_.logger, environment_->clock, *this},
+      config_.abandon_after};
+  LeaseKeeper lease_keeper_{
+      {broker_, registry_, settler_, health_, config_.logger, environment_->clock, *this},
+      config_.lease};
   Fetcher fetcher_{{broker_, settler_, registry_, *slots_, health_, environment_,
                     [this] {
                       if (watchdog_.concerns(environment_->clock->steady_now())) watching_.wake();
@@ -644,6 +647,8 @@ class ServerEngine {
                    QueuePicker{config_.queues, config_.strict_priority},
                    config_.lease,
                    config_.max_crashes};
+
+  // What a server does for its queues beside running tasks.
   ArchiveTrimmer trimmer_{{broker_, config_.logger, environment_->clock, before_evict(),
                            [this] { return stopped_.load(std::memory_order_relaxed); }},
                           queues_,
@@ -654,6 +659,7 @@ class ServerEngine {
       queues_,
       {config_.upkeep_interval, config_.heartbeat_interval, config_.lease}};
 
+  // Threads last: they end first.
   LoopThread notifying_{"tmx-notify", environment_->clock, config_.logger,
                         [this] { return notify_turn(); }};
   LoopThread watching_{"tmx-watchdog", environment_->clock, config_.logger,

@@ -17,10 +17,11 @@
 #include <vector>
 
 #include "taskmux/broker.hpp"
-#include "taskmux/detail/run/log_records.hpp"
 #include "taskmux/detail/base/error_text.hpp"
 #include "taskmux/detail/base/mutex.hpp"
+#include "taskmux/detail/engine/engine_events.hpp"
 #include "taskmux/detail/run/judge.hpp"
+#include "taskmux/detail/run/log_records.hpp"
 #include "taskmux/detail/run/run_registry.hpp"
 #include "taskmux/detail/run/settlement.hpp"
 #include "taskmux/serve_mux.hpp"
@@ -121,19 +122,10 @@ class Settler {
     std::shared_ptr<const ServeMux> mux;  ///< For the types' own policies.
   };
 
-  /// Told of each settlement that the broker applied, with the run (null if it was taken over from a
-  /// lost worker) and the pattern that its type matched.
-  using Settled = std::function<void(const Settlement&, const RunState*, std::string_view)>;
-
-  /// `arrived` is called after a run was handed in, to wake the exchanging thread; `settled` may be
-  /// empty.
-  Settler(Rules rules, RunRegistry& registry, const Logger& logger, std::function<void()> arrived,
-          Settled settled)
-      : rules_{std::move(rules)},
-        registry_{registry},
-        logger_{logger},
-        arrived_{std::move(arrived)},
-        settled_{std::move(settled)} {}
+  /// Tells `events` of each run that was handed in (exchange_due()) and of each settlement that the
+  /// broker applied (settled()).
+  Settler(Rules rules, RunRegistry& registry, const Logger& logger, EngineEvents& events)
+      : rules_{std::move(rules)}, registry_{registry}, logger_{logger}, events_{events} {}
 
   /// A run has ended with `outcome`. `random` in [0, 1) feeds the retry policy.
   void finish(RunPtr run, const Outcome& outcome, double random) {
@@ -175,7 +167,7 @@ class Settler {
       registry_.remove(runs);
       throw;
     }
-    if (count > 0) arrived_();
+    if (count > 0) events_.exchange_due();
     return count;
   }
 
@@ -350,7 +342,7 @@ class Settler {
   void end_giving_back() noexcept {
     given_back_.fetch_add(1);
     giving_back_.fetch_sub(1);
-    if (awaits_given_back_.exchange(false)) arrived_();
+    if (awaits_given_back_.exchange(false)) events_.exchange_due();
   }
 
   TaskRoute route_of(std::string_view type) const {
@@ -386,7 +378,7 @@ class Settler {
       arrivals_.add(std::move(settlement), std::move(origin));
       unsettled_.fetch_add(1, std::memory_order_relaxed);
     }
-    arrived_();
+    events_.exchange_due();
   }
 
   /// Counts and logs what became of a run, and passes it on. If memory runs out, the log line or
@@ -412,7 +404,7 @@ class Settler {
       if (rejected) return tell_rejected(settlement, reply);
       if (!applied) return tell_stale(settlement, origin.repeated);
       tell(settlement, origin.run.get());
-      if (settled_) settled_(settlement, origin.run.get(), pattern_of(settlement, origin));
+      events_.settled(settlement, origin.run.get(), pattern_of(settlement, origin));
     } catch (...) {
       log_exception(logger_, "what became of a run could not be told");
     }
@@ -471,8 +463,7 @@ class Settler {
   const Rules rules_;
   RunRegistry& registry_;
   const Logger& logger_;
-  const std::function<void()> arrived_;
-  const Settled settled_;
+  EngineEvents& events_;
   SettlerCounts counts_;
   std::atomic<std::size_t> unsettled_{0};
   std::atomic<int> giving_back_{0};

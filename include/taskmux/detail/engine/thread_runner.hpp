@@ -17,6 +17,7 @@
 #include "taskmux/detail/base/mutex.hpp"
 #include "taskmux/detail/base/thread.hpp"
 #include "taskmux/detail/base/uuid.hpp"
+#include "taskmux/detail/engine/engine_events.hpp"
 #include "taskmux/detail/engine/slots.hpp"
 #include "taskmux/detail/run/attempt.hpp"
 #include "taskmux/detail/run/outcome_of.hpp"
@@ -39,14 +40,7 @@ class ThreadRunner {
     std::function<void()> on_thread_start;
     std::shared_ptr<ServeMux> mux;
     std::shared_ptr<Clock> clock;
-    /// Called on the worker's thread when an attempt begins, and when it has ended unless its
-    /// thread was given up. A run that comes too late for any attempt is finished without started().
-    std::function<void(const RunState&)> started;
-    std::function<void(RunPtr, const Outcome&, double random)> finished;
-    /// Called when a run turns out not to be there for a worker any more: the worker is free again.
-    std::function<void()> skipped;
-    /// Called with a run that was not begun since its lease was over; empty = such runs are begun.
-    std::function<void(RunPtr)> lapsed{};
+    EngineEvents& events;  ///< Told on the workers' threads, but for those that were given up.
   };
 
   explicit ThreadRunner(Config config) : shared_{std::make_shared<Shared>(std::move(config))} {}
@@ -183,11 +177,11 @@ class ThreadRunner {
     const SteadyTime begin = std::max(worker.free_since, run->taken_at());
     const Time wall =
         run->taken_at_wall() + std::chrono::duration_cast<Duration>(begin - run->taken_at());
-    if (config.lapsed && begin >= run->lease_until() &&
+    if (begin >= run->lease_until() &&
         run->advance(RunState::Phase::ready, RunState::Phase::ended)) {
       // This process was stopped for a while, perhaps: somebody else may have run the task since.
       RunPtr next = slots.ready().done_and_pop();
-      config.lapsed(std::move(run));
+      config.events.lapsed(std::move(run));
       return next;
     }
     const TaskRoute route = config.mux->route(run->message().task.type);
@@ -197,16 +191,16 @@ class ThreadRunner {
       run->set_route(route);
       const Outcome outcome = outcome_of([&] { return Outcome::skip_retry(std::string{reason}); });
       RunPtr next = slots.ready().done_and_pop();
-      config.finished(std::move(run), outcome, 0.5);
+      config.events.finished(std::move(run), outcome, 0.5);
       return next;
     }
     if (!run->start(begin, limits.steady, limits.wall, worker.slot, route)) {
       RunPtr next = slots.ready().done_and_pop();
-      config.skipped();
+      config.events.skipped();
       return next;
     }
     slots.note_begin(worker.slot, begin);
-    config.started(*run);
+    config.events.started(*run);
     const Outcome outcome = attempt(*config.mux, run);
     worker.free_since = config.clock->steady_now();
     if (!run->end(worker.free_since)) {
@@ -216,7 +210,7 @@ class ThreadRunner {
     slots.note_pace(worker.free_since - begin);
     // Before the outcome is handed on, so that whoever is woken by it sees who is free.
     RunPtr next = slots.ready().done_and_pop();
-    config.finished(std::move(run), outcome, worker.random.unit());
+    config.events.finished(std::move(run), outcome, worker.random.unit());
     return next;
   }
 

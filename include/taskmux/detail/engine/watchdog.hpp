@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +12,7 @@
 #include "taskmux/clock.hpp"
 #include "taskmux/detail/base/error_text.hpp"
 #include "taskmux/detail/base/uuid.hpp"
+#include "taskmux/detail/engine/engine_events.hpp"
 #include "taskmux/detail/engine/health_monitor.hpp"
 #include "taskmux/detail/engine/settler.hpp"
 #include "taskmux/detail/engine/slots.hpp"
@@ -42,8 +42,7 @@ class Watchdog {
     HealthMonitor& health;
     const Logger& logger;
     std::shared_ptr<Clock> clock;
-    std::function<void()>
-        room_again;  ///< Threads have come back, or could be started: tasks may be taken again.
+    EngineEvents& events;  ///< Told that an exchange is due once there is room for tasks again.
   };
 
   Watchdog(Parts parts, Duration abandon_after)
@@ -71,11 +70,11 @@ class Watchdog {
     for (const RunPtr& run : late) next = std::min(next, deal_with(run, now));
     const std::size_t missing = parts_.slots.missing();
     const bool whole = parts_.runner.replace_missing();
-    if (parts_.slots.missing() < missing) parts_.room_again();
+    if (parts_.slots.missing() < missing) parts_.events.exchange_due();
     if (parts_.slots.hung() > 0 || !whole) next = std::min(next, now + hung_interval());
     const bool full = parts_.slots.is_full_of_hung();
     parts_.health.too_many_hung(full);
-    if (std::exchange(full_, full) && !full) parts_.room_again();
+    if (std::exchange(full_, full) && !full) parts_.events.exchange_due();
     plan(next);
     if (next == SteadyTime::max()) return std::nullopt;
     return next;
