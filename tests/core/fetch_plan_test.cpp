@@ -374,8 +374,8 @@ TEST_CASE("failures are met with pauses that grow until a call succeeds", "[plan
 TEST_CASE("what a lost call took is given back before its queues are asked again", "[plan]") {
   Planned p;
   p.next();
-  p.plan.lost(p.step.call);
   const std::uint64_t block = p.step.call.token_block;
+  p.plan.lost(std::move(p.step.call));
   p.facts.now = p.plan.failed(p.facts.now);
   CHECK(p.plan.owes());
   REQUIRE(p.next() == "exchange +1 lost");

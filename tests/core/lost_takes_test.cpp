@@ -8,15 +8,20 @@ using namespace std::chrono_literals;
 
 namespace {
 
-const std::vector<QueueQuota> a_and_b = {{"a", 1}, {"b", 1}};
 const SteadyTime start{1h};
+
+void lose(LostTakes& lost, std::uint64_t block, std::vector<QueueQuota> quotas) {
+  lost.reserve(quotas.size());
+  lost.add(block, std::move(quotas), start);
+}
+void lose_a_and_b(LostTakes& lost, std::uint64_t block) { lose(lost, block, {{"a", 1}, {"b", 1}}); }
 
 }  // namespace
 
 TEST_CASE("a lost call is recalled at once, with its age, and then at intervals", "[lost]") {
   LostTakes lost{41};
   CHECK(lost.empty());
-  lost.add(1, a_and_b, start);
+  lose_a_and_b(lost, 1);
   CHECK(lost.recall_at() == start);
   const std::vector<LostTake> takes = lost.to_recall(start + 3s);
   REQUIRE(takes.size() == 1);
@@ -37,13 +42,13 @@ TEST_CASE("a lost call is recalled at once, with its age, and then at intervals"
 
 TEST_CASE("a call that could take nothing is not recalled", "[lost]") {
   LostTakes lost{41};
-  lost.add(1, {}, start);
+  lose(lost, 1, {});
   CHECK(lost.empty());
 }
 
 TEST_CASE("a queue owes what a lost call took of it until it has answered", "[lost]") {
   LostTakes lost{41};
-  lost.add(1, a_and_b, start);
+  lose_a_and_b(lost, 1);
   CHECK(lost.owed_by("a"));
   CHECK(lost.owed_by("b"));
   CHECK_FALSE(lost.owed_by("c"));
@@ -59,7 +64,7 @@ TEST_CASE("a queue owes what a lost call took of it until it has answered", "[lo
 
 TEST_CASE("a call is lost in part if a part of the store did not answer", "[lost]") {
   LostTakes lost{41};
-  lost.add(1, a_and_b, start);
+  lose_a_and_b(lost, 1);
   const LostTake own[] = {{.token_block = 2, .queues = {"c"}}};
   lost.note_reply(own, 2, start + 1s, false);
   CHECK(lost.owed_by("a"));  // It was not recalled, and so nothing is known of it.
@@ -73,7 +78,7 @@ TEST_CASE("a call is lost in part if a part of the store did not answer", "[lost
 
 TEST_CASE("an exchange that neither recalls nor loses anything changes nothing", "[lost]") {
   LostTakes lost{41};
-  lost.add(1, a_and_b, start);
+  lose_a_and_b(lost, 1);
   lost.note_reply({}, 2, start + 1s, false);
   CHECK(lost.to_recall(start).size() == 1);
 }

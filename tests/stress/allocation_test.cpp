@@ -41,10 +41,11 @@ bool fails_in(long number, Step step) {
 
 TEST_CASE("a fetch that lacks memory at any point loses no task", "[allocation]") {
   constexpr std::size_t tasks = 5;
+  const bool reply_lost = GENERATE(false, true);
   bool failed = true;
   long number = 1;
   for (; failed && number < 10'000; ++number) {
-    CAPTURE(number);
+    CAPTURE(number, reply_lost);
     Engine engine{tasks};
     detail::Fetcher fetcher{{engine.broker, engine.settler, engine.registry, *engine.slots,
                              engine.health, engine.environment, [] {}},
@@ -53,6 +54,7 @@ TEST_CASE("a fetch that lacks memory at any point loses no task", "[allocation]"
     fetcher.set_watch(engine.broker.watch({"default"}, [&](const Hint&) { fetcher.hint(); }));
     engine.broker.enqueue(many("t", tasks));
     const auto ready = [&] { return engine.slots->load().ready; };
+    if (reply_lost) engine.broker.lose_reply(FlakyBroker::Operation::exchange, 1);
     failed = fails_in(number, [&] { fetcher.run_once(); });
     for (int turn = 0; turn < 100 && ready() < tasks; ++turn) {
       fetcher.hint();

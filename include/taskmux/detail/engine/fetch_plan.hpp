@@ -42,7 +42,7 @@ namespace detail {
 ///               -> looking   a worker is free
 ///
 /// A call that failed leads to `looking` from all of them. Outcomes are carried in each phase,
-/// without delay; while the watch is not armed, their exchange looks for tasks, too.
+/// without delay; in `looking` and `drained`, their exchange looks for tasks, too.
 class FetchPlan {
  public:
   /// What next() is to know beside the events.
@@ -101,6 +101,7 @@ class FetchPlan {
     call.recalled = lost_.to_recall(facts.now);
     if (facts.outcomes || !call.quotas.empty() || !call.recalled.empty()) {
       call.token_block = lost_.next_block();
+      lost_.reserve(call.quotas.size());
       return {.action = Step::Action::exchange, .call = std::move(call)};
     }
     // Until there is room, or a queue has given back what it owes.
@@ -143,7 +144,9 @@ class FetchPlan {
 
   /// The reply of the exchange `call` was lost, or could not be kept. The failure is told by
   /// failed().
-  void lost(const Call& call) { lost_.add(call.token_block, call.quotas, call.sent_at); }
+  void lost(Call&& call) noexcept {
+    lost_.add(call.token_block, std::move(call.quotas), call.sent_at);
+  }
 
   /// The reply of an exchange said what became of its outcomes; `unknown`: not of each.
   void settled(bool unknown, SteadyTime now) noexcept {

@@ -120,12 +120,12 @@ class Fetcher {
     const bool in_order = parts_.settler.may_take(given_back, settlements.size());
     if (!in_order) room = {};
 
-    const FetchPlan::Step step = plan_.next({.now = now,
-                                             .free_workers = room.workers,
-                                             .room = room.total,
-                                             .outcomes = !settlements.empty()});
+    FetchPlan::Step step = plan_.next({.now = now,
+                                       .free_workers = room.workers,
+                                       .room = room.total,
+                                       .outcomes = !settlements.empty()});
     switch (step.action) {
-      case FetchPlan::Step::Action::exchange: return exchange(step.call, settlements);
+      case FetchPlan::Step::Action::exchange: return exchange(std::move(step.call), settlements);
       case FetchPlan::Step::Action::arm: return arm(step.all_queues);
       case FetchPlan::Step::Action::sleep: break;
     }
@@ -133,7 +133,7 @@ class Fetcher {
     return alone ? earlier(step.until, suspects_.next_step()) : step.until;
   }
 
-  std::optional<SteadyTime> exchange(const FetchPlan::Call& call,
+  std::optional<SteadyTime> exchange(FetchPlan::Call&& call,
                                      std::span<const Settlement> settlements) {
     parts_.settler.sent(settlements.size());
     ExchangeReply reply;
@@ -148,7 +148,7 @@ class Fetcher {
       arrived_at = clock().steady_now();
       accept(reply, call.sent_at, arrived_at, call.free_workers);
     } catch (...) {
-      plan_.lost(call);
+      plan_.lost(std::move(call));
       throw;
     }
     exchanges_.fetch_add(1, std::memory_order_relaxed);

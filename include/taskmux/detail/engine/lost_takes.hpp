@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -56,12 +57,19 @@ class LostTakes {
     return takes;
   }
 
+  /// Makes room for the next add(), so that it needs no memory, if the call asks at most `queues`.
+  void reserve(std::size_t queues) {
+    lost_.reserve(lost_.size() + 1);
+    queues_.reserve(queues);
+  }
+
   /// The reply of the call `block`, which was sent at `sent_at`, did not come or could not be kept.
-  void add(std::uint64_t block, std::span<const QueueQuota> quotas, SteadyTime sent_at) {
+  /// reserve() must have been called before the call was sent.
+  void add(std::uint64_t block, std::vector<QueueQuota>&& quotas, SteadyTime sent_at) noexcept {
     if (quotas.empty()) return;
-    Lost& lost = lost_.emplace_back(Lost{{.token_block = block}, sent_at});
+    for (QueueQuota& quota : quotas) queues_.push_back(std::move(quota.queue));
+    lost_.push_back({{.token_block = block, .queues = std::exchange(queues_, {})}, sent_at});
     recall_at_ = sent_at;
-    for (const QueueQuota& quota : quotas) lost.take.queues.push_back(quota.queue);
   }
 
   /// The reply of the call `block`, which was sent at `sent_at`, said `takes` of lost calls: of the
@@ -102,6 +110,7 @@ class LostTakes {
   };
 
   std::vector<Lost> lost_;
+  std::vector<std::string> queues_;  ///< Room for the names of the next lost call; empty.
   std::optional<SteadyTime> recall_at_;
   std::uint64_t block_;
 };
