@@ -445,49 +445,59 @@ class MemoryQueue {
     return "memory " + std::string{to_string(state)};
   }
 
-  /// A task leaves a list at any time; so a cursor names the last ones that were visited, and one that is
-  /// still there leads to the place. If all have left, the ranks lead to it.
+  /// A task leaves a list at any time; so a cursor names the last ones that were visited. One that is still
+  /// there, which its token shows, leads to the place.
+  struct Named {
+    std::string id;
+    std::uint64_t token;
+  };
+
   template <typename Visit>
   std::string walk_list(const MemoryTaskList& list, TaskState state, std::string_view cursor,
                         Visit& visit) const {
     constexpr std::size_t most_named = 8;
-    std::int64_t rank = std::numeric_limits<std::int64_t>::min();
-    std::vector<std::string> named;  // The last one last.
+    std::vector<Named> named;  // The last one last.
     const MemoryTask* task = list.front();
     if (!cursor.empty()) {
       CursorReader reader{kind_of_cursor(state), cursor};
-      rank = reader.next_number();
-      while (!reader.at_end() && named.size() < most_named) named.push_back(reader.next());
+      do {
+        std::string id = reader.next();
+        named.push_back({std::move(id), static_cast<std::uint64_t>(reader.next_number())});
+      } while (!reader.at_end() && named.size() < most_named);
       reader.expect_end();
-      task = next_in_list(list, state, rank, named);
+      task = next_in_list(list, state, named);
     }
     std::vector<const MemoryTask*> visited;
-    for (; task; task = MemoryTaskList::after(*task)) {
-      if (!visit(*task)) break;
-      visited.push_back(task);
-    }
+    for (; task && visit(*task); task = MemoryTaskList::after(*task)) visited.push_back(task);
     if (!task) return {};
-    if (!visited.empty()) rank = visited.back()->rank;
     const std::size_t fresh = std::min(visited.size(), most_named);
     const std::size_t kept = std::min(named.size(), most_named - fresh);
     CursorWriter writer{kind_of_cursor(state)};
-    writer.add(rank);
-    for (std::size_t i = named.size() - kept; i < named.size(); ++i) writer.add(named[i]);
+    const auto add_named = [&writer](const std::string& id, std::uint64_t token) {
+      writer.add(id).add(static_cast<std::int64_t>(token));
+    };
+    for (std::size_t i = named.size() - kept; i < named.size(); ++i)
+      add_named(named[i].id, named[i].token);
     for (std::size_t i = visited.size() - fresh; i < visited.size(); ++i)
-      writer.add(visited[i]->message.id);
+      add_named(visited[i]->message.id, visited[i]->token);
     return writer.text();
   }
 
-  /// The first task of `list` whose rank is above `rank`.
-  const MemoryTask* next_in_list(const MemoryTaskList& list, TaskState state, std::int64_t rank,
-                                 const std::vector<std::string>& named) const noexcept {
-    for (auto id = named.rbegin(); id != named.rend(); ++id) {
-      const MemoryTask* task = tasks_.find(*id);
-      if (!task || task->state != state || task->rank > rank) continue;
-      while (task && task->rank <= rank) task = MemoryTaskList::after(*task);
+  /// The task behind the last one of `named`. If all of these have left, their ranks lead to the place in
+  /// pending; in active, nothing does, and it is the first task.
+  const MemoryTask* next_in_list(const MemoryTaskList& list, TaskState state,
+                                 const std::vector<Named>& named) const noexcept {
+    const bool ranked = state == TaskState::pending;
+    const std::uint64_t last_rank = named.back().token;
+    for (auto known = named.rbegin(); known != named.rend(); ++known) {
+      const MemoryTask* task = tasks_.find(known->id);
+      if (!task || task->state != state || task->token != known->token) continue;
+      do {
+        task = MemoryTaskList::after(*task);
+      } while (ranked && task && task->token <= last_rank);
       return task;
     }
-    return list.first_above(rank);
+    return ranked ? list.first_above(last_rank) : list.front();
   }
 
   static void add(CursorWriter& writer, const MemoryInstant& place) {

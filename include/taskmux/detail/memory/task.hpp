@@ -89,8 +89,8 @@ struct MemoryTask {
   /// clock: pending: since when; scheduled after a delay, retry: due; completed: its end.
   Time at{};
   Time lease_end{};         ///< Active. By the steady clock.
-  std::int64_t rank = 0;    ///< In a MemoryTaskList: grows from the front to the back.
-  std::uint64_t token = 0;  ///< Active: of the present run.
+  /// Active: of the present run. Pending: a rank instead, which grows from the front to the back.
+  std::uint64_t token = 0;
   std::uint32_t id_hash;
   std::uint16_t crashes = 0;
   TaskState state : 7 = TaskState::pending;
@@ -112,7 +112,7 @@ inline void prefetch_task(const TaskMessage* message) noexcept {
 #endif
 }
 
-/// Tasks in a line. Owns nothing. Not thread-safe.
+/// Tasks in a line, with ranks for tokens until they get others. Owns nothing. Not thread-safe.
 class MemoryTaskList {
  public:
   bool empty() const noexcept { return size_ == 0; }
@@ -123,27 +123,28 @@ class MemoryTaskList {
   static MemoryTask* before(const MemoryTask& task) noexcept { return task.place.links.previous; }
 
   void push_back(MemoryTask& task) noexcept {
-    task.rank = next_rank_++;
+    task.token = next_rank_++;
     link(task, back_, nullptr);
   }
   void push_front(MemoryTask& task) noexcept {
-    task.rank = --first_rank_;
+    task.token = --first_rank_;
     link(task, nullptr, front_);
   }
 
-  /// The first task whose rank is above `rank`, from the end that is nearer to it by number; null if none.
-  MemoryTask* first_above(std::int64_t rank) const noexcept {
-    if (empty() || back_->rank <= rank) return nullptr;
+  /// The first task of pending whose rank is above `rank`; null if there is none. Looks from the end that is
+  /// nearer by rank.
+  MemoryTask* first_above(std::uint64_t rank) const noexcept {
+    if (empty() || back_->token <= rank) return nullptr;
     MemoryTask* task = front_;
-    if (rank < front_->rank) return task;
-    if (rank - front_->rank < back_->rank - rank) {
-      while (task->rank <= rank) task = after(*task);
-    } else {
-      task = back_;
-      while (MemoryTask* previous = before(*task)) {
-        if (previous->rank <= rank) break;
-        task = previous;
-      }
+    if (rank < task->token) return task;
+    if (rank - task->token < back_->token - rank) {
+      while (task->token <= rank) task = after(*task);
+      return task;
+    }
+    task = back_;
+    while (MemoryTask* previous = before(*task)) {
+      if (previous->token <= rank) break;
+      task = previous;
     }
     return task;
   }
@@ -159,7 +160,7 @@ class MemoryTaskList {
   void replace(MemoryTask& old, MemoryTask& fresh) noexcept {
     const auto [previous, next] = old.place.links;
     remove(old);
-    fresh.rank = old.rank;
+    fresh.token = old.token;
     link(fresh, previous, next);
   }
 
@@ -174,8 +175,8 @@ class MemoryTaskList {
   MemoryTask* front_ = nullptr;
   MemoryTask* back_ = nullptr;
   std::size_t size_ = 0;
-  std::int64_t first_rank_ = 0;
-  std::int64_t next_rank_ = 0;
+  std::uint64_t first_rank_ = std::uint64_t{1} << 63;
+  std::uint64_t next_rank_ = first_rank_;
 };
 
 /// Tasks by id. Owns nothing. Not thread-safe.
