@@ -13,7 +13,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -2511,6 +2513,122 @@ TASKMUX_CONTRACT("no hint comes once the watch is gone") {
   CHECK(stays.cancelled("t1"));
   CHECK(stays.ready(10s));
   CHECK(gone.count() == before);
+}
+
+// Watching tasks
+
+/// Rings when a watch on tasks calls.
+class Bell {
+ public:
+  std::function<void()> ringer() {
+    return [this] {
+      std::lock_guard lock{mutex_};
+      rung_ = true;
+      changed_.notify_all();
+    };
+  }
+  /// Whether it has rung since the last call, or does so soon.
+  bool rung(std::chrono::milliseconds within = 10s) {
+    std::unique_lock lock{mutex_};
+    changed_.wait_for(lock, within, [this] { return rung_; });
+    return std::exchange(rung_, false);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool rung_ = false;
+};
+
+TASKMUX_CONTRACT("a watch on tasks tells their states, and calls when one changes") {
+  TestType t;
+  for (const std::string id : {"t1", "t2"}) {
+    TaskMessage task = message(id);
+    task.retention = 1h;
+    enqueue(t.broker, task);
+  }
+  Bell bell;
+  const auto watch = t.view.watch_tasks("default", {"t2", "none", "t1"}, bell.ringer());
+  const auto states = [&] {
+    std::vector<std::optional<TaskState>> all;
+    for (const TaskStatus& status : watch->arm().tasks) all.push_back(status.state);
+    return all;
+  };
+  using States = std::vector<std::optional<TaskState>>;
+  CHECK(states() == States{TaskState::pending, std::nullopt, TaskState::pending});
+  const Run run = take_one(t.broker);
+  CHECK(bell.rung());
+  CHECK(states() == States{TaskState::pending, std::nullopt, TaskState::active});
+  settle(t.broker, completed(run, "42"));
+  CHECK(bell.rung());
+  CHECK(states() == States{TaskState::pending, std::nullopt, TaskState::completed});
+  act(t.view, "default", TaskAction::archive, Ids{"t2"});
+  CHECK(bell.rung());
+  CHECK(states() == States{TaskState::archived, std::nullopt, TaskState::completed});
+  t.view.update_payload("default", "t2", "new");  // Rewrites the task, which is watched still.
+  states();
+  act(t.view, "default", TaskAction::run, Ids{"t2"});
+  CHECK(bell.rung());
+  states();
+  settle(t.broker, retried(take_one(t.broker), 1h));
+  CHECK(bell.rung());
+  states();
+  t.advance(1h);
+  upkeep(t.broker);
+  CHECK(bell.rung());
+  CHECK(states()[0] == TaskState::pending);
+  t.view.delete_queue("default", true);
+  CHECK(bell.rung());
+  CHECK(states() == States{std::nullopt, std::nullopt, std::nullopt});
+}
+
+TASKMUX_CONTRACT("watches on the same task are all called, until they end") {
+  TestType t;
+  enqueue(t.broker, message("t1"));
+  Bell first;
+  Bell second;
+  auto ended = t.view.watch_tasks("default", {"t1"}, first.ringer());
+  const auto watch = t.view.watch_tasks("default", {"t1"}, second.ringer());
+  ended->arm();
+  watch->arm();
+  const Run run = take_one(t.broker);
+  CHECK(first.rung());
+  CHECK(second.rung());
+  ended->arm();
+  watch->arm();
+  ended.reset();
+  first.rung(0ms);
+  settle(t.broker, archived(run));
+  CHECK(second.rung());
+  CHECK_FALSE(first.rung(0ms));
+}
+
+TASKMUX_CONTRACT("an inspector is told of results") {
+  TestType t;
+  for (const std::string id : {"t1", "t2", "t3", "t4"}) {
+    TaskMessage task = message(id);
+    task.retention = 1h;
+    enqueue(t.broker, task);
+  }
+  std::thread worker{[&t] {
+    std::vector<Run> runs = take(t.broker, "default", 3);
+    settle(t.broker, completed(runs.at(1), "of t2"));
+    settle(t.broker, archived(runs.at(2), "no luck"));
+    settle(t.broker, completed(runs.at(0), "of t1"));
+  }};
+  Inspector inspector{t.broker};
+  CHECK(inspector.wait_for_result("default", "t1", 1min).result == "of t1");
+  worker.join();
+  const Ids ids{"t2", "none", "t4", "t3"};
+  const auto replies = inspector.wait_for_results("default", ids, 50ms);
+  REQUIRE(replies.size() == 4);
+  REQUIRE(replies[0].task);
+  CHECK(replies[0].task->result == "of t2");
+  const auto error = [&](std::size_t i) { return replies[i].error.value().errc(); };
+  CHECK(error(1) == Errc::task_not_found);
+  CHECK(error(2) == Errc::timed_out);
+  CHECK(error(3) == Errc::wrong_state);
+  CHECK(inspector.wait_for_results("default", {}, 1min).empty());
 }
 
 // Servers

@@ -80,6 +80,10 @@ class TASKMUX_API BrokerWrapper : public Broker, public QueueView, public Regist
                                  std::span<const std::string> ids) override {
     return view().states(queue, ids);
   }
+  std::unique_ptr<TaskWatch> watch_tasks(std::string_view queue, std::vector<std::string> ids,
+                                         std::function<void()> callback) override {
+    return view().watch_tasks(queue, std::move(ids), std::move(callback));
+  }
   std::vector<ActReply> act(const ActRequest& request) override { return view().act(request); }
   std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
                       std::size_t limit) override {

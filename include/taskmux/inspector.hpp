@@ -20,10 +20,17 @@ inline namespace v0 {
 
 /// How an Inspector waits, and what it accepts.
 struct InspectorConfig {
-  /// For wait_for_result() to sleep by; the machine's when null.
+  /// For wait_for_result() to measure its timeout by; the machine's when null.
   std::shared_ptr<Clock> clock{};
   /// update_payload() refuses a larger one.
   std::size_t max_payload_bytes = Limits::payload_bytes;
+};
+
+/// What came of waiting for one task.
+struct WaitReply {
+  /// The completed task with its result; none if there is an error.
+  std::optional<TaskInfo> task{};
+  std::optional<Error> error{};
 };
 
 /// Looks into the queues of a broker, and repairs what is in them. Thread-safe. The broker must
@@ -116,13 +123,17 @@ class Inspector {
   /// The live servers, with the tasks that their workers run.
   std::vector<ServerInfo> servers();
 
-  /// Waits until a task is completed, and returns it with its result. Looks at once and then ever
-  /// less often, from every millisecond to every 250 ms. Throws Error, with the task's id:
+  /// Waits until a task is completed, and returns it with its result. The broker notifies the waiting
+  /// thread; see QueueView::watch_tasks(). Throws Error, with the task's id:
   /// timed_out after `timeout` (0: looks once); invalid_argument if `timeout` is negative or over
   /// 100 years, or if the task has no retention, since its end could not be told from its removal;
   /// wrong_state, with the task's last error, if it was archived; task_not_found if there is no
   /// such task, or no more.
   TaskInfo wait_for_result(std::string_view queue, std::string_view id, Duration timeout);
+  /// The same for several tasks of a queue, until all have ended or the time is over. One reply for each of
+  /// `ids`, in order: what the other form returns, or the Error that it throws.
+  std::vector<WaitReply> wait_for_results(std::string_view queue, std::span<const std::string> ids,
+                                          Duration timeout);
 
  private:
   QueueView& view_;

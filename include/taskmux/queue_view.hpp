@@ -1,8 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -172,6 +175,27 @@ struct TaskStatus {
   std::optional<TaskState> state{};
 };
 
+/// A watch on tasks. Destroying it ends it: no callback runs after that, and the destructor waits for one
+/// that is running (so it must not be called from the callback).
+class TASKMUX_API TaskWatch {
+ public:
+  struct State {
+    /// One for each task, in the order of the ids.
+    std::vector<TaskStatus> tasks{};
+    /// Set if no callback may come, as nothing can be watched now: arm again after so long.
+    std::optional<Duration> poll_after{};
+  };
+
+  TaskWatch() = default;
+  TaskWatch(const TaskWatch&) = delete;
+  TaskWatch& operator=(const TaskWatch&) = delete;
+  virtual ~TaskWatch() = default;
+
+  /// Tells the states of the tasks, and promises one callback once the state of one of them that exists
+  /// may have changed. One round trip. Throws Error{unavailable}. Not thread-safe.
+  virtual State arm() = 0;
+};
+
 /// How much the archive of a queue may hold, and how many tasks a step may delete.
 struct TrimRequest {
   /// How many archived tasks of a queue stay at most; 0: none stays.
@@ -249,6 +273,13 @@ class TASKMUX_API QueueView {
   virtual std::vector<TaskStatus> states(std::string_view queue,
                                          std::span<const std::string> ids) = 0;
 
+  /// Watches tasks of a queue from TaskWatch::arm() on. The callback may be spurious, and come on any
+  /// thread; it must not throw. Unless overridden, no callback ever comes, and the states are polled: first
+  /// after 1 ms, then ever less often, up to every 250 ms.
+  virtual std::unique_ptr<TaskWatch> watch_tasks(std::string_view queue,
+                                                 std::vector<std::string> ids,
+                                                 std::function<void()> callback);
+
   /// Acts on each task that is named, if it exists and is in a state that allows it at that moment. One
   /// reply for each id, in order.
   virtual std::vector<ActReply> act(const ActRequest& request) = 0;
@@ -287,6 +318,36 @@ class TASKMUX_API QueueView {
   /// and {queue_not_found}.
   virtual void delete_queue(std::string_view queue, bool force) = 0;
 };
+
+namespace detail {
+
+/// Polls the states of tasks.
+class PollingTaskWatch final : public TaskWatch {
+ public:
+  PollingTaskWatch(QueueView& view, std::string_view queue, std::vector<std::string> ids)
+      : view_{view}, queue_{queue}, ids_{std::move(ids)} {}
+
+  State arm() override {
+    State state{.tasks = view_.states(queue_, ids_), .poll_after = pause_};
+    pause_ = std::min<Duration>(pause_ * 2, std::chrono::milliseconds{250});
+    return state;
+  }
+
+ private:
+  QueueView& view_;
+  const std::string queue_;
+  const std::vector<std::string> ids_;
+  Duration pause_ = std::chrono::milliseconds{1};
+};
+
+}  // namespace detail
+
+inline std::unique_ptr<TaskWatch> QueueView::watch_tasks(std::string_view queue,
+                                                         std::vector<std::string> ids,
+                                                         std::function<void()> callback) {
+  static_cast<void>(callback);
+  return std::make_unique<detail::PollingTaskWatch>(*this, queue, std::move(ids));
+}
 
 }  // namespace v0
 }  // namespace taskmux

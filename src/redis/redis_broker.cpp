@@ -126,6 +126,12 @@ std::vector<TaskStatus> RedisBroker::states(std::string_view queue,
   return redis::states(impl_->session(), queue, ids);
 }
 
+std::unique_ptr<TaskWatch> RedisBroker::watch_tasks(std::string_view queue,
+                                                    std::vector<std::string> ids,
+                                                    std::function<void()> callback) {
+  return impl_->watch_hub().watch_tasks(queue, std::move(ids), std::move(callback));
+}
+
 std::vector<ActReply> RedisBroker::act(const ActRequest& request) {
   return redis::act(impl_->session(), request);
 }

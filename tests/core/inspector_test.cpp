@@ -315,11 +315,28 @@ TEST_CASE("waiting for a result returns it once the task is completed", "[inspec
     CHECK(inspector.wait_for_result("default", "t", 0s).result == "42");
     CHECK(clock->waits.empty());
   }
-  SECTION("looking ever less often meanwhile") {
+  SECTION("told of it by the broker") {
+    clock->on_wait = [&](Duration) { settle(broker, completed(take_one(broker), "42")); };
+    CHECK(inspector.wait_for_result("default", "t", 1min).result == "42");
+    CHECK(clock->waits == std::vector<Duration>{1min});
+  }
+  SECTION("looking ever less often, if the broker can't tell") {
+    /// A broker without a watch of its own.
+    class Untold final : public BrokerWrapper {
+     public:
+      using BrokerWrapper::BrokerWrapper;
+      std::unique_ptr<TaskWatch> watch_tasks(std::string_view queue, std::vector<std::string> ids,
+                                             std::function<void()> callback) override {
+        // NOLINTNEXTLINE(bugprone-parent-virtual-call): the one that polls
+        return QueueView::watch_tasks(queue, std::move(ids), std::move(callback));
+      }
+    };
+    Untold untold{broker};
+    Inspector polling{untold, {.clock = clock}};
     clock->on_wait = [&](Duration elapsed) {
       if (elapsed >= 1s) settle(broker, completed(take_one(broker), "42"));
     };
-    const TaskInfo task = inspector.wait_for_result("default", "t", 1min);
+    const TaskInfo task = polling.wait_for_result("default", "t", 1min);
     CHECK(task.state == TaskState::completed);
     CHECK(task.result == "42");
     REQUIRE(clock->waits.size() == 11);

@@ -82,6 +82,22 @@ std::size_t listeners(RedisServer& server) {
   return count_clients(server, {"CLIENT", "LIST", "TYPE", "pubsub"});
 }
 
+TEST_CASE("a change of a task is told at once by each node of a cluster", "[redis][cluster]") {
+  ClusterWatchFixture t;
+  for (std::size_t i = 0; i < t.queues.size(); ++i) {
+    HintBox box;
+    const auto watch =
+        t.broker.watch_tasks(t.queues[i], {"t1"}, [call = box.callback()] { call({}); });
+    const auto told = [&] {
+      watch->arm();
+      t.cluster.node(i).command({"HINCRBY", key(t.queues[i], "t:t1"), "n", "1"});
+      return box.ready(490ms);  // No poll is due before.
+    };
+    // A hint may be that of a connection that was made anew.
+    CHECK(eventually([&] { return told() && told(); }));
+  }
+}
+
 TEST_CASE("in a cluster, a change at any node is reported at once, long before a poll",
           "[redis][cluster][watch]") {
   ClusterWatchFixture t;

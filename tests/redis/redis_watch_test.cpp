@@ -52,6 +52,40 @@ TEST_CASE("a change that anyone makes is told at once, long before a poll", "[re
   }
 }
 
+TEST_CASE("a change of a watched task is told long before a poll, and to no watch on its queue",
+          "[redis][watch]") {
+  RedisFixture t;
+  HintBox of_queue;
+  const auto queue = t.broker.watch({"default"}, of_queue.callback());
+  HintBox box;
+  const auto watch =
+      t.view.watch_tasks("default", {"t1", "t2"}, [call = box.callback()] { call({}); });
+  for (const std::string id : {"t1", "t2"}) started(t.broker, message(id));
+  const std::vector<std::vector<std::string>> changes = {
+      {"HSET", "asynq:{default}:t:t2", "state", "completed"},
+      {"DEL", "asynq:{default}:t:t1"},
+      {"FLUSHALL"},
+  };
+  REQUIRE_FALSE(queue->arm().ready);
+  for (const auto& change : changes) {
+    CAPTURE(change.at(0));
+    CHECK_FALSE(watch->arm().poll_after);
+    CHECK(of_queue.count() == 0);
+    t.redis.command(change);
+    CHECK(box.ready());  // The first poll comes later than this waits.
+  }
+}
+
+TEST_CASE("watches on tasks share two connections with all others", "[redis][watch]") {
+  RedisFixture t;
+  const std::size_t before = connections(t.redis);
+  const auto first = t.view.watch_tasks("default", {"t1"}, [] {});
+  const auto second = t.view.watch_tasks("other", {"t2"}, [] {});
+  first->arm();
+  second->arm();
+  CHECK(connections(t.redis) == before + 2);
+}
+
 TEST_CASE("a hint is given once, and other queues give none", "[redis][watch]") {
   RedisFixture t;
   HintBox box;

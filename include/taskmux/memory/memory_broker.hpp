@@ -89,6 +89,9 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
   TASKMUX_INLINE std::optional<TaskInfo> find(std::string_view queue, std::string_view id) override;
   TASKMUX_INLINE std::vector<TaskStatus> states(std::string_view queue,
                                                 std::span<const std::string> ids) override;
+  TASKMUX_INLINE std::unique_ptr<TaskWatch> watch_tasks(std::string_view queue,
+                                                        std::vector<std::string> ids,
+                                                        std::function<void()> callback) override;
   TASKMUX_INLINE std::vector<ActReply> act(const ActRequest& request) override;
   TASKMUX_INLINE std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
                              std::size_t limit) override;
@@ -109,6 +112,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
   using Queues = std::map<std::string, detail::MemoryQueue, std::less<>>;
   using Copies = std::vector<std::shared_ptr<detail::MemoryTask>>;
   class WatchHandle;
+  class TaskWatchHandle;
 
   /// How an id is to be remembered; see EnqueueRequest::idempotent_for.
   struct Remembrance {
@@ -186,6 +190,10 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
   void tell_watches(detail::MemoryHints& hints) TASKMUX_REQUIRES(mutex_);
   Watch::State arm(detail::MemoryWatcher& watcher, bool all);
   void end(detail::MemoryWatcher& watcher);
+  TaskWatch::State arm(const std::string& queue, std::span<const std::string> ids,
+                       const std::shared_ptr<detail::MemoryWatcher>& watcher);
+  void end(const std::string& queue, std::span<const std::string> ids,
+           detail::MemoryWatcher& watcher);
   static TaskInfo describe(const detail::MemoryTask& task, detail::MemoryNow now, bool with_result);
   static void add_message(TaskInfo& info, const TaskMessage& message, bool with_payload);
   static std::optional<Time> if_set(Time time) {

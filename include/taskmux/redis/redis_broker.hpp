@@ -52,7 +52,8 @@ using ThisRedisLibrary =
 /// *Watches*, all together, take two connections and a thread, from the first on; in a cluster as
 /// much for each node that serves a watched queue. If Redis refuses to send invalidation messages,
 /// a watch is polled about once a second; also while its table of tracked keys is too small for the
-/// six keys of each watched queue (`tracking-table-max-keys`, a million by default).
+/// six keys of each watched queue (`tracking-table-max-keys`, a million by default). Watches on tasks, as
+/// of an Inspector that waits for results, share these connections, and take one key for each task.
 ///
 /// *Look-ups* of host names take a thread each, since the system's resolver knows no timeout: one a
 /// host, eight at most. One that hangs outlives its call, and perhaps the broker; it touches
@@ -105,6 +106,8 @@ class TASKMUX_API RedisBroker final : public Broker, public QueueView, public Re
   TaskPage list(const ListRequest& request) override;
   std::optional<TaskInfo> find(std::string_view queue, std::string_view id) override;
   std::vector<TaskStatus> states(std::string_view queue, std::span<const std::string> ids) override;
+  std::unique_ptr<TaskWatch> watch_tasks(std::string_view queue, std::vector<std::string> ids,
+                                         std::function<void()> callback) override;
   std::vector<ActReply> act(const ActRequest& request) override;
   std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
                       std::size_t limit) override;

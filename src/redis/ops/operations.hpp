@@ -75,4 +75,7 @@ std::string_view to_string(CancelMode mode) noexcept;
 /// The reverse, of the first word; what it does not know is asynq's own way.
 CancelMode parse_cancel_mode(std::string_view words) noexcept;
 
+/// The state of this name; nullopt for no name, and for one that is not known.
+std::optional<TaskState> parse_state(std::optional<std::string_view> name);
+
 }  // namespace taskmux::redis

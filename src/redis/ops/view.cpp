@@ -69,15 +69,6 @@ std::string_view name_of(TaskAction action) {
   throw Error{Errc::invalid_argument, "no such action"};
 }
 
-std::optional<TaskState> parse_state(std::optional<std::string_view> name) {
-  for (const TaskState state :
-       {TaskState::pending, TaskState::active, TaskState::scheduled, TaskState::retry,
-        TaskState::archived, TaskState::completed, TaskState::aggregating}) {
-    if (name == to_string(state)) return state;
-  }
-  return std::nullopt;
-}
-
 std::size_t count_of(ReplyView reply) { return static_cast<std::size_t>(reply.as_integer()); }
 
 // A counter of asynq's; one that is absent, or no number, is 0.
@@ -188,6 +179,15 @@ void throw_outcome(Session& session, std::string_view queue, std::string_view id
 }
 
 }  // namespace
+
+std::optional<TaskState> parse_state(std::optional<std::string_view> name) {
+  for (const TaskState state :
+       {TaskState::pending, TaskState::active, TaskState::scheduled, TaskState::retry,
+        TaskState::archived, TaskState::completed, TaskState::aggregating}) {
+    if (name == to_string(state)) return state;
+  }
+  return std::nullopt;
+}
 
 std::vector<std::string> queues(Session& session) {
   const std::string& key = session.global().queues();

@@ -10,6 +10,8 @@
 #include <utility>
 
 #include "lua_arguments.hpp"
+#include "redis/asynq/keys.hpp"
+#include "redis/ops/operations.hpp"
 #include "redis/scripts/scripts.hpp"
 #include "taskmux/detail/base/earlier.hpp"
 
@@ -91,9 +93,16 @@ struct WatchHub::Watcher {
     std::optional<Time> due{};  ///< When something is due in it.
   };
 
+  /// Whether a change of `key` is one of what has number `n`.
+  bool is_about(std::string_view key, std::size_t n) const noexcept {
+    if (of_tasks) return key == stems[n];
+    return key.starts_with(stems[n]) && !key.substr(stems[n].size()).starts_with("t:");
+  }
+
   const std::vector<std::string> queues;
   std::map<std::string_view, std::size_t> number_of{};  // by queue
   std::vector<std::string> stems{};  // of the queues' keys
+  bool of_tasks = false;  // The stems are the keys of tasks; `queues` has the queue of each.
   detail::Mutex knowledge_mutex{};
   std::vector<Knowledge> knowledge TASKMUX_GUARDED_BY(knowledge_mutex){queues.size()};
   const std::function<void(const Hint&)> callback;
@@ -113,6 +122,19 @@ class WatchHub::Handle final : public Watch {
 
   State arm() override { return listener_.arm(watcher_, true); }
   State rearm() override { return listener_.arm(watcher_, false); }
+
+ private:
+  WatchHub& listener_;
+  const WatcherPtr watcher_;
+};
+
+class WatchHub::TaskHandle final : public TaskWatch {
+ public:
+  TaskHandle(WatchHub& listener, WatcherPtr watcher)
+      : listener_{listener}, watcher_{std::move(watcher)} {}
+  ~TaskHandle() override { listener_.end(watcher_); }
+
+  State arm() override { return listener_.arm_tasks(watcher_); }
 
  private:
   WatchHub& listener_;
@@ -140,13 +162,34 @@ std::unique_ptr<Watch> WatchHub::watch(std::vector<std::string> queues,
   Nodes nodes = find_nodes(*watcher);
   // First: if anything below throws, it ends the watch.
   auto handle = std::make_unique<Handle>(*this, watcher);
+  begin(watcher, std::move(nodes));
+  return handle;
+}
+
+std::unique_ptr<TaskWatch> WatchHub::watch_tasks(std::string_view queue,
+                                                 std::vector<std::string> ids,
+                                                 std::function<void()> callback) {
+  const Keys keys = session_.keys(queue);
+  auto watcher = std::make_shared<Watcher>(std::vector<std::string>(ids.size(), std::string{queue}),
+                                           [callback = std::move(callback)](const Hint& hint) {
+                                             if (hint.kind == Hint::Kind::ready) callback();
+                                           });
+  watcher->of_tasks = true;
+  watcher->number_of.clear();
+  for (const std::string& id : ids) watcher->stems.push_back(keys.task(id));
+  Nodes nodes = find_nodes(*watcher);
+  auto handle = std::make_unique<TaskHandle>(*this, watcher);
+  begin(watcher, std::move(nodes));
+  return handle;
+}
+
+void WatchHub::begin(const WatcherPtr& watcher, Nodes nodes) {
   {
     detail::MutexLock lock{mutex_};
     open_posts(nodes);
     watchers_.emplace(watcher, std::move(nodes));
   }
   await_post(watcher);
-  return handle;
 }
 
 /// Returns when one of the watch's posts is connected: then no cancellation is missed, as in a
@@ -282,6 +325,49 @@ std::vector<WatchHub::Answer> WatchHub::look(const WatcherPtr& watcher,
   }
   if (failure && answers.empty()) throw Error{*failure};
   return answers;
+}
+
+TaskWatch::State WatchHub::arm_tasks(const WatcherPtr& watcher) {
+  session_.check_process();
+  // First, as a notice may come before the replies are read.
+  watcher->must_poll = false;
+  watcher->poll_at = steady_now() + around(5s);
+  watcher->armed = true;
+  const std::vector<Reply> replies = look_at_tasks(watcher);
+  TaskWatch::State state;
+  for (std::size_t n = 0; n < watcher->stems.size(); ++n) {
+    const Reply& reply = replies.at(n);
+    throw_if_error("watch tasks", reply);
+    state.tasks.push_back({parse_state(reply.as_optional_string())});
+  }
+  return state;
+}
+
+/// Reads the states through the post. Where no notice will come, in the ordinary way, and again after a
+/// poll's time. All tasks are of one queue, and so at one node.
+std::vector<Reply> WatchHub::look_at_tasks(const WatcherPtr& watcher) {
+  std::vector<Call> calls;
+  for (const std::string& key : watcher->stems)
+    calls.push_back(Session::command(key, {"HGET", key, field::state}));
+  if (calls.empty()) return {};
+  // A notice about it shows that the server forgets what it is to tell of; see Tracking.
+  const std::string canary = session_.keys(watcher->queues.front()).canary();
+  calls.push_back(Session::command(canary, {"EXISTS", canary}));
+  std::shared_ptr<NodeSubscriber> post;
+  {
+    detail::MutexLock lock{mutex_};
+    const auto found = stations_.find(watchers_.at(watcher).front());
+    if (found != stations_.end()) post = found->second.post;
+  }
+  try {
+    std::optional<std::vector<Reply>> told;
+    if (post) told = post->look(calls);
+    if (told && std::none_of(told->begin(), told->end(), is_away)) return std::move(*told);
+  } catch (const Error& error) {
+    if (error.errc() != Errc::unavailable) throw;
+  }
+  watcher->poll_within(around(1s));
+  return session_.run(calls);
 }
 
 /// But for queues that rest, since their broken keys would look ready all the time.
@@ -509,7 +595,7 @@ void WatchHub::changed(const NodeSubscriber& post, ReplyView keys) {
     Numbers queues;
     for (std::size_t i = 0; i < keys.size(); ++i) {
       for (std::size_t n = 0; n < watcher->stems.size(); ++n) {
-        if (!keys[i].as_string().starts_with(watcher->stems[n])) continue;
+        if (!watcher->is_about(keys[i].as_string(), n)) continue;
         if (std::find(queues.begin(), queues.end(), n) == queues.end()) queues.push_back(n);
       }
     }

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "redis/asynq/cancellations.hpp"
@@ -16,6 +17,7 @@
 #include "redis/watch/node_subscriber.hpp"
 #include "taskmux/broker.hpp"
 #include "taskmux/detail/base/mutex.hpp"
+#include "taskmux/queue_view.hpp"
 
 namespace taskmux::redis {
 
@@ -53,9 +55,15 @@ class WatchHub final : private NodeSubscriber::Owner {
   /// is on its way.
   void check(const std::string& queue, std::uint64_t look, bool ready, std::optional<Time> due);
 
+  /// See QueueView::watch_tasks(). Throws as watch() does. The key of each task is read where it is tracked,
+  /// so one connection tells of the tasks of all watches.
+  std::unique_ptr<TaskWatch> watch_tasks(std::string_view queue, std::vector<std::string> ids,
+                                         std::function<void()> callback);
+
  private:
   struct Watcher;
   class Handle;
+  class TaskHandle;
   using WatcherPtr = std::shared_ptr<Watcher>;
   using Watchers = std::vector<WatcherPtr>;
   using Nodes = std::vector<std::string>;
@@ -91,7 +99,10 @@ class WatchHub final : private NodeSubscriber::Owner {
   std::vector<Question> questions_about(const Watcher& watcher, std::span<const std::size_t> queues,
                                         std::size_t most) const;
   Watch::State state_of(Watcher& watcher, std::span<const Answer> answers) const;
+  void begin(const WatcherPtr& watcher, Nodes nodes);
   void end(const WatcherPtr& watcher);
+  TaskWatch::State arm_tasks(const WatcherPtr& watcher);
+  std::vector<Reply> look_at_tasks(const WatcherPtr& watcher);
 
   Nodes find_nodes(const Watcher& watcher);
   void open_posts(const Nodes& nodes) TASKMUX_REQUIRES(mutex_);

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstddef>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -148,9 +149,91 @@ inline std::size_t act_on_all(QueueView& view, std::string_view queue, TaskState
   });
 }
 
-/// Milliseconds at first, for what is short; a few looks a second at last, for what is long.
-inline constexpr Duration first_look_interval = std::chrono::milliseconds{1};
-inline constexpr Duration last_look_interval = std::chrono::milliseconds{250};
+/// Waits for the ends of tasks of one queue.
+class ResultWaiter {
+ public:
+  ResultWaiter(QueueView& view, Clock& clock, std::string_view queue,
+               std::span<const std::string> ids)
+      : view_{view}, clock_{clock}, queue_{queue}, ids_{ids}, replies_(ids.size()) {}
+
+  std::vector<WaitReply> wait(Duration timeout) {
+    const SteadyTime end = clock_.steady_now() + timeout;
+    Waker waker;
+    std::unique_ptr<TaskWatch> watch;
+    std::vector<std::size_t> watched;
+    std::vector<std::size_t> open;
+    for (std::size_t n = 0; n < ids_.size(); ++n) open.push_back(n);
+    for (bool seen = false; !open.empty(); seen = true) {
+      if (!watch || open.size() <= watched.size() / 2) {
+        watched = open;
+        watch = view_.watch_tasks(queue_, ids_of(watched), [&waker] { waker.notify(); });
+      }
+      const TaskWatch::State state = watch->arm();
+      for (std::size_t i = 0; i < watched.size(); ++i) {
+        if (!is_open(watched[i])) continue;
+        const std::optional<TaskState> now = state.tasks.at(i).state;
+        if (!seen || has_ended(now)) look_at(watched[i], seen);
+        states_[watched[i]] = now;
+      }
+      std::erase_if(open, [this](std::size_t n) { return !is_open(n); });
+      if (open.empty()) break;
+      const SteadyTime now = clock_.steady_now();
+      if (now >= end) {
+        for (const std::size_t n : open) time_out(n);
+        break;
+      }
+      clock_.wait(waker,
+                  state.poll_after ? std::min<SteadyTime>(end, now + *state.poll_after) : end);
+    }
+    return std::move(replies_);
+  }
+
+ private:
+  static bool has_ended(std::optional<TaskState> state) noexcept {
+    return !state || state == TaskState::completed || state == TaskState::archived;
+  }
+
+  bool is_open(std::size_t n) const noexcept { return !replies_[n].task && !replies_[n].error; }
+
+  std::vector<std::string> ids_of(const std::vector<std::size_t>& numbers) const {
+    std::vector<std::string> ids;
+    for (const std::size_t n : numbers) ids.push_back(ids_[n]);
+    return ids;
+  }
+
+  void fail(std::size_t n, Errc errc, const std::string& cause) {
+    replies_[n].error =
+        Error{errc, "wait for result: " + task_subject(queue_, ids_[n]) + ": " + cause, ids_[n]};
+  }
+
+  void look_at(std::size_t n, bool seen) {
+    std::optional<TaskInfo> task = view_.find(queue_, ids_[n]);
+    if (!task) return fail(n, Errc::task_not_found, seen ? "it is gone" : "there is none");
+    if (task->state == TaskState::archived) {
+      return fail(n, Errc::wrong_state,
+                  task->last_error.empty() ? "archived" : "archived: " + task->last_error);
+    }
+    if (task->state == TaskState::completed) {
+      replies_[n].task = std::move(task);
+    } else if (task->retention.count() == 0) {
+      fail(n, Errc::invalid_argument,
+           "it has no retention, so its end could not be told from its removal");
+    }
+  }
+
+  void time_out(std::size_t n) {
+    const std::optional<TaskState> state = states_[n];
+    fail(n, Errc::timed_out,
+         "still " + std::string{state ? to_string(*state) : "waiting"} + " when the time was over");
+  }
+
+  QueueView& view_;
+  Clock& clock_;
+  const std::string queue_;
+  const std::span<const std::string> ids_;
+  std::vector<WaitReply> replies_;
+  std::map<std::size_t, std::optional<TaskState>> states_{};  // as last seen
+};
 
 }  // namespace detail
 
@@ -272,38 +355,20 @@ TASKMUX_INLINE std::vector<ServerInfo> Inspector::servers() {
 
 TASKMUX_INLINE TaskInfo Inspector::wait_for_result(std::string_view queue, std::string_view id,
                                            Duration timeout) {
-  const auto fail = [&](Errc errc, const std::string& cause) {
-    throw Error{errc, "wait for result: " + detail::task_subject(queue, id) + ": " + cause,
-                std::string{id}};
-  };
-  const std::string fault = detail::fault_of(timeout, Duration{0});
-  if (!fault.empty()) fail(Errc::invalid_argument, "the timeout " + fault);
+  const std::string ids[] = {std::string{id}};
+  WaitReply reply = std::move(wait_for_results(queue, ids, timeout).at(0));
+  if (reply.error) throw *reply.error;
+  return *std::move(reply.task);
+}
 
-  const SteadyTime end = clock_->steady_now() + timeout;
-  Duration interval = detail::first_look_interval;
-  Waker nobody;
-  for (bool seen = false;; seen = true) {
-    std::optional<TaskInfo> task =
-        detail::during("wait for result", [&] { return view_.find(queue, id); });
-    if (!task) fail(Errc::task_not_found, seen ? "it is gone" : "there is none");
-    if (task->state == TaskState::completed) return *std::move(task);
-    if (task->state == TaskState::archived) {
-      fail(Errc::wrong_state,
-           task->last_error.empty() ? "archived" : "archived: " + task->last_error);
-    }
-    if (task->retention.count() == 0) {
-      fail(Errc::invalid_argument,
-           "it has no retention, so its end could not be told from its removal");
-    }
-
-    const SteadyTime now = clock_->steady_now();
-    if (now >= end) {
-      fail(Errc::timed_out,
-           "still " + std::string{to_string(task->state)} + " when the time was over");
-    }
-    clock_->wait(nobody, std::min<SteadyTime>(end, now + interval));
-    interval = std::min(interval * 2, detail::last_look_interval);
-  }
+TASKMUX_INLINE std::vector<WaitReply> Inspector::wait_for_results(std::string_view queue,
+                                                                  std::span<const std::string> ids,
+                                                                  Duration timeout) {
+  return detail::during("wait for result", [&] {
+    const std::string fault = detail::fault_of(timeout, Duration{0});
+    if (!fault.empty()) throw Error{Errc::invalid_argument, "the timeout " + fault};
+    return detail::ResultWaiter{view_, *clock_, queue, ids}.wait(timeout);
+  });
 }
 
 }  // namespace v0

@@ -37,6 +37,27 @@ class MemoryBroker::WatchHandle final : public Watch {
   const std::shared_ptr<detail::MemoryWatcher> watcher_;
 };
 
+class MemoryBroker::TaskWatchHandle final : public TaskWatch {
+ public:
+  TaskWatchHandle(MemoryBroker& broker, std::string_view queue, std::vector<std::string> ids,
+                  std::function<void()> callback)
+      : broker_{broker},
+        queue_{queue},
+        ids_{std::move(ids)},
+        watcher_{std::make_shared<detail::MemoryWatcher>(
+            std::vector<std::string>{},
+            [callback = std::move(callback)](const Hint&) { callback(); })} {}
+  ~TaskWatchHandle() override { broker_.end(queue_, ids_, *watcher_); }
+
+  State arm() override { return broker_.arm(queue_, ids_, watcher_); }
+
+ private:
+  MemoryBroker& broker_;
+  const std::string queue_;
+  const std::vector<std::string> ids_;
+  const std::shared_ptr<detail::MemoryWatcher> watcher_;
+};
+
 namespace detail {
 
 /// Moves what `table` holds to where nothing destroys it. Looks at no entry.
@@ -316,8 +337,11 @@ TASKMUX_INLINE void MemoryBroker::tell_watches(detail::MemoryHints& hints) {
   const bool any_armed = board_.changed && watches_.any_armed();
   while (detail::MemoryQueue* const queue = board_.changed) {
     // First, as it may fail: then a later call tells of the queue, which is still among the changed ones.
-    if (any_armed || !queue->noted()) watches_.ready(queue->name(), queue->news(), hints);
-    queue->set_noted(true);
+    if (queue->news() != Time::max()) {
+      if (any_armed || !queue->noted()) watches_.ready(queue->name(), queue->news(), hints);
+      queue->set_noted(true);
+    }
+    queue->tell_task_watches(hints);
     board_.changed = queue->forget_news();
   }
 }
@@ -573,6 +597,44 @@ TASKMUX_INLINE std::vector<TaskStatus> MemoryBroker::states(std::string_view que
   return statuses;
 }
 
+TASKMUX_INLINE std::unique_ptr<TaskWatch> MemoryBroker::watch_tasks(
+    std::string_view queue, std::vector<std::string> ids, std::function<void()> callback) {
+  check_process();
+  return std::make_unique<TaskWatchHandle>(*this, queue, std::move(ids), std::move(callback));
+}
+
+TASKMUX_INLINE TaskWatch::State MemoryBroker::arm(
+    const std::string& queue, std::span<const std::string> ids,
+    const std::shared_ptr<detail::MemoryWatcher>& watcher) {
+  check_process();
+  TaskWatch::State state{.tasks = std::vector<TaskStatus>(ids.size())};
+  detail::MutexLock lock{mutex_};
+  watcher->note_report();
+  watcher->armed = true;
+  detail::MemoryQueue* const found = find_queue(queue);
+  if (!found) return state;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    found->unwatch(ids[i], *watcher);  // of the last time
+    detail::MemoryTask* const task = found->find(ids[i]);
+    if (!task) continue;
+    found->watch(*task, watcher);
+    state.tasks[i].state = TaskState{task->state};
+  }
+  return state;
+}
+
+TASKMUX_INLINE void MemoryBroker::end(const std::string& queue, std::span<const std::string> ids,
+                                      detail::MemoryWatcher& watcher) {
+  if (::getpid() != pid_) return;  // after fork(), the lock may be held for ever
+  {
+    detail::MutexLock lock{mutex_};
+    if (detail::MemoryQueue* const found = find_queue(queue)) {
+      for (const std::string& id : ids) found->unwatch(id, watcher);
+    }
+  }
+  watcher.end();
+}
+
 TASKMUX_INLINE std::vector<ActReply> MemoryBroker::act(const ActRequest& request) {
   check_process();
   const detail::MemoryNow now = read_clock();
@@ -621,11 +683,13 @@ TASKMUX_INLINE std::vector<TrimReply> MemoryBroker::trim_archives(std::span<cons
   const detail::MemoryNow now = read_clock();
   std::vector<TrimReply> replies(queues.size());
   detail::MemoryGraveyard dead;
+  detail::MemoryHints hints;
   detail::MutexLock lock{mutex_};
   for (std::size_t i = 0; i < queues.size(); ++i) {
     const auto found = queues_.find(queues[i]);
     if (found != queues_.end()) replies[i] = found->second.trim(request, now, dead);
   }
+  tell_watches(hints);
   return replies;
 }
 
@@ -681,13 +745,15 @@ TASKMUX_INLINE void MemoryBroker::delete_queue(std::string_view queue, bool forc
   Queues::node_type dead;  // freed once the lock is free
   detail::MemoryHints hints;
   detail::MutexLock lock{mutex_};
-  const detail::MemoryQueue& found = known(queue);
+  detail::MemoryQueue& found = known(queue);
   if (found.has_active()) {
     throw Error{Errc::wrong_state, text("queue", queue, "tasks of it are active")};
   }
   if (!force && found.size() > 0) {
     throw Error{Errc::queue_not_empty, text("queue", queue, "holds tasks")};
   }
+  found.note_end();
+  found.tell_task_watches(hints);
   // After a call that failed, the queue may be among those that have changed.
   tell_watches(hints);
   board_.tasks -= found.size();

@@ -18,6 +18,7 @@
 #include "taskmux/detail/base/cursor.hpp"
 #include "taskmux/detail/memory/ids.hpp"
 #include "taskmux/detail/memory/task.hpp"
+#include "taskmux/detail/memory/watches.hpp"
 #include "taskmux/detail/run/transition.hpp"
 #include "taskmux/error.hpp"
 #include "taskmux/queue_view.hpp"
@@ -111,8 +112,22 @@ class MemoryQueue {
     tell(Time::min());
   }
 
+  /// `watcher` is told once when the state of `task` changes.
+  void watch(MemoryTask& task, const std::shared_ptr<MemoryWatcher>& watcher) {
+    task_watches_.add(task.message.id, watcher);
+    task.watched = true;
+  }
+  void unwatch(const std::string& id, const MemoryWatcher& watcher) noexcept {
+    if (!task_watches_.remove(id, watcher)) return;
+    if (MemoryTask* const task = tasks_.find(id)) task->watched = false;
+  }
+  /// All tasks are about to be deleted.
+  void note_end() noexcept { task_watches_.note_change_of_all(); }
+  /// Collects hints for the watches on tasks whose states have changed.
+  void tell_task_watches(MemoryHints& hints) { task_watches_.tell(hints); }
+
   /// When something may be ready in a queue that is among the changed ones: the earliest instant of the
-  /// steady clock.
+  /// steady clock; Time::max() if nothing is.
   Time news() const noexcept { return *news_; }
   /// Returns the changed queue after this one, which the caller takes off their list.
   MemoryQueue* forget_news() noexcept {
@@ -224,6 +239,7 @@ class MemoryQueue {
       pending_.remove(task);
       active_.push_back(task);
       task.state = TaskState::active;
+      note_change(task);
       const Time ready_at = now.wall - (now.steady - task.at);
       task.at = now.wall;
       task.begun = task.crashes > 0    ? Begun::no
@@ -350,6 +366,7 @@ class MemoryQueue {
     task.begun = old.begun;
     task.state = old.state;
     task.delayed = old.delayed;
+    task.watched = old.watched;
     task.cancel_mode = old.cancel_mode;
     task.cancel_requested = old.cancel_requested;
     dead.bury(old);
@@ -599,9 +616,21 @@ class MemoryQueue {
 
   /// Something may be ready at `instant` of the steady clock.
   void tell(Time instant) noexcept {
-    if (paused_ || (news_ && *news_ <= instant)) return;
+    if (!paused_) note_news(instant);
+  }
+
+  void note_news(Time instant) noexcept {
+    if (news_ && *news_ <= instant) return;
     if (!news_) next_changed_ = std::exchange(board_.changed, this);
     news_ = instant;
+  }
+
+  /// The state of a task has changed.
+  void note_change(MemoryTask& task) noexcept {
+    if (!task.watched) return;
+    task.watched = false;
+    task_watches_.note_change(task.message.id);
+    note_news(Time::max());  // Nothing is ready.
   }
 
   /// Links a task that is linked nowhere yet, last among those of its state.
@@ -635,6 +664,7 @@ class MemoryQueue {
     task.state = spot.state;
     task.at = spot.at;
     task.delayed = spot.delayed;
+    note_change(task);
     if (spot.state == TaskState::pending) tell(Time::min());
     if (spot.state == TaskState::scheduled || spot.state == TaskState::retry) {
       tell(due_of(task).steady(now));
@@ -656,6 +686,7 @@ class MemoryQueue {
     task.state = TaskState::pending;
     task.at = now.steady;
     task.delayed = false;
+    note_change(task);
     tell(Time::min());
   }
 
@@ -668,6 +699,7 @@ class MemoryQueue {
 
   void erase(MemoryTask& task, MemoryGraveyard& dead) noexcept {
     free_lock(task.message);
+    note_change(task);
     unlink(task);
     tasks_.erase(task);
     --board_.tasks;
@@ -738,6 +770,7 @@ class MemoryQueue {
   std::uint64_t number_ = 0;  // of the last task that was put into a timeline
   MemoryIds ids_;
   MemoryStatistics statistics_;
+  MemoryTaskWatches task_watches_;
   MemoryBoard& board_;
   bool noted_ = false;
   MemoryQueue* next_changed_ = nullptr;

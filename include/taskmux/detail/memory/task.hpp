@@ -93,7 +93,8 @@ struct MemoryTask {
   std::uint64_t token = 0;
   std::uint32_t id_hash;
   std::uint16_t crashes = 0;
-  TaskState state : 7 = TaskState::pending;
+  TaskState state : 6 = TaskState::pending;
+  bool watched : 1 = false;                        ///< Known to the MemoryTaskWatches of its queue.
   bool delayed : 1 = false;                        ///< Scheduled: after a delay.
   Begun begun : 3 = Begun::yes;                   ///< Active.
   CancelMode cancel_mode : 4 = CancelMode::retry;  ///< Means something if `cancel_requested`.

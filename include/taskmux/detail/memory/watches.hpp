@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -230,6 +231,65 @@ class MemoryWatches {
 
   std::vector<Watcher> watchers_;
   std::map<std::string, std::vector<Place>, std::less<>> by_queue_;
+};
+
+/// The watches on tasks of one queue, found by the task. Not thread-safe.
+class MemoryTaskWatches {
+ public:
+  void add(const std::string& id, const std::shared_ptr<MemoryWatcher>& watcher) {
+    const auto entry = watched_.try_emplace(id).first;
+    entry->second.id = &entry->first;
+    entry->second.watchers.push_back(watcher);
+  }
+
+  /// Returns whether nobody watches the task any more.
+  bool remove(const std::string& id, const MemoryWatcher& watcher) noexcept {
+    const auto found = watched_.find(id);
+    if (found == watched_.end()) return true;
+    Watched& task = found->second;
+    std::erase_if(task.watchers, [&](const auto& other) { return other.get() == &watcher; });
+    if (!task.watchers.empty()) return false;
+    if (!task.changed) watched_.erase(found);
+    return true;
+  }
+
+  void note_change(const std::string& id) noexcept {
+    const auto found = watched_.find(id);
+    if (found != watched_.end()) note_change(found->second);
+  }
+  void note_change_of_all() noexcept {
+    for (auto& [id, task] : watched_) note_change(task);
+  }
+
+  /// Collects hints for the watches on tasks that have changed, which nobody watches from then on.
+  void tell(MemoryHints& hints) {
+    while (changed_) {
+      for (const auto& watcher : changed_->watchers) {
+        if (!watcher->armed) continue;
+        hints.add(watcher, {.kind = Hint::Kind::ready});
+        watcher->armed = false;
+      }
+      const auto told = watched_.find(*changed_->id);
+      changed_ = changed_->next_changed;
+      watched_.erase(told);
+    }
+  }
+
+ private:
+  struct Watched {
+    const std::string* id = nullptr;
+    std::vector<std::shared_ptr<MemoryWatcher>> watchers{};
+    Watched* next_changed = nullptr;
+    bool changed = false;  ///< It is in the list that begins at `changed_`.
+  };
+
+  void note_change(Watched& task) noexcept {
+    if (std::exchange(task.changed, true)) return;
+    task.next_changed = std::exchange(changed_, &task);
+  }
+
+  std::unordered_map<std::string, Watched> watched_;  // Its entries stay where they are.
+  Watched* changed_ = nullptr;
 };
 
 }  // namespace detail
