@@ -93,8 +93,18 @@ TEST_CASE("what a filter leaves out, and what is not wanted, does not travel", "
 TEST_CASE("a page reads a bounded number of bytes", "[redis][list]") {
   RedisFixture t;
   const std::string large(1'000'000, 'x');
-  for (const std::string& id : numbered(1, 10)) enqueue(t.broker, message(id, "default", large));
   ListRequest request{.queue = "default", .filter = {.type_pattern = "rare:*"}};
+  SECTION("of messages") {
+    for (const std::string& id : numbered(1, 10)) enqueue(t.broker, message(id, "default", large));
+  }
+  SECTION("of results") {
+    request.state = TaskState::completed;
+    for (const std::string& id : numbered(1, 10)) {
+      TaskMessage task = message(id);
+      task.retention = 1h;
+      settle(t.broker, completed(started(t.broker, task), large));
+    }
+  }
   int pages = 1;
   for (TaskPage page = t.view.list(request); !page.next.empty(); ++pages) {
     request.cursor = page.next;

@@ -4,8 +4,8 @@
 
 -- One page of list(). Examines a bounded number of ids; tasks that can't match the filter are left out here, by the
 -- bytes that a message must contain, so that they are not transferred. The caller checks the rest. Arguments: the
--- state; the group if that is aggregating; the maximum numbers of rows, of bytes of messages and results, of ids and of
--- bytes of messages read; whether payloads and results are wanted (0 or 1); the prefix of ids, two parts of messages,
+-- state; the group if that is aggregating; the maximum numbers of rows, of bytes of messages and results, of ids, and
+-- of bytes of both read; whether payloads and results are wanted (0 or 1); the prefix of ids, two parts of messages,
 -- the exclusive lower and the inclusive upper bound of the score ('': none); and the place, '' for the beginning. The
 -- place is a score, with the id as the only record; or for pending and active an index, with the last ids before it and
 -- their stamps, the last one first. Returns {now, the next place or nil at the end, describe() of each}; at least one
@@ -21,8 +21,8 @@ local function look_at(id, score)
   if string.sub(id, 1, #prefix) ~= prefix then return end
   local row = describe(id, state, score, result_field)
   local message = row[5]
+  reads = reads - #(message or '') - #(row[6] or '')
   if message then
-    reads = reads - #message
     if not string.find(message, one_part, 1, true) or not string.find(message, other_part, 1, true) then return end
     if with_payload ~= '1' then row[5] = without(message, 18) end
   end
