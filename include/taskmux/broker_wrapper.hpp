@@ -17,16 +17,16 @@
 namespace taskmux {
 inline namespace v0 {
 
-/// Forwards every operation of Broker, QueueView and Registry to another broker. Derive from it to change
-/// some of them: to count calls, to let them fail in a test, to check what is enqueued. What is
-/// added to the ports later is forwarded too, so a class that derives from this loses nothing.
+/// Forwards every operation of Broker, QueueView and Registry to another broker. Derive from it to
+/// override some of them: to count calls, to make them fail in a test, to check what is enqueued.
+/// Operations that are added to the ports later are forwarded, too.
 ///
-/// The other broker must outlive it. Thread-safe if what derives from it is.
+/// The other broker must outlive it. Thread-safe if the derived class is.
 class TASKMUX_API BrokerWrapper : public Broker, public QueueView, public Registry {
  public:
   explicit BrokerWrapper(Broker& target) : target_{target} {}
 
-  /// The broker that calls are forwarded to.
+  /// Returns the broker that calls are forwarded to.
   Broker& target() const noexcept { return target_; }
 
   // Broker
@@ -55,13 +55,13 @@ class TASKMUX_API BrokerWrapper : public Broker, public QueueView, public Regist
   std::string describe() const override { return target_.describe(); }
   Logger logger() const override { return target_.logger(); }
   Registry& registry() override { return *this; }
-  /// This object. Throws as the other broker's does.
+  /// Returns this object. Throws if the other broker has no queue view.
   QueueView& queue_view() override {
     static_cast<void>(target_.queue_view());
     return *this;
   }
 
-  // QueueView; each throws Error{unsupported} if the other broker has none.
+  // QueueView. Each throws Error{unsupported} if the other broker has no queue view.
 
   Time now() override { return view().now(); }
   std::vector<std::string> queues() override { return view().queues(); }

@@ -18,11 +18,11 @@
 namespace taskmux {
 inline namespace v0 {
 
-/// How an Inspector waits, and what it accepts.
+/// The options of an Inspector. Every field may be left out.
 struct InspectorConfig {
   /// For wait_for_result() to measure its timeout by; the machine's when null.
   std::shared_ptr<Clock> clock{};
-  /// update_payload() refuses a larger one.
+  /// The largest payload that update_payload() accepts.
   std::size_t max_payload_bytes = Limits::payload_bytes;
 };
 
@@ -36,10 +36,11 @@ struct WaitReply {
 /// Looks into the queues of a broker, and repairs what is in them. Thread-safe. The broker must
 /// outlive it.
 ///
-/// A queue to which nothing was ever enqueued holds no tasks: it is listed as empty, and none of its tasks
-/// is found. Only queue_info(), unpause() and delete_queue() report Error{queue_not_found}; queue_info()
-/// shows it as empty if a live server works on it. Every call throws Error{unavailable} when the broker
-/// can't be reached. The text of each Error names the operation, the subject and the cause.
+/// A queue to which nothing was ever enqueued holds no tasks: it is listed as empty, and none of
+/// its tasks is found. Only queue_info(), unpause() and delete_queue() report
+/// Error{queue_not_found}; queue_info() shows a queue as empty if a live server serves it. Every
+/// call throws Error{unavailable} if the broker can't be reached. The text of each Error names the
+/// operation, the subject and the cause.
 class Inspector {
  public:
   /// Throws Error{unsupported} if the broker has no QueueView.
@@ -47,80 +48,82 @@ class Inspector {
   Inspector(const Inspector&) = delete;
   Inspector& operator=(const Inspector&) = delete;
 
-  /// The broker's clock, by which TaskFilter::after and `until` are judged.
+  /// Returns the time of the broker's clock, to which TaskFilter::after and `until` refer.
   Time now();
 
-  /// All queues that anything was ever enqueued to, or that were paused, sorted by name.
+  /// Returns all queues to which anything was ever enqueued, or that were paused, sorted by name.
   std::vector<std::string> queues();
 
-  /// How a queue stands: tasks in each state, latency, processed and failed today and in all.
+  /// Returns the state of a queue: the number of tasks in each state, latency, and the processed
+  /// and failed attempts, today and in total.
   QueueInfo queue_info(std::string_view queue);
-  /// The same of several queues in one call, one reply for each of `queues`, in order. What is wrong with
-  /// one queue is in its reply.
+  /// The same for several queues in one call: one reply for each of `queues`, in order. A failure
+  /// of one queue is in its reply.
   std::vector<QueueInfoReply> queue_infos(std::span<const std::string> queues);
 
-  /// Processed and failed on each of the last `days` days, today first. Throws Error{invalid_argument}
-  /// unless `days` is from 1 to 90.
+  /// Returns the processed and failed attempts of each of the last `days` days, today first. Throws
+  /// Error{invalid_argument} unless `days` is from 1 to 90.
   std::vector<DailyStats> history(std::string_view queue, int days = 7);
 
-  /// The groups of asynq's aggregation that hold tasks, at most 1000, sorted by name.
+  /// Returns the groups of asynq's aggregation that hold tasks, at most 1000, sorted by name.
   std::vector<GroupInfo> groups(std::string_view queue);
 
-  /// The first tasks in a state, in the order of QueueView::list(); `limit` of them at most. Reads as many
-  /// pages as that takes. For a state of `aggregating`, use the other form.
+  /// Returns the first tasks in a state, at most `limit`, in the order of QueueView::list(). Reads
+  /// as many pages as needed. For the state `aggregating`, use the other overload.
   std::vector<TaskInfo> list(std::string_view queue, TaskState state, std::size_t limit = 30);
-  /// One page of the tasks that a filter selects, from the place that a cursor names; with or without
-  /// payloads and results. See QueueView::list(): a page may be short although more tasks follow.
+  /// Returns one page of the tasks that a filter selects, starting at the position of a cursor,
+  /// with or without payloads and results. See QueueView::list(): a page may be short although more
+  /// tasks follow.
   TaskPage list(const ListRequest& request);
 
-  /// The states of tasks, one reply for each of `ids`, in order.
+  /// Returns the states of tasks, one reply for each of `ids`, in order.
   std::vector<TaskStatus> states(std::string_view queue, std::span<const std::string> ids);
 
-  /// One task, with its result if it is completed and its handler set one; nullopt if there is no
-  /// such task.
+  /// Returns one task, with its result if it is completed and its handler set one; nullopt if there
+  /// is no such task.
   std::optional<TaskInfo> find(std::string_view queue, std::string_view id);
 
-  /// Makes a scheduled, retry, archived or completed task pending now, last in line. Throws
+  /// Makes a scheduled, retry, archived or completed task pending, at the back of its queue. Throws
   /// Error{task_not_found} or {wrong_state}, as archive() and remove() do.
   void run(std::string_view queue, std::string_view id);
-  /// Puts a pending, scheduled, retry or completed task into the dead-letter queue.
+  /// Moves a pending, scheduled, retry or completed task to the dead-letter queue.
   void archive(std::string_view queue, std::string_view id);
-  /// Deletes a task that is not active for good, and frees its unique lock.
+  /// Deletes a task that is not active permanently, and releases its unique lock.
   void remove(std::string_view queue, std::string_view id);
 
-  /// The same for many ids in one call. Throws nothing for a task that does not allow it: there is one
-  /// reply for each id, in order.
+  /// Performs one of these actions on many tasks in one call. Throws nothing for a task that does
+  /// not allow it: there is one reply per id, in order.
   std::vector<ActReply> act(const ActRequest& request);
 
-  /// The same for all tasks of a state; returns how many. As many as there were when the call came
-  /// are taken, in the order of list(), so that it ends even while others keep coming. Throws
-  /// Error{wrong_state} if that can't be done from `state`. An Error on the way says in its text
-  /// how many had been done.
+  /// Perform an action on all tasks of a state; return how many. They process as many tasks as
+  /// there were when the call began, in the order of list(), so that the call ends even if tasks
+  /// are added all the time. They throw Error{wrong_state} if the action is not possible from
+  /// `state`. If the call fails halfway, the text of the Error says how many tasks were processed.
   std::size_t run_all(std::string_view queue, TaskState state);
   std::size_t archive_all(std::string_view queue, TaskState state);
   std::size_t remove_all(std::string_view queue, TaskState state);
 
-  /// Replaces the payload of a task that is pending, scheduled, in retry or archived. Its unique
-  /// lock stays the one of its first payload. Throws Error{payload_too_large}, {task_not_found} or
-  /// {wrong_state}.
+  /// Replaces the payload of a pending, scheduled, retry or archived task. Its unique lock remains
+  /// that of the first payload. Throws Error{payload_too_large}, {task_not_found} or {wrong_state}.
   void update_payload(std::string_view queue, std::string_view id, std::string payload);
 
-  /// Stops servers from taking tasks of the queue. Running tasks go on, and enqueue works. Creates
-  /// the queue if there is none. Throws Error{wrong_state} if already paused.
+  /// Makes servers stop taking tasks from the queue. Running tasks continue, and tasks can still be
+  /// enqueued. Creates the queue if there is none. Throws Error{wrong_state} if it is already
+  /// paused.
   void pause(std::string_view queue);
-  /// Throws Error{wrong_state} if not paused.
+  /// Ends a pause. Throws Error{wrong_state} if the queue is not paused.
   void unpause(std::string_view queue);
 
-  /// Asks the worker that runs a task to stop it, and says what becomes of the task then, unless
-  /// its handler succeeds all the same. Does not wait for that. Throws Error{task_not_found}, or
-  /// {wrong_state} if it is not active: one that waits is taken away by remove().
+  /// Asks the worker that runs a task to stop it. `mode` decides what happens to the task then,
+  /// unless its handler still succeeds. Does not wait for that. Throws Error{task_not_found}, or
+  /// {wrong_state} if the task is not active; to cancel a waiting task, call remove().
   void cancel(std::string_view queue, std::string_view id, CancelMode mode = CancelMode::retry);
 
-  /// Deletes a queue with all that belongs to it. Throws Error{queue_not_empty} if it holds tasks
-  /// and `force` is not set, and Error{wrong_state} if tasks of it are active, forced or not.
+  /// Deletes a queue and all its data. Throws Error{queue_not_empty} if it holds tasks and `force`
+  /// is not set, and {wrong_state} if tasks of it are active, even with `force`.
   void delete_queue(std::string_view queue, bool force = false);
 
-  /// The live servers, with the tasks that their workers run.
+  /// Returns the live servers, with the tasks that they are running.
   std::vector<ServerInfo> servers();
 
   /// Waits until a task is completed, and returns it with its result. The broker notifies the waiting

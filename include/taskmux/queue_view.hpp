@@ -31,22 +31,22 @@ struct QueueInfo {
   std::size_t retry = 0;
   std::size_t archived = 0;
   std::size_t completed = 0;
-  /// At least so many: if `groups` is over 1000, those of 1000 groups.
+  /// If `groups` is over 1000, only the tasks of 1000 groups are counted.
   std::size_t aggregating = 0;
   std::size_t groups = 0;  ///< Groups of asynq's aggregation that hold tasks.
-  /// How long the task that is next in line could have been run: since it was enqueued, was due, or
-  /// went back to pending. 0 if none is pending, or if it is not known since when.
+  /// How long the next task has been ready to run: since it was enqueued, became due, or returned
+  /// to pending. 0 if no task is pending, or if this is not known.
   Duration latency{};
-  /// Attempts that ended since midnight UTC, failed ones included.
+  /// Attempts that ended since midnight UTC, including failed ones.
   std::uint64_t processed_today = 0;
   /// Attempts that failed since midnight UTC.
   std::uint64_t failed_today = 0;
-  /// Attempts that ended since the queue was created, failed ones included.
+  /// Attempts that ended since the queue was created, including failed ones.
   std::uint64_t processed_total = 0;
   /// Attempts that failed since the queue was created.
   std::uint64_t failed_total = 0;
 
-  /// All tasks of the queue.
+  /// Returns the number of all tasks of the queue.
   std::size_t size() const noexcept {
     return pending + active + scheduled + retry + archived + completed + aggregating;
   }
@@ -55,7 +55,7 @@ struct QueueInfo {
 /// The attempts that ended on one day, UTC.
 struct DailyStats {
   std::chrono::sys_days day{};
-  std::uint64_t processed = 0;  ///< Failed ones included.
+  std::uint64_t processed = 0;  ///< Including failed ones.
   std::uint64_t failed = 0;
 };
 
@@ -65,29 +65,30 @@ struct GroupInfo {
   std::size_t size = 0;
 };
 
-/// What became of one queue in QueueView::queue_infos().
+/// The reply for one queue in QueueView::queue_infos().
 struct QueueInfoReply {
   QueueInfo info{};
-  std::optional<Error> error{};  ///< Why there is no info; queue_not_found among others.
+  std::optional<Error> error{};  ///< Why there is no info, such as queue_not_found.
 };
 
-/// Selects tasks: those that meet all conditions that are given. An empty filter selects all.
+/// Selects tasks: those that meet all given conditions. An empty filter selects all tasks.
 struct TaskFilter {
-  /// The whole type, in which `*` stands for any characters, also none: `email:*`. A backslash makes
-  /// the next character stand for itself.
+  /// A pattern for the whole type, in which `*` matches any characters, including none: `email:*`.
+  /// A backslash makes the next character literal.
   std::string type_pattern{};
-  /// What the id begins with.
+  /// A prefix of the id.
   std::string id_prefix{};
-  /// A part of the last error, byte for byte.
+  /// A substring of the last error; compared byte by byte.
   std::string error_contains{};
-  /// The instant of since() lies after `after`, and not after `until`. Whoever knows an age subtracts
-  /// it from QueueView::now(). A task of which since() is not known is not selected if one of the two
-  /// is given.
+  /// since() must return an instant after `after`, and not after `until`. To filter by age,
+  /// subtract the age from QueueView::now(). If either is given, a task for which since() returns
+  /// nothing is not selected.
   std::optional<Time> after{};
   std::optional<Time> until{};
 
-  /// The instant that counts for the age of a task, as far as it is known. Active: when its run was
-  /// taken. Archived, completed: since when. Retry: when it failed. Others: when it was enqueued.
+  /// Returns the instant from which the age of a task counts, if it is known. Active: when its run
+  /// was taken. Archived, completed: since when. Retry: when it failed. Other states: when it was
+  /// enqueued.
   static std::optional<Time> since(const TaskInfo& task) noexcept {
     switch (task.state) {
       case TaskState::active: return task.started_at;
@@ -113,40 +114,41 @@ struct TaskFilter {
   }
 };
 
-/// Asks for some of the tasks of one state; see QueueView::list().
+/// A request for some of the tasks of one state; see QueueView::list().
 struct ListRequest {
   std::string queue{};
   TaskState state = TaskState::pending;
-  /// Aggregating: the group, which must be given; see QueueView::groups(). Else ignored.
+  /// Aggregating: the group, which must be given; see QueueView::groups(). Otherwise ignored.
   std::string group{};
-  /// Empty for the first tasks, else TaskPage::next of a listing of the same queue, state and group.
+  /// Empty for the first tasks; else TaskPage::next of a listing of the same queue, state and
+  /// group.
   std::string cursor{};
-  /// How many tasks to return at most; 0 returns none, and the cursor as it was given.
+  /// The maximum number of tasks to return; 0 returns no tasks, and the given cursor.
   std::size_t limit = 30;
   TaskFilter filter{};
-  /// Whether to return payloads and results; else they are empty.
+  /// Whether to return payloads and results; otherwise they are empty.
   bool with_payload = true;
   bool with_result = true;
 };
 
-/// A part of a listing.
+/// One page of a listing.
 struct TaskPage {
-  /// May be fewer than ListRequest::limit, even none, although more follow: see `next`.
+  /// May contain fewer tasks than ListRequest::limit, even none, although more follow: see `next`.
   std::vector<TaskInfo> tasks{};
-  /// The cursor of the tasks that follow; empty at the end. Printable ASCII without spaces, otherwise
+  /// The cursor for the next page; empty at the end. Printable ASCII without spaces, otherwise
   /// opaque.
   std::string next{};
 };
 
 /// What an operator does to a task that is not running.
 enum class TaskAction {
-  run,  ///< Makes it pending now, last in line. From scheduled, retry, archived or completed.
-  /// From pending, scheduled, retry or completed. Counts nothing; the message stays as it is.
+  run,  ///< Makes it pending, at the back. From scheduled, retry, archived or completed.
+  /// From pending, scheduled, retry or completed. Counts nothing; the message does not change.
   archive,
-  remove,  ///< Deletes it for good and frees its lock. From any state but active.
+  remove,  ///< Deletes it and releases its lock. From any state except active.
 };
 
-/// Whether `action` is possible for a task in `state`.
+/// Returns whether `action` is possible for a task in `state`.
 constexpr bool allows(TaskAction action, TaskState state) noexcept {
   if (state == TaskState::active) return false;
   if (action == TaskAction::remove) return true;
@@ -154,24 +156,25 @@ constexpr bool allows(TaskAction action, TaskState state) noexcept {
   return state != (action == TaskAction::run ? TaskState::pending : TaskState::archived);
 }
 
-/// Asks for an action on tasks that are named; see QueueView::act(). `ids` must stay valid for the call.
+/// A request for an action on named tasks; see QueueView::act(). `ids` must stay valid during the
+/// call.
 struct ActRequest {
   std::string queue{};
   TaskAction action = TaskAction::run;
   std::span<const std::string> ids{};
-  /// Acts only on tasks that are in this state, if it is given.
+  /// If given, only tasks in this state are affected.
   std::optional<TaskState> only{};
 };
 
-/// What became of one id of an ActRequest.
+/// The reply for one id of an ActRequest.
 struct ActReply {
-  /// Unset if it was done, else task_not_found or wrong_state.
+  /// Unset if the action was performed; else task_not_found or wrong_state.
   std::optional<Errc> error{};
 };
 
-/// How one task stands; see QueueView::states().
+/// The state of one task; see QueueView::states().
 struct TaskStatus {
-  /// None: there is no such task.
+  /// Unset if there is no such task.
   std::optional<TaskState> state{};
 };
 
@@ -198,30 +201,31 @@ class TASKMUX_API TaskWatch {
 
 /// How much the archive of a queue may hold, and how many tasks a step may delete.
 struct TrimRequest {
-  /// How many archived tasks of a queue stay at most; 0: none stays.
+  /// The maximum number of archived tasks of a queue that are kept; 0: none.
   std::size_t max_tasks = 0;
-  /// How long an archived task stays at most; never negative.
+  /// How long an archived task is kept at most; never negative.
   Duration max_age{};
-  /// How many tasks of each queue to delete at most; a broker may delete fewer in a step. 0: only
-  /// look.
+  /// The maximum number of tasks of each queue to delete; a broker may delete fewer in a step. 0:
+  /// only check.
   std::size_t limit = 0;
 };
 
-/// How the archive of a queue stands after a step.
+/// The state of the archive of a queue after a step.
 struct TrimReply {
-  /// Tasks deleted in this step.
+  /// Number of tasks deleted in this step.
   std::size_t deleted = 0;
-  /// Tasks that are still beyond the limits. May be fewer than there are, but not 0 if there is
-  /// any.
+  /// Number of tasks that are still beyond the limits. May be lower than the actual number, but is
+  /// 0 only if there are none.
   std::size_t excess = 0;
   std::optional<Error> error{};  ///< Why nothing was done in this queue.
 };
 
-/// The port to inspection and repair, in addition to Broker. Used by Inspector and DeadLetterQueue.
+/// The port for inspection and repair, in addition to Broker. Used by Inspector and
+/// DeadLetterQueue.
 ///
-/// A queue to which nothing was ever enqueued, or that was deleted, holds no tasks: it is listed as empty,
-/// and none of its tasks is found. Only queue_info(), unpause() and delete_queue() report
-/// Error{queue_not_found}. Any operation throws Error{unavailable} when the broker can't be reached.
+/// A queue to which nothing was ever enqueued, or that was deleted, holds no tasks: it is listed as
+/// empty, and none of its tasks is found. Only queue_info(), unpause() and delete_queue() report
+/// Error{queue_not_found}. Any operation throws Error{unavailable} if the broker can't be reached.
 /// Thread-safe.
 class TASKMUX_API QueueView {
  public:
@@ -230,17 +234,17 @@ class TASKMUX_API QueueView {
   QueueView& operator=(const QueueView&) = delete;
   virtual ~QueueView() = default;
 
-  /// The broker's clock.
+  /// Returns the time of the broker's clock.
   virtual Time now() = 0;
 
-  /// All queues that anything was ever enqueued to, or that were paused, sorted by name.
+  /// Returns all queues to which anything was ever enqueued, or that were paused, sorted by name.
   virtual std::vector<std::string> queues() = 0;
 
-  /// How queues stand, one reply for each of `queues`, in order. One round trip (in a cluster one to each
-  /// node). What is wrong with one queue is in its reply and does not affect the others.
+  /// Returns the states of queues, one reply for each of `queues`, in order. One round trip (in a
+  /// cluster one per node). A failure of one queue is in its reply and does not affect the others.
   virtual std::vector<QueueInfoReply> queue_infos(std::span<const std::string> queues) = 0;
 
-  /// How one queue stands. Throws Error{queue_not_found}.
+  /// Returns the state of one queue. Throws Error{queue_not_found}.
   QueueInfo queue_info(std::string_view queue) {
     const std::string names[] = {std::string{queue}};
     QueueInfoReply reply = std::move(queue_infos(names).at(0));
@@ -248,28 +252,30 @@ class TASKMUX_API QueueView {
     return std::move(reply.info);
   }
 
-  /// The last `days` days (1 to 90, else Error{invalid_argument}), today first.
+  /// Returns the statistics of the last `days` days (1 to 90, else throws Error{invalid_argument}),
+  /// today first.
   virtual std::vector<DailyStats> history(std::string_view queue, int days) = 0;
 
-  /// The groups of a queue that hold tasks, at most 1000, sorted by name.
+  /// Returns the groups of a queue that hold tasks, at most 1000, sorted by name.
   virtual std::vector<GroupInfo> groups(std::string_view queue) = 0;
 
-  /// The tasks of a state that the filter selects, from the place that the cursor names. Pending: next to
-  /// run first. Active: longest running first. Scheduled and retry: by due time. Archived: oldest first.
-  /// Completed: by the end of retention. Aggregating: those of one group, by when they joined it.
+  /// Returns the tasks of a state that the filter selects, starting at the position of the cursor.
+  /// Order: pending: next to run first; active: longest running first; scheduled and retry: by due
+  /// time; archived: oldest first; completed: by the end of retention; aggregating: the tasks of
+  /// one group, by when they joined it.
   ///
-  /// A call does a bounded amount of work, so a page may hold fewer tasks than asked for, or none, and
-  /// name a cursor nevertheless. The pages of one listing hold each task that stays in its place all the
-  /// time exactly once, whatever others come and go. Only where a cursor names a place in the middle of
-  /// pending or active tasks, and all tasks that it was made from have left, may a page begin again at the
-  /// first task. Throws Error{invalid_argument} for a cursor that is none, or of another state, and for
-  /// `aggregating` without a group.
+  /// A call does a bounded amount of work, so a page may contain fewer tasks than requested, or
+  /// none, and still have a cursor. Each task that stays in its position during a listing is
+  /// returned exactly once, whatever other tasks are added or removed. There is one exception: if a
+  /// cursor marks a position among pending or active tasks, and all tasks that it was made from
+  /// have left, a page may start again at the first task. Throws Error{invalid_argument} for an
+  /// invalid cursor, for a cursor of another state, and for `aggregating` without a group.
   virtual TaskPage list(const ListRequest& request) = 0;
 
-  /// One task, with its result; nullopt if there is none.
+  /// Returns one task, with its result; nullopt if there is none.
   virtual std::optional<TaskInfo> find(std::string_view queue, std::string_view id) = 0;
 
-  /// The states of tasks, one reply for each of `ids`, in order.
+  /// Returns the states of tasks, one reply for each of `ids`, in order.
   virtual std::vector<TaskStatus> states(std::string_view queue,
                                          std::span<const std::string> ids) = 0;
 
@@ -284,38 +290,37 @@ class TASKMUX_API QueueView {
   /// reply for each id, in order.
   virtual std::vector<ActReply> act(const ActRequest& request) = 0;
 
-  /// Acts on up to `limit` tasks of `state`, in the order of list(), in one atomic step; returns on
-  /// how many. Throws Error{wrong_state} where `action` is not possible from `state` (run from
-  /// pending, archive from archived, anything from active).
+  /// Performs an action on up to `limit` tasks of `state`, in the order of list(), in one atomic
+  /// step; returns how many. Throws Error{wrong_state} if `action` is not possible from `state`
+  /// (run from pending, archive from archived, anything from active).
   virtual std::size_t act_all(std::string_view queue, TaskAction action, TaskState state,
                               std::size_t limit) = 0;
 
-  /// Deletes archived tasks, the oldest first, that are more than a queue's archive may hold or
-  /// have been there too long; frees their locks. One atomic step for each queue. A queue that does
-  /// not exist has no archive. One reply for each of `queues`, in order.
+  /// Deletes archived tasks that exceed the limits, the oldest first, and releases their locks. One
+  /// atomic step per queue. A queue that does not exist has no archive. Returns one reply for each
+  /// of `queues`, in order.
   virtual std::vector<TrimReply> trim_archives(std::span<const std::string> queues,
                                                const TrimRequest& request) = 0;
 
-  /// Replaces the payload of a task that is pending, scheduled, in retry or archived. A unique lock
-  /// that it holds stays the one of its first payload. Throws Error{task_not_found} or
-  /// {wrong_state}.
+  /// Replaces the payload of a pending, scheduled, retry or archived task. Its unique lock remains
+  /// that of the first payload. Throws Error{task_not_found} or {wrong_state}.
   virtual void update_payload(std::string_view queue, std::string_view id, std::string payload) = 0;
 
-  /// Stops servers from taking tasks of the queue. Running tasks go on, and enqueue works. Creates
-  /// the queue if there is none. Throws Error{wrong_state} if already paused.
+  /// Makes servers stop taking tasks from the queue. Running tasks continue, and tasks can still be
+  /// enqueued. Creates the queue if there is none. Throws Error{wrong_state} if it is already
+  /// paused.
   virtual void pause(std::string_view queue) = 0;
 
-  /// Throws Error{wrong_state} if not paused, and {queue_not_found}.
+  /// Ends a pause. Throws Error{wrong_state} if the queue is not paused, and {queue_not_found}.
   virtual void unpause(std::string_view queue) = 0;
 
   /// Asks the worker that runs a task to stop it. Does not wait for that. Throws
-  /// Error{task_not_found}, or {wrong_state} if it is not active; {unauthorized}, and changes
-  /// nothing, if the broker does not allow this process to notify the worker.
+  /// Error{task_not_found}, or {wrong_state} if the task is not active. Throws {unauthorized}, and
+  /// changes nothing, if the broker does not allow this process to notify the worker.
   virtual void cancel(std::string_view queue, std::string_view id, CancelMode mode) = 0;
 
-  /// Deletes a queue with all that belongs to it. Throws Error{queue_not_empty} if it holds tasks
-  /// and `force` is not set, and Error{wrong_state} if tasks of it are active, forced or not,
-  /// and {queue_not_found}.
+  /// Deletes a queue and all its data. Throws Error{queue_not_empty} if it holds tasks and `force`
+  /// is not set, {wrong_state} if tasks of it are active, even with `force`, and {queue_not_found}.
   virtual void delete_queue(std::string_view queue, bool force) = 0;
 };
 

@@ -34,8 +34,8 @@ struct TaskEvent {
   Change change = Change::started;
   /// The task as it was when this attempt began; never null.
   std::shared_ptr<const TaskMessage> task{};
-  /// The pattern in the server's mux that the type of the task matched, as a name of bounded variety
-  /// for metrics; in nested muxes the innermost one. Empty if none matched.
+  /// The pattern in the server's mux that the type of the task matched, as a name of bounded
+  /// variety for metrics; in nested muxes the innermost one. Empty if none matched.
   std::string pattern{};
   /// Counts from 1.
   int attempt = 1;

@@ -33,33 +33,33 @@
 namespace taskmux {
 inline namespace v0 {
 
-/// The clock and the bounds of a MemoryBroker.
+/// The options of a MemoryBroker. Every field may be left out.
 struct MemoryBrokerOptions {
   /// The source of time; the machine's clock if null.
   std::shared_ptr<Clock> clock{};
-  /// How many tasks the broker stores at most, of all queues and states together; it refuses
-  /// further ones as queue_full. 0: no bound.
+  /// The maximum number of tasks that the broker stores, in all queues and states together; further
+  /// tasks are refused with queue_full. 0: no limit.
   std::size_t max_tasks = 0;
-  /// Used by the servers on this broker that have no logger of their own; the broker itself logs
-  /// nothing.
+  /// Used by servers that have no logger of their own. The broker itself logs nothing.
   Logger logger{};
 };
 
-/// A broker inside the process: nothing to install, and nothing outlives the process. The whole
-/// contract of Broker, QueueView and Registry, exact to the microsecond. A lost run is taken over 1 s after
-/// its lease ended. The archive never evicts by itself. Thread-safe.
+/// An in-process broker: it needs no server, and its tasks end with the process. It implements the
+/// whole contract of Broker, QueueView and Registry, with microsecond precision. A lost run is
+/// taken over 1 s after its lease expired. Archived tasks are deleted only on request. Thread-safe.
 ///
-/// A step of the wall clock affects only what is set by an instant: `process_at`, deadlines and
-/// expiry. Lengths of time last as long as they were given, by the steady clock: leases,
-/// `process_in`, retry delays, snoozes, retentions, unique locks.
-// Virtual functions that are defined elsewhere say `inline` here: one that does not would be the key
-// function, and every file that includes this header would then compile the whole broker.
+/// A step of the wall clock affects only instants: `process_at`, deadlines and expiry. All
+/// durations are measured by the steady clock: leases, `process_in`, retry delays, snoozes,
+/// retentions, unique locks.
+// Virtual functions that are defined elsewhere are declared `inline` here: otherwise one of them
+// would be the key function, and every file that includes this header would compile the whole
+// broker.
 class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public Registry {
  public:
   explicit MemoryBroker(MemoryBrokerOptions options = {});
 
-  /// In a child process it frees nothing: another thread may have been at work when fork() was
-  /// called.
+  /// In a child process, it frees nothing: another thread may have been changing the tables when
+  /// fork() was called.
   TASKMUX_INLINE ~MemoryBroker() override;
 
   TASKMUX_INLINE std::vector<EnqueueReply> enqueue(std::vector<EnqueueRequest> batch) override;
@@ -114,13 +114,13 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
   class WatchHandle;
   class TaskWatchHandle;
 
-  /// How an id is to be remembered; see EnqueueRequest::idempotent_for.
+  /// An id to be remembered; see EnqueueRequest::idempotent_for.
   struct Remembrance {
     detail::MemoryIds::Digest id;
     Time until;  ///< By the steady clock.
   };
 
-  /// A task on its way in, made before the lock is taken.
+  /// A task to be enqueued, made before the lock is taken.
   struct Arrival {
     std::shared_ptr<detail::MemoryTask> task;
     detail::MemoryQueue::Due due;
@@ -128,7 +128,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
     std::optional<Remembrance> remembrance{};
   };
 
-  /// What one quota of an exchange gave.
+  /// The runs that were taken by one quota of an exchange.
   struct Share {
     detail::MemoryQueue* queue;
     std::size_t quota;
@@ -141,7 +141,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
     Time until;  ///< By the steady clock.
   };
 
-  /// Remembers the queue that was looked up last: most batches are of one queue.
+  /// Finds queues by name, and caches the last one: most batches contain only one queue.
   class QueueFinder {
    public:
     QueueFinder(Queues& queues, detail::MemoryBoard& board)
@@ -209,7 +209,7 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
   const Logger logger_;
   const pid_t pid_ = ::getpid();
   const detail::MemoryUniqueKeys unique_keys_;
-  /// Before the queues, which hold blocks of it.
+  /// Declared before the queues, which hold blocks of it.
   std::unique_ptr<detail::MemoryPool, detail::MemoryPool::Close> pool_{
       new detail::MemoryPool};
 
@@ -218,8 +218,8 @@ class TASKMUX_API MemoryBroker final : public Broker, public QueueView, public R
   detail::MemoryBoard board_ TASKMUX_GUARDED_BY(mutex_);
   Queues queues_ TASKMUX_GUARDED_BY(mutex_);
   detail::MemoryWatches watches_ TASKMUX_GUARDED_BY(mutex_);
-  std::map<std::string, LiveServer> servers_ TASKMUX_GUARDED_BY(mutex_);  // by id
-  std::uint64_t token_ TASKMUX_GUARDED_BY(mutex_) = 0;                    // the last one given
+  std::map<std::string, LiveServer> servers_ TASKMUX_GUARDED_BY(mutex_);  // By id.
+  std::uint64_t token_ TASKMUX_GUARDED_BY(mutex_) = 0;                    // The last token.
 };
 
 }  // namespace v0

@@ -20,8 +20,8 @@ inline namespace v0 {
 
 namespace detail {
 
-/// Part of the symbols that this header needs of the compiled library, so that a library of another
-/// version does not link.
+/// Part of the symbols that this header needs from the compiled library, so that linking fails with
+/// a library of another version.
 template <int major, int minor, int patch>
 struct RedisLibrary {};
 using ThisRedisLibrary =
@@ -29,25 +29,25 @@ using ThisRedisLibrary =
 
 }  // namespace detail
 
-/// A broker on Redis 6.2 or newer, alone, behind Sentinels, or as a Cluster, on the keys and
-/// messages of Go's asynq: Go clients, servers and inspectors may share its queues. What is beyond
-/// the contract of Broker, QueueView and Registry:
+/// A broker on Redis 6.2 or newer (standalone, Sentinel or Cluster) that uses the keys and messages
+/// of Go's asynq: Go clients, servers and inspectors may share its queues. In addition to the
+/// contract of Broker, QueueView and Registry:
 ///
-/// *Time* is Redis's own unless `RedisOptions::clock` is set. Leases end at whole seconds, rounded
-/// up; `last_failed_at`, `completed_at` and `archived_at` are whole seconds, rounded down. What is
-/// due or expires after the year 2254 is taken to be due or to expire then.
+/// *Time* is the time of the Redis server unless `RedisOptions::clock` is set. Leases end at whole
+/// seconds, rounded up; `last_failed_at`, `completed_at` and `archived_at` are whole seconds,
+/// rounded down. An instant after the year 2254 is treated as the end of 2254.
 ///
-/// *Bounds*: one exchange takes 2000 tasks and 4 MiB of messages at most (but always one task), and
-/// reports `more`; act_all() is atomic for 1000 tasks at a time. On a slow line an exchange takes
-/// and settles less, so that it needs a fraction of RedisOptions::command_timeout. A settlement
-/// that does not get through within the longest time of a call (see there) although its bytes move
-/// is `too_large`: a server then settles it without its result, and archives the task with that
-/// reason if its handler had succeeded. enqueue() sends a batch in parts, each with the deadlines
-/// of a call of its own; once a part fails, the rest for its queues is `unavailable` with "not
-/// sent" in its detail.
+/// *Bounds*: one exchange takes at most 2000 tasks and 4 MiB of messages (but always at least one
+/// task), and reports `more`. act_all() is atomic for 1000 tasks at a time. On a slow connection,
+/// an exchange takes and settles less, so that it needs only a fraction of
+/// RedisOptions::command_timeout. A settlement that can't be transferred within the longest time of
+/// a call (see there) is `too_large`: a server then settles the run without its result, and
+/// archives the task with that reason if its handler had succeeded. enqueue() sends a batch in
+/// parts, each with its own deadline; once a part fails, the remaining items for its queues are
+/// `unavailable`, with "not sent" in their detail.
 ///
-/// *Malformed*: a message that can't be read, or that names another task or queue than its key, is
-/// archived under its id as a task of type `taskmux:malformed` when a worker comes upon it.
+/// *Malformed messages*: a message that can't be decoded, or that names another task or queue than
+/// its key, is archived under its id as a task of type `taskmux:malformed` when a worker finds it.
 ///
 /// *Watches*, all together, take two connections and a thread, from the first on; in a cluster as
 /// much for each node that serves a watched queue. If Redis refuses to send invalidation messages,
@@ -55,24 +55,24 @@ using ThisRedisLibrary =
 /// six keys of each watched queue (`tracking-table-max-keys`, a million by default). Watches on tasks, as
 /// of an Inspector that waits for results, share these connections, and take one key for each task.
 ///
-/// *Look-ups* of host names take a thread each, since the system's resolver knows no timeout: one a
-/// host, eight at most. One that hangs outlives its call, and perhaps the broker; it touches
-/// nothing of either, and ends when the resolver answers.
+/// *Look-ups* of host names run on separate threads, since the system's resolver has no timeout:
+/// one thread per host, at most eight. A look-up that hangs may outlive its call and the broker; it
+/// uses neither, and ends when the resolver answers.
 ///
-/// *Names*: on a Cluster, calls about a queue whose name holds braces throw
-/// Error{invalid_argument}, and an enqueue to it is refused so: in a key, what stands in braces
-/// says which node has it, and an empty pair would scatter the keys of a queue. A single server
-/// keeps queues of any name.
+/// *Queue names*: on a Cluster, calls about a queue whose name contains braces throw
+/// Error{invalid_argument}, and an enqueue to it is refused with that error: braces in a key decide
+/// which node stores it, and an empty pair would distribute the keys of one queue over many nodes.
+/// A single server accepts any queue name.
 ///
-/// *Full*: a Redis that is at its maxmemory and evicts nothing refuses enqueue(), as queue_full,
-/// and nothing else.
+/// *Memory limit*: a Redis server that has reached its maxmemory, with the policy noeviction,
+/// refuses only enqueue(), with queue_full.
 ///
-/// Connects when it is first used. Thread-safe.
+/// Connects on first use. Thread-safe.
 class TASKMUX_API RedisBroker final : public Broker, public QueueView, public Registry {
  public:
-  /// Throws std::invalid_argument for options that can't work.
+  /// Throws std::invalid_argument for invalid options.
   explicit RedisBroker(RedisOptions options = {}, detail::ThisRedisLibrary library = {});
-  /// See parse_redis_url().
+  /// Takes a URL; see parse_redis_url().
   explicit RedisBroker(std::string_view url, detail::ThisRedisLibrary library = {});
   explicit RedisBroker(const char* url, detail::ThisRedisLibrary library = {})
       : RedisBroker{std::string_view{url}, library} {}
@@ -85,12 +85,12 @@ class TASKMUX_API RedisBroker final : public Broker, public QueueView, public Re
                                std::function<void(const Hint&)> callback) override;
   UpkeepReply upkeep(const UpkeepRequest& request) override;
   void ping() override;
-  /// Tries every command that serving a queue takes on a key of its own, asynq:{queue}:tmx:rights,
-  /// which is gone afterwards. The rights that are needed are listed in the README.
+  /// Tries every command that is needed to serve a queue, on a separate key,
+  /// asynq:{queue}:tmx:rights, which is deleted afterwards. The README lists the necessary rights.
   OpenReply open(std::span<const std::string> queues) override;
   void limit_calls_of_this_thread(const CallLimit* limit) noexcept override;
-  /// 5 s, or three times RedisOptions::command_timeout if that is longer: an outage that breaks no
-  /// call must not use up a lease.
+  /// Returns 5 s, or three times RedisOptions::command_timeout if that is longer: an outage that is
+  /// too short to fail a call must not outlast a lease.
   Duration shortest_lease() const override;
   std::string why_shortest_lease() const override;
   std::string describe() const override;

@@ -22,10 +22,11 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// How many tasks one call of the port acts on at most, so that no broker is held up for long.
+/// The maximum number of tasks that one call of the port acts on, so that no broker is blocked for
+/// long.
 inline constexpr std::size_t action_chunk = 1000;
 
-/// What is to be done, in the port's terms and in the words of the call that asked for it.
+/// An action, as the port names it and as the caller named it.
 struct Operation {
   TaskAction action;
   std::string_view name;
@@ -35,13 +36,13 @@ inline constexpr Operation requeue_operation{TaskAction::run, "requeue"};
 inline constexpr Operation archive_operation{TaskAction::archive, "archive"};
 inline constexpr Operation remove_operation{TaskAction::remove, "remove"};
 
-/// Such as `task 42 (queue "critical")`.
+/// Returns a text such as `task 42 (queue "critical")`.
 inline std::string task_subject(std::string_view queue, std::string_view id) {
   return task_in_words(id, {}, queue);
 }
 
-/// Acts on one task, if it is in state `only` (when given). Throws Error{task_not_found} or
-/// {wrong_state}.
+/// Performs an action on one task, if it is in state `only` (when given). Throws
+/// Error{task_not_found} or {wrong_state}.
 inline void act_on(QueueView& view, std::string_view queue, std::string_view id,
                    Operation operation, std::optional<TaskState> only) {
   const std::string ids[] = {std::string{id}};
@@ -74,8 +75,8 @@ constexpr std::size_t count_of(const QueueInfo& info, TaskState state) noexcept 
   return 0;
 }
 
-/// The infos of `queues`. A queue to which nothing was ever enqueued is shown as empty if a live server
-/// works on it.
+/// Returns the infos of `queues`. A queue to which nothing was ever enqueued is shown as empty if a
+/// live server serves it.
 inline std::vector<QueueInfoReply> infos_of(QueueView& view, Registry& registry,
                                             std::span<const std::string> queues) {
   std::vector<QueueInfoReply> replies = view.queue_infos(queues);
@@ -95,7 +96,7 @@ inline std::vector<QueueInfoReply> infos_of(QueueView& view, Registry& registry,
   return replies;
 }
 
-/// How many tasks of `state` a queue holds; none if there is no such queue.
+/// Returns how many tasks of `state` a queue holds; 0 if there is no such queue.
 inline std::size_t count_in(QueueView& view, std::string_view queue, TaskState state) {
   const std::string names[] = {std::string{queue}};
   const QueueInfoReply reply = std::move(view.queue_infos(names).at(0));
@@ -103,7 +104,7 @@ inline std::size_t count_in(QueueView& view, std::string_view queue, TaskState s
   return count_of(reply.info, state);
 }
 
-/// As many of the tasks that `request` asks for as it allows, in as many pages as that takes.
+/// Returns the tasks of `request`, up to its limit, in as many pages as needed.
 inline std::vector<TaskInfo> list_pages(QueueView& view, ListRequest request) {
   std::vector<TaskInfo> tasks;
   for (std::size_t left = request.limit; left > 0; left = request.limit - tasks.size()) {
@@ -117,8 +118,8 @@ inline std::vector<TaskInfo> list_pages(QueueView& view, ListRequest request) {
   return tasks;
 }
 
-/// Runs `body`, which adds what it has done to the number it is handed, and returns that. An Error
-/// on the way also says how much had been done.
+/// Runs `body`, which adds the number of processed tasks to its argument, and returns that number.
+/// If `body` throws an Error, the number is added to its text.
 template <std::invocable<std::size_t&> Body>
 std::size_t counting(const std::string& name, Body&& body) {
   std::size_t done = 0;
@@ -132,13 +133,13 @@ std::size_t counting(const std::string& name, Body&& body) {
   return done;
 }
 
-/// Acts on as many tasks of `state` as there are now; returns on how many.
+/// Performs an action on as many tasks of `state` as there are now; returns how many.
 inline std::size_t act_on_all(QueueView& view, std::string_view queue, TaskState state,
                               Operation operation) {
   const std::string name = std::string{operation.name} + " all " + std::string{to_string(state)} +
                            " tasks of queue " + in_quotes(queue);
   return counting(name, [&](std::size_t& done) {
-    // At least one, so that the port says if the action is impossible.
+    // At least one, so that the port reports an impossible action.
     const std::size_t most = std::max<std::size_t>(1, count_in(view, queue, state));
     while (done < most) {
       const std::size_t step =

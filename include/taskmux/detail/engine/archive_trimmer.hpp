@@ -25,10 +25,10 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Keeps the dead-letter queues of a server within their limits: looks at them now and then, at some of
-/// many in turn, and deletes the oldest tasks in chunks, from the queue that is furthest beyond its limits first,
-/// each task after the host's hook has seen it. What it deletes is counted and logged. Not
-/// thread-safe but for evicted().
+/// Keeps the dead-letter queues of a server within their limits: checks them periodically (if there
+/// are many, some of them in turn), and deletes the oldest tasks in chunks, first from the queue
+/// that exceeds its limits most. The application's hook is called before each task is deleted.
+/// Deletions are counted and logged. Not thread-safe except evicted().
 class ArchiveTrimmer {
  public:
   struct Parts {
@@ -36,7 +36,7 @@ class ArchiveTrimmer {
     const Logger& logger;
     std::shared_ptr<Clock> clock;
     std::function<void(const TaskInfo&)> before_evict{};
-    std::function<bool()> stopping{};  ///< Asked before each task; true ends the trimming.
+    std::function<bool()> stopping{};  ///< Called before each task; true ends the trimming.
   };
 
   ArchiveTrimmer(Parts parts, std::span<const std::string> queues, ArchiveLimits limits)
@@ -45,8 +45,8 @@ class ArchiveTrimmer {
         names_{queues.begin(), queues.end()},
         queues_(names_.size()) {}
 
-  /// One bounded step, if it is due: a look at some queues, or one chunk. Returns when the next is due.
-  /// What fails is logged.
+  /// Performs one bounded step, if it is due: a check of some queues, or one chunk. Returns when
+  /// the next step is due. Failures are logged.
   std::optional<SteadyTime> run_once() {
     if (unsupported_ || stopping()) return std::nullopt;
     const SteadyTime now = parts_.clock->steady_now();
@@ -60,14 +60,14 @@ class ArchiveTrimmer {
     return next;
   }
 
-  /// Logs what has been deleted and not been logged yet.
+  /// Logs the deletions that have not been logged yet.
   void tell_rest() {
     for (std::size_t i = 0; i < queues_.size(); ++i) {
       if (queues_[i].untold > 0) tell(i, parts_.clock->steady_now());
     }
   }
 
-  /// Tasks deleted so far. Thread-safe.
+  /// Returns the number of tasks deleted so far. Thread-safe.
   std::uint64_t evicted() const noexcept { return evicted_.load(std::memory_order_relaxed); }
 
  private:
@@ -78,8 +78,8 @@ class ArchiveTrimmer {
   static constexpr Duration line_interval = std::chrono::minutes{1};
 
   struct Queue {
-    std::size_t excess = 0;  ///< Still to be dealt with since the last look.
-    std::string cursor{};    ///< Behind what the hook has seen since the last look.
+    std::size_t excess = 0;  ///< Tasks beyond the limits, found by the last check.
+    std::string cursor{};    ///< Follows the tasks that the hook has seen since then.
     std::uint64_t untold = 0;
     SteadyTime next_line{SteadyTime::min()};
   };
@@ -94,7 +94,7 @@ class ArchiveTrimmer {
         look();
       }
     } catch (const Error& e) {
-      // An outage is the other roles' to tell, and a queue may be deleted at any time.
+      // Other roles report an outage, and a queue may be deleted at any time.
       if (e.errc() == Errc::unsupported) {
         unsupported_ = true;
       } else if (e.errc() != Errc::unavailable && e.errc() != Errc::queue_not_found) {
@@ -103,7 +103,7 @@ class ArchiveTrimmer {
       for (Queue& queue : queues_) queue.excess = 0;
       next_look_ = now + look_interval;
     }
-    // A pause as long as the step, so that the broker has time for others.
+    // Pauses for as long as the step took, so that the broker has time for others.
     const SteadyTime end = parts_.clock->steady_now();
     next_step_ = queues_[find_fullest()].excess > 0 ? end + (end - now) : next_look_;
   }
@@ -155,7 +155,8 @@ class ArchiveTrimmer {
       if (stopping()) break;
       if (may_go(task)) victims.push_back(task.id);
     }
-    // Only while archived: one that an operator runs again meanwhile is not touched.
+    // Only tasks that are still archived are deleted: a task may have been requeued in the
+    // meantime.
     std::size_t deleted = 0;
     for (const ActReply& reply : view.act({.queue = names_[i],
                                  .action = TaskAction::remove,
@@ -212,10 +213,10 @@ class ArchiveTrimmer {
   const Parts parts_;
   const ArchiveLimits limits_;
   const std::vector<std::string> names_;
-  std::vector<Queue> queues_;  // as names_
-  std::size_t next_queue_ = 0;  // to look at
+  std::vector<Queue> queues_;   // in the order of names_
+  std::size_t next_queue_ = 0;  // to check
   SteadyTime next_look_{SteadyTime::min()};
-  SteadyTime next_step_{SteadyTime::min()};  ///< No step before it, however often it is called.
+  SteadyTime next_step_{SteadyTime::min()};  ///< No step is made before it.
   SteadyTime next_failure_line_{SteadyTime::min()};
   bool unsupported_ = false;  // A broker without a queue view has no archive to trim.
   std::atomic<std::uint64_t> evicted_{0};

@@ -25,9 +25,9 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Keeps this server's runs its own: extends every lease each quarter of its length, and stops runs
-/// that were lost or cancelled. Has a thread to itself, since a late extension costs a second run
-/// of every task.
+/// Keeps the ownership of this server's runs: extends every lease each quarter of its length, and
+/// stops runs that were lost or cancelled. Has its own thread, since a late extension causes a
+/// second run of every task.
 class LeaseKeeper {
  public:
   using RunPtr = std::shared_ptr<RunState>;
@@ -44,15 +44,15 @@ class LeaseKeeper {
 
   LeaseKeeper(Parts parts, Duration lease) : parts_{std::move(parts)}, lease_{lease} {}
 
-  /// Notes a request to cancel the run of this task (in any queue if `queue` is empty). Wake the
+  /// Records a request to cancel the run of this task (in any queue if `queue` is empty). Wake the
   /// keeper afterwards. Thread-safe.
   void cancel(std::string task_id, std::string queue = {}) TASKMUX_EXCLUDES(mutex_) {
     MutexLock lock{mutex_};
     cancels_.emplace(std::move(task_id), std::move(queue));
   }
 
-  /// Deals with cancellations at once, and extends all leases if a quarter has passed; returns when
-  /// the next is due.
+  /// Processes cancellations at once, and extends all leases if a quarter has passed; returns when
+  /// the next extension is due.
   std::optional<SteadyTime> run_once() {
     const SteadyTime now = parts_.clock->steady_now();
     if (std::set<Cancel> cancels = take_cancels(); !cancels.empty()) {
@@ -64,9 +64,10 @@ class LeaseKeeper {
       }
     }
     if (now >= next_) {
-      // A run that is younger has most of its lease before it.
+      // A younger run has most of its lease left.
       const SteadyTime taken_before = now - lease_ / 4;
-      // Again soon after a failure: other servers may take over what they find ended.
+      // It is repeated soon after a failure, since other servers may take over runs whose leases
+      // have expired.
       const Duration soon = std::min<Duration>(lease_ / 16, std::chrono::milliseconds{400});
       next_ = now + (extend(now, taken_before).empty() ? lease_ / 4 : soon);
     }
@@ -74,7 +75,7 @@ class LeaseKeeper {
   }
 
  private:
-  using Cancel = std::pair<std::string, std::string>;  ///< Id, and queue or nothing.
+  using Cancel = std::pair<std::string, std::string>;  ///< Id, and queue or empty.
 
   static constexpr std::size_t most_at_once = 500;
 
@@ -109,7 +110,7 @@ class LeaseKeeper {
   }
 
   /// Returns the runs for which the broker did not answer. `asked`: each of them was named by a
-  /// hint, so without a mode the wish is asynq's.
+  /// hint, so a missing mode means a cancellation as in asynq.
   std::vector<RunPtr> extend_all(SteadyTime now, const std::vector<RunPtr>& runs, bool asked) {
     std::vector<RunPtr> unanswered;
     for (std::size_t at = 0; at < runs.size(); at += most_at_once) {
@@ -151,14 +152,13 @@ class LeaseKeeper {
                                   "it does not say whether it extended the lease of task " +
                                       unanswered.front()->message().id);
     } else {
-      // Without runs there is nothing left that it could fail at.
+      // Without runs, there is nothing left that could fail.
       parts_.health.broker_answered(HealthMonitor::Role::extend);
     }
   }
 
   void lose(const RunPtr& run, SteadyTime now) {
-    if (run->phase() == RunState::Phase::ended)
-      return;  // Its settlement is under way, and will tell.
+    if (run->phase() == RunState::Phase::ended) return;  // The reply to its settlement will tell.
     run->request_stop(StopReason::lease_lost, now);
     if (run->withdraw()) {
       parts_.registry.remove(std::span{&run, 1});

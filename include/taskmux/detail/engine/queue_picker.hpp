@@ -64,9 +64,9 @@ class QueuePicker {
     for (const Queue& queue : queues_) weights_.push_back(queue.priority);
   }
 
-  /// How `slots` slots are to be shared out. All queues are in it, since one that has nothing
-  /// leaves its slots to the others: strictly, in the order of priority; weighted, in an order that
-  /// is drawn by weight too.
+  /// Distributes `slots` slots over the queues. The result contains all queues, since a queue
+  /// without tasks leaves its slots to the others: with strict priority in the order of priority;
+  /// with weights in an order that is drawn by weight, too.
   std::vector<QueueQuota> share(std::size_t slots) {
     std::vector<QueueQuota> quotas;
     quotas.reserve(queues_.size());

@@ -17,19 +17,19 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// The places of a server in which runs are worked on: how many are busy, and how many can't be used
-/// because their handler hangs or their worker is missing. Tells from that how many tasks there is
-/// room for. Holds the runs that wait for a place. Knows nothing of how runs are worked on, and has
-/// no threads. Thread-safe.
+/// The slots of a server, each for one run at a time: how many are busy, and how many can't be used
+/// because their handler hangs or their worker is missing. Computes from this how many tasks may be
+/// taken. Contains the queue of the runs that wait for a worker. Does not know how runs are
+/// processed, and has no threads. Thread-safe.
 class Slots {
  public:
-  /// What there is room for.
+  /// How many tasks may be taken.
   struct Room {
-    std::size_t workers = 0;  ///< Free workers that no waiting run is meant for.
-    std::size_t total = 0;    ///< Together with what may wait for a worker for a few milliseconds.
+    std::size_t workers = 0;  ///< Free workers for which no run waits.
+    std::size_t total = 0;    ///< With those that may wait for a worker for a few milliseconds.
   };
 
-  /// `most_hung`: with so many handlers that hang, there is no room.
+  /// With `most_hung` handlers that hang, no tasks may be taken.
   Slots(std::size_t count, std::size_t most_hung, std::shared_ptr<const Clock> clock)
       : clock_{std::move(clock)},
         count_{count},
@@ -49,10 +49,10 @@ class Slots {
     return {taken < workers ? workers - taken : 0, taken < places ? places - taken : 0};
   }
 
-  /// Gives up the handler that works on `run`, unless it has just ended: the run is abandoned then,
-  /// and the caller's to settle. Its slot counts as free: another worker is to take it.
+  /// Gives up the handler of `run`; returns false if it has just ended. The run is abandoned, and
+  /// the caller must settle it. Its slot counts as free: another worker is to use it.
   bool give_up(RunState& run) {
-    // First, so that whoever looks finds the run busy or hung at any instant.
+    // First, so that the run counts as busy or hung at each instant.
     hung_.fetch_add(1, std::memory_order_relaxed);
     if (!run.advance(RunState::Phase::running, RunState::Phase::abandoned)) {
       hung_.fetch_sub(1, std::memory_order_relaxed);
@@ -62,19 +62,19 @@ class Slots {
     slots_[run.worker()].busy_since.store(Slot::for_ever, std::memory_order_relaxed);
     return true;
   }
-  /// A handler that was given up has returned.
+  /// Records that a handler that was given up has returned.
   void note_returned() noexcept { hung_.fetch_sub(1, std::memory_order_relaxed); }
-  /// Handlers that were given up and have not returned.
+  /// Returns the number of handlers that were given up and have not returned.
   std::size_t hung() const noexcept { return hung_.load(std::memory_order_relaxed); }
   bool is_full_of_hung() const noexcept { return hung() >= most_hung_; }
 
-  /// So many slots have no worker.
+  /// Sets the number of slots without a worker.
   void set_missing(std::size_t missing) noexcept {
     missing_.store(missing, std::memory_order_relaxed);
   }
   std::size_t missing() const noexcept { return missing_.load(std::memory_order_relaxed); }
 
-  /// A worker began its present run.
+  /// Records that a worker started its present run.
   void note_begin(std::size_t slot, SteadyTime at) noexcept {
     slots_[slot].busy_since.store(ns_of(at), std::memory_order_relaxed);
   }
@@ -82,7 +82,7 @@ class Slots {
     slots_[slot].busy_since.store(Slot::idle, std::memory_order_relaxed);
   }
 
-  /// How long a run took.
+  /// Records how long a run took.
   void note_pace(SteadyTime::duration took) noexcept {
     const std::int64_t mean = recent_ns_.load(std::memory_order_relaxed);
     const std::int64_t took_ns = std::chrono::nanoseconds{took}.count();
@@ -90,26 +90,26 @@ class Slots {
     if (gave_back_.load(std::memory_order_relaxed))
       gave_back_.store(false, std::memory_order_relaxed);
   }
-  /// Runs were taken ahead and no worker came for them: none is taken ahead any more until a worker
-  /// has ended a run.
+  /// Records that runs were taken ahead and given back, as no worker took them: none is taken ahead
+  /// until a worker has ended a run.
   void gave_back() noexcept { gave_back_.store(true, std::memory_order_relaxed); }
 
  private:
   /// On a cache line of its own.
   struct alignas(64) Slot {
-    /// When its worker began its present run, in nanoseconds of the steady clock.
+    /// When its worker started its present run, in nanoseconds of the steady clock.
     std::atomic<std::int64_t> busy_since{idle};
 
     static constexpr std::int64_t idle = std::numeric_limits<std::int64_t>::max();
-    /// Nothing will be begun there before it has another worker.
+    /// No run will start there before the slot has another worker.
     static constexpr std::int64_t for_ever = std::numeric_limits<std::int64_t>::min();
   };
 
-  /// How many runs all workers together will have begun within a few milliseconds. Each is taken to
-  /// need as long as runs did of late, or as long as it has been busy with its present one.
+  /// Returns how many runs all workers together are expected to start within a few milliseconds,
+  /// assuming that each run takes as long as recent ones, or as long as the present one has taken.
   std::size_t prefetch() const {
     constexpr std::int64_t window_ns = 4'000'000;
-    constexpr std::int64_t most = 512;  // More would fall out of the processor's caches meanwhile.
+    constexpr std::int64_t most = 512;  // More would not stay in the processor's caches.
     const std::int64_t mean =
         std::max<std::int64_t>(recent_ns_.load(std::memory_order_relaxed), 1000);
     if (mean > window_ns || gave_back_.load(std::memory_order_relaxed)) return 0;
@@ -134,10 +134,11 @@ class Slots {
   ReadyQueue ready_;
   std::atomic<std::size_t> hung_{0};
   std::atomic<std::size_t> missing_{0};
-  std::atomic<bool> gave_back_{false};  ///< Since a worker last ended a run.
+  std::atomic<bool> gave_back_{false};  ///< Reset when a worker ends a run.
   const std::unique_ptr<Slot[]> slots_;
-  /// A running mean of how long a worker takes from one run to the next that waits; a lost update
-  /// does no harm. Begins high, so that nothing is hoarded before the pace is known.
+  /// The running mean of the time from the start of a run to the start of the next waiting one; a
+  /// lost update does no harm. Starts high, so that nothing is taken ahead before the speed is
+  /// known.
   std::atomic<std::int64_t> recent_ns_{
       std::chrono::nanoseconds{std::chrono::milliseconds{100}}.count()};
 };

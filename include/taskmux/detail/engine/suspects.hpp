@@ -24,13 +24,14 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Decides when a suspect runs: a task whose last workers were lost, perhaps by its own fault. The
-/// begin of each is recorded at the broker before its handler is called, so that a crash counts
-/// against the tasks that had begun, and against no others. One that the next crash would archive
-/// runs alone in its process, so that no other task's crash can archive it: the server takes nothing
-/// more until the other handlers, also those that were given up, have ended. That wait is bounded,
-/// since they may run for long: by a lease at first, and by twice as much at each further try of the
-/// task, which is put off for about as long as it waited in vain, and the server goes on meanwhile.
+/// Decides when a suspect runs: a task whose last workers were lost, perhaps because of it. The
+/// start of each is recorded at the broker before its handler is called, so that a crash counts
+/// only against the tasks that had begun. A suspect that the next crash would archive runs alone in
+/// its process, so that no other task's crash can archive it: the server takes nothing else until
+/// the other handlers, including abandoned ones, have ended. That wait is bounded, since they may
+/// run for long: it lasts a lease at first, and twice as long at each further try of the task.
+/// After a wait in vain, the task is postponed for about as long as it waited, and the server
+/// resumes normal work.
 class Suspects {
  public:
   using RunPtr = std::shared_ptr<RunState>;
@@ -46,11 +47,11 @@ class Suspects {
   Suspects(Parts parts, Duration lease, int max_crashes)
       : parts_{std::move(parts)}, lease_{lease}, max_crashes_{max_crashes} {}
 
-  // For the exchanging thread alone.
+  // For the exchanging thread only.
 
-  /// Takes the suspects out of runs that the broker has given and that are registered. Returns, held,
-  /// those that may begin once that is recorded, see begin(). Keeps the first of those that have to
-  /// run alone, and gives the others of that kind back.
+  /// Removes the suspects from runs that were taken and are registered. Returns, held, those that
+  /// may begin once that is recorded; see begin(). Keeps the first of those that have to run alone,
+  /// and gives back the others of that kind.
   std::vector<RunPtr> take_out(std::vector<RunPtr>& runs) {
     const auto is_suspect = [](const RunPtr& run) { return run->run().crashes > 0; };
     if (std::none_of(runs.begin(), runs.end(), is_suspect)) return {};
@@ -74,8 +75,8 @@ class Suspects {
     return suspects;
   }
 
-  /// Records the begin of what take_out() returned. Returns those of which it is recorded; gives back
-  /// those of which that is not known.
+  /// Records the start of the runs that take_out() returned. Returns those for which it is
+  /// recorded; gives back those for which that is unknown.
   std::vector<RunPtr> begin(const std::vector<RunPtr>& runs) {
     const std::vector<LeaseStatus> statuses = record_begin(runs);
     std::vector<RunPtr> begun;
@@ -91,9 +92,9 @@ class Suspects {
     return begun;
   }
 
-  /// Lets the run that is kept begin once no handler is at work, or puts it off. Returns whether
-  /// nothing may be taken now: while there is such a run, and for a moment after the broker did not
-  /// record a begin.
+  /// Starts the kept run once no handler is running, or postpones it. Returns whether nothing may
+  /// be taken now: while there is such a run, and for a moment after the broker did not record a
+  /// start.
   bool step() TASKMUX_EXCLUDES(mutex_) {
     if (now() < not_before_) return true;
     const RunPtr run = kept();
@@ -122,8 +123,7 @@ class Suspects {
     return true;
   }
 
-  /// When step() is due again while it says that nothing may be taken; mostly the end of another run
-  /// comes first.
+  /// Returns when step() is due again while it returns true; usually another run ends before.
   SteadyTime next_step() const {
     const SteadyTime soon = now() + std::chrono::seconds{1};
     return now() < wait_until_ ? std::min(soon, wait_until_) : soon;
@@ -131,10 +131,10 @@ class Suspects {
 
   // From any thread.
 
-  /// Whether a run is kept: it waits to run alone, or does.
+  /// Returns whether a run is kept: it waits to run alone, or is running alone.
   bool keeps_one() const { return kept() != nullptr; }
 
-  /// Gives back the run that is kept, and keeps no other.
+  /// Gives back the kept run, and keeps no other.
   void close() TASKMUX_EXCLUDES(mutex_) {
     RunPtr run;
     {
@@ -157,8 +157,8 @@ class Suspects {
     kept_.reset();
   }
 
-  /// Hands the released run to a worker. If memory runs out, the run is held again, and the next step
-  /// repeats this.
+  /// Passes the released run to a worker. If memory runs out, the run is held again, and the next
+  /// step repeats this.
   void start(const RunPtr& run) {
     RunPtr ready = run;
     try {
@@ -183,7 +183,7 @@ class Suspects {
     return true;
   }
 
-  /// If memory runs out, the line is dropped: the run is kept all the same.
+  /// If memory runs out, the line is dropped; the run is kept in any case.
   void log_kept(const TaskMessage& message, Duration wait) const noexcept {
     try {
       parts_.environment->log.log(
@@ -196,8 +196,8 @@ class Suspects {
     }
   }
 
-  /// Handlers were still at work at the end of the wait: the server goes on without the kept run, and
-  /// for as long without any other of that kind.
+  /// Handlers were still running at the end of the wait: the server continues without the kept run,
+  /// and for the same time without any other of that kind.
   void end_wait(const RunPtr& run, std::size_t others) {
     const Duration wait = wait_of(run->message());
     remember_wait(run->message(), std::min<Duration>(2 * wait, longest_wait));
@@ -208,7 +208,7 @@ class Suspects {
     put_off(run, delay, std::to_string(others) + " others still ran after " + in_words(wait));
   }
 
-  /// Unless the run has been withdrawn by somebody else.
+  /// Does nothing if the run was already withdrawn.
   void put_off(const RunPtr& run, Duration delay, const std::string& why) {
     if (!run->withdraw()) return;
     try {
@@ -254,7 +254,7 @@ class Suspects {
     if (const auto known = find_wait(message); known != waits_.end()) waits_.erase(known);
   }
 
-  /// One call for all; returns what became of each. Logs a failure.
+  /// Makes one call for all runs; returns the status of each. Logs a failure.
   std::vector<LeaseStatus> record_begin(std::span<const RunPtr> runs) {
     std::vector<LeaseStatus> statuses;
     std::string fault = "the broker did not answer";
@@ -296,14 +296,14 @@ class Suspects {
   const Parts parts_;
   const Duration lease_;
   const int max_crashes_;
-  // Of the exchanging thread.
+  // Used only by the exchanging thread.
   SteadyTime not_before_{SteadyTime::min()};
-  SteadyTime wait_until_{SteadyTime::min()};  ///< Of the run that is kept.
-  SteadyTime rest_until_{SteadyTime::min()};  ///< No run is kept before.
-  std::vector<Wait> waits_;                   ///< Of tasks that waited in vain, oldest first.
+  SteadyTime wait_until_{SteadyTime::min()};  ///< The end of the kept run's wait.
+  SteadyTime rest_until_{SteadyTime::min()};  ///< No run is kept before this.
+  std::vector<Wait> waits_;                   ///< Tasks that waited in vain, oldest first.
   Random random_;
   mutable Mutex mutex_;
-  RunPtr kept_ TASKMUX_GUARDED_BY(mutex_);  ///< What has to run alone, until it has ended.
+  RunPtr kept_ TASKMUX_GUARDED_BY(mutex_);  ///< The run that has to run alone, until it has ended.
   bool closed_ TASKMUX_GUARDED_BY(mutex_) = false;
 };
 

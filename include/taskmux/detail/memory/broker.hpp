@@ -1,6 +1,6 @@
 #pragma once
 
-// The bodies of MemoryBroker; included by its header alone.
+// The bodies of MemoryBroker; included only by its header.
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -60,7 +60,8 @@ class MemoryBroker::TaskWatchHandle final : public TaskWatch {
 
 namespace detail {
 
-/// Moves what `table` holds to where nothing destroys it. Looks at no entry.
+/// Moves the contents of `table` to a place where nothing destroys them. Does not access the
+/// entries.
 template <typename Table>
 void forsake(Table& table) noexcept {
   alignas(Table) std::byte nowhere[sizeof(Table)];
@@ -76,7 +77,7 @@ TASKMUX_INLINE MemoryBroker::MemoryBroker(MemoryBrokerOptions options)
 
 TASKMUX_INLINE MemoryBroker::~MemoryBroker() {
   if (::getpid() == pid_) return;
-  // The locks of the pool may be held for ever, and the tables half changed.
+  // The locks of the pool may be held forever, and the tables may be half changed.
   detail::forsake(queues_);
   detail::forsake(watches_);
   detail::forsake(servers_);
@@ -99,7 +100,7 @@ TASKMUX_INLINE std::vector<EnqueueReply> MemoryBroker::enqueue(std::vector<Enque
   return replies;
 }
 
-/// Makes the tasks of a batch, as far as that needs no lock.
+/// Makes the tasks of a batch, as far as this needs no lock.
 TASKMUX_INLINE std::vector<MemoryBroker::Arrival> MemoryBroker::receive(std::vector<EnqueueRequest>& batch,
                                                                 detail::MemoryNow now) const {
   std::vector<Arrival> arrivals;
@@ -141,13 +142,13 @@ TASKMUX_INLINE EnqueueReply MemoryBroker::admit(Arrival& arrival, detail::Memory
     const detail::MemoryQueue* known = finder.find(message.queue);
     if (!known || !known->find(message.id)) {
       return {.error = Errc::queue_full,
-              .detail = "the memory broker holds its bound of " + std::to_string(max_tasks_)};
+              .detail = "the memory broker has reached its limit of " + std::to_string(max_tasks_)};
     }
   }
   detail::MemoryQueue& queue = finder.find_or_make(message.queue);
   std::optional<detail::MemoryIds::Entry> entry;
   if (arrival.remembrance) {
-    // More than one, so that what is over does not pile up in a queue without upkeep.
+    // Two, so that expired ids do not accumulate in a queue without upkeep.
     queue.ids().expire(now.steady, 2);
     entry.emplace(queue.ids(), arrival.remembrance->id);
   }
@@ -323,7 +324,7 @@ TASKMUX_INLINE Watch::State MemoryBroker::arm(detail::MemoryWatcher& watcher, bo
 }
 
 TASKMUX_INLINE void MemoryBroker::end(detail::MemoryWatcher& watcher) {
-  if (::getpid() != pid_) return;  // after fork(), the lock may be held for ever
+  if (::getpid() != pid_) return;  // after fork(), the lock may be held forever
   {
     detail::MutexLock lock{mutex_};
     watches_.remove(watcher);
@@ -331,8 +332,8 @@ TASKMUX_INLINE void MemoryBroker::end(detail::MemoryWatcher& watcher) {
   watcher.end();
 }
 
-/// Collects hints for the watches that await what has just changed. Looks at the queues that have
-/// changed alone: there may be many others.
+/// Collects hints for the watches on queues that have just changed. Visits only those queues: there
+/// may be many others.
 TASKMUX_INLINE void MemoryBroker::tell_watches(detail::MemoryHints& hints) {
   const bool any_armed = board_.changed && watches_.any_armed();
   while (detail::MemoryQueue* const queue = board_.changed) {
@@ -483,7 +484,7 @@ TASKMUX_INLINE std::vector<DailyStats> MemoryBroker::history(std::string_view qu
 }
 
 TASKMUX_INLINE TaskPage MemoryBroker::list(const ListRequest& request) {
-  constexpr std::size_t most_visited = 10'000;  // as nothing else moves meanwhile
+  constexpr std::size_t most_visited = 10'000;  // since the lock is held in the meantime
   check_process();
   if (request.state == TaskState::aggregating) {
     if (request.group.empty()) {
@@ -495,7 +496,7 @@ TASKMUX_INLINE TaskPage MemoryBroker::list(const ListRequest& request) {
   if (request.limit == 0) return {.next = request.cursor};
   const detail::MemoryNow now = read_clock();
   TaskPage page;
-  std::vector<std::shared_ptr<const TaskMessage>> messages;  // copied once the lock is free
+  std::vector<std::shared_ptr<const TaskMessage>> messages;  // copied after the lock is released
   std::size_t visited = 0;
   const auto visit = [&](const detail::MemoryTask& task) {
     if (page.tasks.size() == request.limit || visited == most_visited) return false;
@@ -542,7 +543,7 @@ TASKMUX_INLINE std::optional<TaskInfo> MemoryBroker::find(std::string_view queue
   return info;
 }
 
-/// The snapshot of a task.
+/// Returns a snapshot of a task.
 TASKMUX_INLINE TaskInfo MemoryBroker::describe(const detail::MemoryTask& task,
                                                detail::MemoryNow now, bool with_result) {
   TaskInfo info;
@@ -665,7 +666,7 @@ TASKMUX_INLINE std::size_t MemoryBroker::act_all(std::string_view queue, TaskAct
   check_process();
   if (!allows(action, state)) {
     throw Error{Errc::wrong_state,
-                text("tasks of state", to_string(state), "that is not possible")};
+                text("tasks of state", to_string(state), "the action is not possible")};
   }
   const detail::MemoryNow now = read_clock();
   detail::MemoryGraveyard dead;
@@ -742,7 +743,7 @@ TASKMUX_INLINE void MemoryBroker::cancel(std::string_view queue, std::string_vie
 
 TASKMUX_INLINE void MemoryBroker::delete_queue(std::string_view queue, bool force) {
   check_process();
-  Queues::node_type dead;  // freed once the lock is free
+  Queues::node_type dead;  // freed after the lock is released
   detail::MemoryHints hints;
   detail::MutexLock lock{mutex_};
   detail::MemoryQueue& found = known(queue);

@@ -28,8 +28,8 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// A run whose lease is over is taken from its worker this much later, so that a worker that is
-/// merely late comes first.
+/// How long after the end of its lease a run is taken over, so that a worker that is merely late
+/// can still extend it.
 inline constexpr Duration memory_recovery_delay = std::chrono::seconds{1};
 
 /// The attempts that ended in one queue.
@@ -129,7 +129,7 @@ class MemoryQueue {
   /// When something may be ready in a queue that is among the changed ones: the earliest instant of the
   /// steady clock; Time::max() if nothing is.
   Time news() const noexcept { return *news_; }
-  /// Returns the changed queue after this one, which the caller takes off their list.
+  /// Returns the next changed queue; the caller then removes this one from the list.
   MemoryQueue* forget_news() noexcept {
     news_.reset();
     return std::exchange(next_changed_, nullptr);
@@ -163,9 +163,9 @@ class MemoryQueue {
     Time wall(MemoryNow now) const noexcept { return delayed ? to_wall(at, now) : at; }
   };
 
-  /// Takes in a task that may run at `due`, with a unique lock until `locked_until` of the steady
-  /// clock if its message has a key. Returns why not, if not; `task` is moved from only if it was
-  /// taken in.
+  /// Adds a task that may run at `due`, with a unique lock until `locked_until` on the steady clock
+  /// if its message has a key. Returns the reason if it is refused; `task` is moved from only if it
+  /// was added.
   std::optional<Errc> add(std::shared_ptr<MemoryTask>& task, MemoryNow now, Due due,
                           Time locked_until) {
     const TaskMessage& message = task->message;
@@ -187,8 +187,9 @@ class MemoryQueue {
     return std::nullopt;
   }
 
-  /// Ends a run. False if it is not the task's present one; nothing is changed then. `rewritten` is
-  /// a copy of the run's task, for the actions that change the message; made here if null.
+  /// Ends a run. Returns false, and changes nothing, if it is not the task's present run.
+  /// `rewritten` is a copy of the run's task, for actions that change the message; made here if
+  /// null.
   bool settle(const Settlement& settlement, std::shared_ptr<MemoryTask> rewritten, MemoryNow now,
               MemoryGraveyard& dead) {
     MemoryTask* task = find_run(settlement.run);
@@ -224,12 +225,12 @@ class MemoryQueue {
     return is_due(scheduled_, now) || is_due(delayed_, now) || is_due(retry_, now);
   }
 
-  /// Whether take() would give a task, once those that are due are pending.
+  /// Returns whether take() would take a task after due tasks were moved to pending.
   bool ready(MemoryNow now) const { return !paused_ && (!pending_.empty() || has_due(now)); }
 
-  /// Takes up to `count` tasks as runs, for the first `free_workers` of which a worker is free;
-  /// those beyond are taken ahead. Numbers the runs on from `token`. Returns false if a task that
-  /// must not be taken ahead ended it.
+  /// Takes up to `count` tasks as runs. A worker is free for the first `free_workers` of them; the
+  /// others are prefetched. The runs are numbered from `token` on. Returns false if it ended at a
+  /// task that must not be prefetched.
   bool take(std::size_t count, std::size_t free_workers, MemoryNow now, Duration lease,
             std::uint64_t& token, std::vector<Run>& runs) {
     runs.reserve(runs.size() + std::min(count, pending_.size()));
@@ -248,13 +249,13 @@ class MemoryQueue {
       if (free_workers > 0) --free_workers;
       runs.push_back(start(task, now, lease, ++token));
       runs.back().ready_at = ready_at;
-      // Of an earlier run, which was given back.
+      // The request was for an earlier run, which was given back.
       if (task.cancel_requested) runs.back().cancel = CancelMode{task.cancel_mode};
     }
     return true;
   }
 
-  /// Puts runs whose tokens are of `token_block` back to pending, first in line and the oldest first.
+  /// Returns runs whose tokens are in `token_block` to the front of the queue, the oldest first.
   void give_back(std::uint64_t token_block, MemoryNow now) noexcept {
     for (MemoryTask* task = active_.back(); task != nullptr;) {
       MemoryTask* const older = MemoryTaskList::before(*task);
@@ -263,7 +264,7 @@ class MemoryQueue {
     }
   }
 
-  /// Extends the lease of a run to `lease_end` of the steady clock.
+  /// Extends the lease of a run to `lease_end` on the steady clock.
   ExtendReply extend(const ExtendRequest& request, Time lease_end) noexcept {
     MemoryTask* task = find_run(request.run);
     if (!task) return {.status = LeaseStatus::lost};
@@ -274,8 +275,8 @@ class MemoryQueue {
     return reply;
   }
 
-  /// Takes over up to `limit` runs whose workers are lost, none of `own`. Returns whether there are
-  /// more.
+  /// Takes over up to `limit` runs whose workers are lost, except those in `own`. Returns whether
+  /// there are more.
   bool recover(MemoryNow now, Duration lease, std::size_t limit, std::span<const Run> own,
                std::uint64_t& token, std::vector<Run>& lost) {
     for (MemoryTask* task = active_.front(); task; task = MemoryTaskList::after(*task)) {
@@ -288,7 +289,7 @@ class MemoryQueue {
     return false;
   }
 
-  /// Deletes up to `limit` completed tasks whose retention is over; returns how many.
+  /// Deletes up to `limit` completed tasks whose retention has ended; returns how many.
   std::size_t expire(MemoryNow now, std::size_t limit, MemoryGraveyard& dead) {
     std::size_t deleted = 0;
     for (; deleted < limit && has_expired(now); ++deleted) {
@@ -301,7 +302,7 @@ class MemoryQueue {
 
   MemoryTask* find(std::string_view id) const noexcept { return tasks_.find(id); }
 
-  /// When a scheduled or retry task may run.
+  /// Returns when a scheduled task or a retry may run.
   static Due due_of(const MemoryTask& task) noexcept {
     return {task.at, task.delayed || task.state == TaskState::retry};
   }
@@ -317,7 +318,7 @@ class MemoryQueue {
     }
   }
 
-  /// Acts on up to `limit` tasks of `state`, which must allow it; returns on how many.
+  /// Applies `action` to up to `limit` tasks of `state`, which must allow it; returns how many.
   std::size_t act_all(TaskAction action, TaskState state, std::size_t limit, MemoryNow now,
                       MemoryGraveyard& dead) {
     std::size_t done = 0;
@@ -348,7 +349,7 @@ class MemoryQueue {
     return reply;
   }
 
-  /// Puts `fresh`, a copy of `old`'s message, in the place of `old`.
+  /// Replaces `old` by `fresh`, a copy of its message.
   MemoryTask& rewrite(MemoryTask& old, std::shared_ptr<MemoryTask> fresh, MemoryGraveyard& dead) {
     MemoryTask& task = *fresh;
     tasks_.replace(old, task);
@@ -384,7 +385,7 @@ class MemoryQueue {
     info.retry = retry_.size();
     info.archived = archived_.size();
     info.completed = completed_.size();
-    // Another thread may have read its clock later and come first.
+    // The clock was read before the lock was taken, so another thread may have added a later task.
     if (!pending_.empty()) info.latency = std::max(Duration{0}, now.steady - pending_.front()->at);
     info.processed_today = today.processed;
     info.failed_today = today.failed;
@@ -395,10 +396,11 @@ class MemoryQueue {
 
   const MemoryStatistics& statistics() const noexcept { return statistics_; }
 
-  /// Calls `visit` with the tasks of `state` in the order of list(), beginning where `cursor` says (at the
-  /// first if it is empty), until it returns false. Of archived tasks, visits those that were archived
-  /// after `after` and not after `until`, where these are given. Returns the cursor of the task that
-  /// `visit` refused; empty if it refused none. Throws Error{invalid_argument} for a cursor that is none.
+  /// Calls `visit` with the tasks of `state` in the order of list(), beginning where `cursor` says
+  /// (at the first if it is empty), until it returns false. Of archived tasks, visits those that
+  /// were archived after `after` and not after `until`, where these are given. Returns the cursor
+  /// of the task that `visit` refused; empty if it refused none. Throws Error{invalid_argument} for
+  /// a cursor that is none.
   template <typename Visit>
   std::string walk(TaskState state, std::string_view cursor, std::optional<Time> after,
                    std::optional<Time> until, MemoryNow now, Visit visit) const {
@@ -413,10 +415,10 @@ class MemoryQueue {
  private:
   struct Lock {
     std::string holder;  ///< A task id.
-    Time until;          ///< By the steady clock.
+    Time until;          ///< On the steady clock.
   };
 
-  /// Where a task is to be linked; `at` and `delayed` as in MemoryTask.
+  /// The place where a task is to be linked; `at` and `delayed` as in MemoryTask.
   struct Spot {
     TaskState state;
     Time at;
@@ -452,7 +454,7 @@ class MemoryQueue {
     return const_cast<MemoryTimeline*>(std::as_const(*this).timeline_of(state, delayed));
   }
 
-  /// Whether the first task of `line` has come by the clock that the line is kept by.
+  /// Returns whether the first task of `line` is due on the clock of that timeline.
   bool is_due(const MemoryTimeline& line, MemoryNow now) const noexcept {
     return !line.empty() &&
            line.begin()->first.at <= (&line == &scheduled_ ? now.wall : now.steady);
@@ -550,8 +552,8 @@ class MemoryQueue {
     return {};
   }
 
-  /// In the order in which the tasks will be due. A cursor holds the place in both timelines, whose order
-  /// to each other changes if the wall clock is stepped.
+  /// Visits scheduled tasks in the order of their due times. A cursor holds the positions in both
+  /// timelines, whose relative order changes if the wall clock is stepped.
   template <typename Visit>
   std::string walk_scheduled(std::string_view cursor, MemoryNow now, Visit& visit) const {
     MemoryInstant last_instant = before_all;
@@ -581,7 +583,7 @@ class MemoryQueue {
     return {};
   }
 
-  /// The scheduled task that will be due first.
+  /// Returns the scheduled task that is due first.
   MemoryTask* first_scheduled(MemoryNow now) const noexcept {
     if (delayed_.empty()) return scheduled_.empty() ? nullptr : scheduled_.begin()->second;
     const auto delayed = delayed_.begin();
@@ -604,7 +606,7 @@ class MemoryQueue {
     return task;
   }
 
-  /// Makes `task` the run `token`.
+  /// Makes `task` active as the run `token`.
   static Run start(MemoryTask& task, MemoryNow now, Duration lease, std::uint64_t token) {
     task.token = token;
     task.lease_end = later(now.steady, lease);
@@ -614,7 +616,7 @@ class MemoryQueue {
             .begun = task.begun};
   }
 
-  /// Something may be ready at `instant` of the steady clock.
+  /// Records that a task may be ready at `instant` on the steady clock.
   void tell(Time instant) noexcept {
     if (!paused_) note_news(instant);
   }
@@ -645,14 +647,15 @@ class MemoryQueue {
     link(task, slot, to, now);
   }
 
-  /// The part of a move that can fail, done before anything is changed.
+  /// The part of a move that can fail, done before anything changes.
   Slot reserve(MemoryTask& task, Spot spot) {
     MemoryTimeline* line = timeline_of(spot.state, spot.delayed);
     if (!line) return std::nullopt;
     return line->emplace(MemoryInstant{spot.at, ++number_}, &task).first;
   }
 
-// GCC 12 takes pointers for null that std::multimap, or the state of a task, says are not.
+// GCC 12 assumes that pointers may be null which std::multimap, or the state of a task, guarantees
+// not to be.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wnull-dereference"
   void link(MemoryTask& task, Slot slot, Spot spot, MemoryNow now) noexcept {
@@ -690,7 +693,8 @@ class MemoryQueue {
     tell(Time::min());
   }
 
-  /// Last in line, or first if its workers were lost. It counts as pending since it was due.
+  /// Moves a due task to pending: to the back, or to the front if its workers were lost. Its
+  /// waiting time counts from when it was due.
   void to_pending(MemoryTask& task, MemoryNow now) {
     const Time due = due_of(task).steady(now);
     task.crashes > 0 ? move_to_front(task, now) : move(task, pending(now), now);
@@ -767,7 +771,7 @@ class MemoryQueue {
   MemoryTimeline archived_;   // by the wall clock
   MemoryTimeline completed_;  // by the end of retention, by the steady clock
   std::unordered_map<std::string, Lock> locks_;
-  std::uint64_t number_ = 0;  // of the last task that was put into a timeline
+  std::uint64_t number_ = 0;  // of the last task added to a timeline
   MemoryIds ids_;
   MemoryStatistics statistics_;
   MemoryTaskWatches task_watches_;

@@ -19,22 +19,22 @@ namespace detail {
 
 struct MemoryTask;
 
-/// What time it is, by two clocks. `steady` agrees with the wall clock when the broker is made, and
-/// no step of the wall clock moves it: leases and delays go by it, so that they last as long as they
-/// should. Instants that an application gives go by `wall`.
+/// The present time on two clocks. `steady` agrees with the wall clock when the broker is made, and
+/// is not affected by steps of the wall clock: leases and delays use it, so that they last as long
+/// as intended. Instants that an application passes use `wall`.
 struct MemoryNow {
   Time wall{};
   Time steady{};
 };
 
-/// `instant` + `length`, or the end of time where that lies beyond.
+/// Returns `instant` + `length`, or Time::max() on overflow.
 inline Time later(Time instant, Duration length) noexcept {
   if (length > Duration{0} && instant > Time::max() - length) return Time::max();
   return instant + length;
 }
 
-/// When the steady clock will show what the wall clock shows at `instant`, and the reverse, if nobody
-/// steps the wall clock meanwhile.
+/// Convert an instant of the wall clock to one of the steady clock, and the reverse, assuming that
+/// the wall clock is not stepped in between.
 inline Time to_steady(Time instant, MemoryNow now) noexcept {
   return later(now.steady, instant - now.wall);
 }
@@ -42,8 +42,8 @@ inline Time to_wall(Time instant, MemoryNow now) noexcept {
   return later(now.wall, instant - now.steady);
 }
 
-/// A place in the order of an instant. Those of the same instant have the order in which they came, by
-/// which they are numbered.
+/// A key of MemoryTimeline: an instant, and a number that keeps tasks with the same instant in
+/// order of insertion.
 struct MemoryInstant {
   Time at{};
   std::uint64_t number = 0;
@@ -53,12 +53,14 @@ struct MemoryInstant {
   }
 };
 
+/// Tasks ordered by an instant.
 using MemoryTimeline = std::map<MemoryInstant, MemoryTask*>;
 
-/// A task as the memory broker stores it: one allocation, of which the message is shared with those
-/// who run it. Every byte here is paid for each pending task.
+/// A task as the memory broker stores it: one allocation, whose message is shared with the runs of
+/// the task. Each byte here costs memory for each pending task.
 struct MemoryTask {
-  /// Where a task is linked: in a MemoryTaskList (pending, active) or a MemoryTimeline (the rest).
+  /// The links of a task: in a MemoryTaskList (pending, active) or a MemoryTimeline (the other
+  /// states).
   union Place {
     struct Links {
       MemoryTask* previous;
@@ -78,15 +80,15 @@ struct MemoryTask {
     return std::shared_ptr<const TaskMessage>{self, &message};
   }
 
-  /// Not changed any more once the task is stored, since runs share it: a change makes a new task
-  /// that takes this one's place.
+  /// Constant once the task is stored, since runs share it: a change makes a new task that replaces
+  /// this one.
   TaskMessage message;
-  std::shared_ptr<MemoryTask> self{};     ///< The broker's own share, while the task is stored.
+  std::shared_ptr<MemoryTask> self{};     ///< The broker's reference, while the task is stored.
   std::unique_ptr<std::string> result{};  ///< Null: none.
   MemoryTask* next_in_bucket = nullptr;
   Place place{};
-  /// By the wall clock: active, archived: since when; scheduled for an instant: due. By the steady
-  /// clock: pending: since when; scheduled after a delay, retry: due; completed: its end.
+  /// On the wall clock: active, archived: since when; scheduled for an instant: due. On the steady
+  /// clock: pending: since when; scheduled after a delay, retry: due; completed: end of retention.
   Time at{};
   Time lease_end{};         ///< Active. By the steady clock.
   /// Active: of the present run. Pending: a rank instead, which grows from the front to the back.
@@ -97,12 +99,12 @@ struct MemoryTask {
   bool watched : 1 = false;                        ///< Known to the MemoryTaskWatches of its queue.
   bool delayed : 1 = false;                        ///< Scheduled: after a delay.
   Begun begun : 3 = Begun::yes;                   ///< Active.
-  CancelMode cancel_mode : 4 = CancelMode::retry;  ///< Means something if `cancel_requested`.
+  CancelMode cancel_mode : 4 = CancelMode::retry;  ///< Valid if `cancel_requested`.
   bool cancel_requested : 1 = false;               ///< Active.
 };
 
-/// Has the processor fetch the task that holds `message`, without waiting for it: what is settled has
-/// last been touched by another core. Harmless for a message, or a null, that is in no task.
+/// Prefetches the memory of the task that holds `message`: settled tasks were last used by another
+/// core. Harmless for a message that is not in a task, and for null.
 inline void prefetch_task(const TaskMessage* message) noexcept {
 #if defined(__GNUC__)
   constexpr std::size_t cache_line = 64;
@@ -157,7 +159,7 @@ class MemoryTaskList {
     --size_;
   }
 
-  /// Puts `fresh` where `old` is.
+  /// Replaces `old` by `fresh`.
   void replace(MemoryTask& old, MemoryTask& fresh) noexcept {
     const auto [previous, next] = old.place.links;
     remove(old);
@@ -180,7 +182,7 @@ class MemoryTaskList {
   std::uint64_t next_rank_ = first_rank_;
 };
 
-/// Tasks by id. Owns nothing. Not thread-safe.
+/// A hash table of tasks by id. Owns nothing. Not thread-safe.
 class MemoryTaskTable {
  public:
   std::size_t size() const noexcept { return size_; }
@@ -215,7 +217,7 @@ class MemoryTaskTable {
     --size_;
   }
 
-  /// Puts `fresh`, of the same id, where `old` is.
+  /// Replaces `old` by `fresh`, which has the same id.
   void replace(MemoryTask& old, MemoryTask& fresh) noexcept {
     fresh.next_in_bucket = old.next_in_bucket;
     *link_to(old) = &fresh;
@@ -259,8 +261,8 @@ class MemoryTaskTable {
   std::size_t size_ = 0;
 };
 
-/// Tasks that are stored no more. Frees them when it goes, so that it can be made to go after the
-/// lock. Not thread-safe.
+/// Tasks that were removed. The destructor frees them, so that a caller can free them after it has
+/// released the lock. Not thread-safe.
 class MemoryGraveyard {
  public:
   MemoryGraveyard() = default;

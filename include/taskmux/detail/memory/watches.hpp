@@ -105,13 +105,13 @@ class MemoryWatcher {
 
   const std::vector<std::string>& queues() const noexcept { return queues_; }
 
-  /// Drops what the callback throws, which it must not.
+  /// Calls the callback. Ignores exceptions, which the callback must not throw.
   void call(const Hint& hint) noexcept TASKMUX_EXCLUDES(calling_) {
     MutexLock lock{calling_};
     try {
       if (callback_) callback_(hint);
     } catch (...) {
-      // The hint is lost on whom it was meant for alone; the operation that it tells of has been done.
+      // Only this receiver loses the hint; the operation itself has succeeded.
     }
   }
 
@@ -120,8 +120,8 @@ class MemoryWatcher {
     callback_ = nullptr;
   }
 
-  /// Notes that the state of the queues is reported anew, and returns the number of the report: hints
-  /// of what happened before are obsolete. Called under the broker's lock.
+  /// Records a new report of the queues' state, and returns its number: hints about earlier changes
+  /// are obsolete. Called under the broker's lock.
   std::uint64_t note_report() noexcept {
     return reports_.fetch_add(1, std::memory_order_relaxed) + 1;
   }
@@ -138,16 +138,17 @@ class MemoryWatcher {
   std::function<void(const Hint&)> callback_ TASKMUX_GUARDED_BY(calling_);
 };
 
-/// Hints that are collected under the broker's lock, and given at the end of their scope: the lock must be
-/// free by then. That is so even if an exception ends the scope, since a watch that is told is no longer
-/// armed.
+/// Hints that are collected under the broker's lock and delivered by the destructor, when the lock
+/// must be free. They are delivered even if an exception ends the scope, since their watches are no
+/// longer armed.
 class MemoryHints {
  public:
   MemoryHints() = default;
   MemoryHints(const MemoryHints&) = delete;
   MemoryHints& operator=(const MemoryHints&) = delete;
-  /// Skips hints whose news the watcher has since learnt from arm(): they would be spurious. arm() may
-  /// come between this check and the call; therefore each hint carries the number of its report.
+  /// Skips hints that the receiver already knows from a newer report of arm(): they would be
+  /// spurious. arm() may be called between this check and the call; therefore each hint carries the
+  /// number of its report.
   ~MemoryHints() {
     for (const Entry& entry : hints_) {
       const Hint& hint = entry.hint;
@@ -170,11 +171,11 @@ class MemoryHints {
   std::vector<Entry> hints_;
 };
 
-/// The watches of a broker, found by queue: what happens in one queue costs the same however many others
-/// are watched. Not thread-safe.
+/// The watches of a broker, found by queue: the cost of a change in one queue does not depend on
+/// the number of other queues. Not thread-safe.
 class MemoryWatches {
  public:
-  /// If it throws, remove() is due as if it had not.
+  /// Even if this throws, remove() must be called.
   void add(const std::shared_ptr<MemoryWatcher>& watcher) {
     watchers_.push_back(watcher);
     for (std::size_t n = 0; n < watcher->queues().size(); ++n)
