@@ -13,10 +13,10 @@
 namespace taskmux::redis {
 namespace {
 
-// Redis's own limit of a string.
+// Redis's own limit for a string.
 constexpr std::size_t most_message_bytes = 512u << 20;
 
-// Of a part of a batch, which is sent in one pipeline.
+// The maximum number of items in a part of a batch, which is sent in one pipeline.
 constexpr std::size_t most_items = 8 * bound::items;
 
 // The items of one script call.
@@ -25,7 +25,7 @@ struct Chunk {
   std::vector<std::size_t> items{};
   std::size_t bytes = 0;
   Call call{};
-  std::size_t needs = 0;  // Which argument says what any of the tasks needs.
+  std::size_t needs = 0;  // The index of the argument that says what the tasks need.
 };
 
 class Enqueuer {
@@ -103,7 +103,7 @@ class Enqueuer {
     if (needs.find(what) == std::string::npos) needs.push_back(what);
   }
 
-  // As the script takes it; the delay prevails.
+  // In the form that the script expects; the delay takes precedence.
   static std::string instant(std::optional<Time> at, std::optional<Duration> in) {
     if (in) return std::string{'+'}.append(micros(*in));
     return at ? micros(*at) : std::string{};
@@ -122,9 +122,9 @@ class Enqueuer {
     return chunk;
   }
 
-  /// Sends what has been added since the last time: a part of the batch with a deadline of its own, so
-  /// that a batch of any size goes through as long as Redis answers. After a failure, the items that
-  /// follow for the same queues are not sent: each part would be waited for in vain.
+  /// Sends the items added since the last call: a part of the batch with its own deadline, so that
+  /// a batch of any size is sent as long as Redis answers. After a failure, later items for the
+  /// same queues are not sent: waiting for each further part would be in vain.
   void send() {
     if (!chunks_.empty()) send_part();
     chunks_.clear();
@@ -144,8 +144,8 @@ class Enqueuer {
     }
   }
 
-  // Each time anew, since the queue may have been deleted meanwhile. In a cluster the set lies on
-  // another node than the tasks, so it goes first.
+  // Repeated each time, since the queue may have been deleted in the meantime. In a cluster the set
+  // lies on another node than the tasks, so it is written first.
   void register_queues(std::vector<Call>& calls) {
     Call add = Session::command(session_.global().queues(), {"SADD", session_.global().queues()});
     std::set<std::string> names;
@@ -157,14 +157,14 @@ class Enqueuer {
     calls.clear();
   }
 
-  // A full Redis then refuses the tasks too, each with its own reply.
+  // A full Redis then refuses the tasks, too, each with its own reply.
   static void throw_unless_full(const Reply& reply) {
     if (reply.is_error() && errc_of(reply) != Errc::queue_full)
       throw_if_error("enqueue: add to the set of queues", reply);
   }
 
-  // The tasks are in their queues all the same, and servers run them; only those who look for
-  // queues don't find these.
+  // The tasks are in their queues anyway, and servers run them; only listings of queues lack these
+  // queues.
   void note_registered(const Reply& reply) {
     if (!reply.is_error()) return session_.queue_health().worked(QueueOperation::list, {});
     if (errc_of(reply) == Errc::queue_full) return;

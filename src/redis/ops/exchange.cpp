@@ -57,8 +57,8 @@ const TaskMessage& no_message() {
 }
 
 // Whether a call of that age, whose reply was lost, may still be carried out. It takes nothing once
-// the server's time is past what that was thought to be when it was sent, and a command timeout; the
-// thought is ahead of the truth by no more than another call took.
+// the server's time is past what that was thought to be when it was sent, and a command timeout;
+// the thought is ahead of the truth by no more than another call took.
 bool may_come_late(Duration age, const RedisOptions& options) {
   return age < 2 * options.command_timeout + std::chrono::seconds{1};
 }
@@ -123,8 +123,9 @@ class Exchanger {
     std::vector<const LostTake*> calls{};
   };
 
-  /// Adds the settlements that this exchange carries: as many as the line carries in a fraction of the
-  /// time that a call may take. One that is larger by itself goes alone, so that nothing shares its fate.
+  /// Adds the settlements that this exchange carries: as many as the line carries in a fraction of
+  /// the time that a call may take. One that is larger by itself goes alone, so that nothing shares
+  /// its fate.
   void choose() {
     std::size_t left = session_.transport().line().budget();
     bool any = false;
@@ -162,9 +163,9 @@ class Exchanger {
     }
   }
 
-  /// What this call took may have to be given back by a later one. If the line was too `slow` for the reply,
-  /// a message is suspected that is larger than what the call was to carry, and did: what it sent is part
-  /// of that.
+  /// What this call took may have to be given back by a later one. If the line was too `slow` for
+  /// the reply, a message is suspected that is larger than what the call was to carry, and did:
+  /// what it sent is part of that.
   void remember_loss(bool slow) {
     if (shares_.empty()) return;
     Session::LostCall lost{.sent_at = taken_since_};
@@ -403,7 +404,8 @@ class Exchanger {
                   .queue = queue});
   }
 
-  // A call is short: it has a bounded number of queues. In a cluster one, as they lie on different nodes.
+  // A call is short: it has a bounded number of queues. In a cluster one, as they lie on different
+  // nodes.
   std::size_t queues_of_a_call() const noexcept { return session_.cluster() ? 1 : bound::queues; }
 
   void add_takes(std::vector<Call>& calls) {
@@ -543,8 +545,8 @@ class Exchanger {
     return whole;
   }
 
-  // What these queues gave is not known, and so is given back: also what was understood of it, and what
-  // an earlier call of this exchange took of them, as one block names the runs of both.
+  // What these queues gave is not known, and so is given back: also what was understood of it, and
+  // what an earlier call of this exchange took of them, as one block names the runs of both.
   void lose(std::span<const Share> part) {
     LostTake& lost = reply_.lost_takes.emplace_back(LostTake{.token_block = block_});
     auto of = shares_.begin();
@@ -762,7 +764,8 @@ std::vector<ExtendReply> extend(Session& session, std::span<const ExtendRequest>
       read_extended(parts[at], answers[at], replies);
       session.queue_health().worked(QueueOperation::extend, parts[at].queue);
     } catch (const Error& error) {
-      // The other queues' runs must not suffer from one whose keys are broken or whose node is away.
+      // The other queues' runs must not suffer from one whose keys are broken or whose node is
+      // away.
       if (!first_error) first_error = error;
       ++failed;
       session.queue_health().failed(QueueOperation::extend, parts[at].queue, error);

@@ -25,7 +25,7 @@ void throw_if_refused(std::string_view queue, ReplyView failed) {
   for (std::size_t i = 0; i < failed.size(); ++i) {
     const std::string_view fault = failed[i][1].as_string();
     const Errc errc = errc_of(fault);
-    // Redis is full, or refuses writes for now: the server can start, and waits.
+    // Redis is full, or refuses writes at present: the server can start, and waits.
     if (errc == Errc::queue_full || errc == Errc::unavailable) continue;
     const bool unknown = fault.find("nknown Redis command") != std::string_view::npos;
     throw Error{

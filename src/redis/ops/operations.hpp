@@ -14,7 +14,7 @@
 #include "taskmux/broker.hpp"
 #include "taskmux/detail/base/mutex.hpp"
 
-// The operations of Broker, in terms of scripts; each as its contract there says.
+// The operations of Broker, made of scripts; see Broker for the contract of each.
 namespace taskmux::redis {
 
 class WatchHub;
@@ -27,10 +27,10 @@ std::vector<ExtendReply> extend(Session& session, std::span<const ExtendRequest>
 
 OpenReply open(Session& session, std::span<const std::string> queues);
 
-/// The steps of upkeep. A step asks each queue unless it is known to have nothing to do: a watch has
-/// looked at it, Redis has not told of a change since, and the first instant at which there is something
-/// to do has not come. Some of those are asked all the same, in turn, in case a notice was lost; who
-/// watches is then told. Thread-safe.
+/// The steps of upkeep. A step calls the script for each queue unless the queue is known to need
+/// nothing: a watch has looked at it, Redis has reported no change since, and the first time at which
+/// work is due has not come. Some of those queues are checked nevertheless, in turn, in case a
+/// notification was lost; their watches then get a hint. Thread-safe.
 class Upkeep {
  public:
   /// `watches` must outlive this.
@@ -39,19 +39,19 @@ class Upkeep {
   UpkeepReply step(Session& session, const UpkeepRequest& request);
 
  private:
-  /// What the last call about a queue left.
+  /// What is known from the last call about a queue.
   struct Known {
     std::int64_t due_rank = 0;     ///< Where it stopped checking tmx:due,
     std::int64_t active_rank = 0;  ///< and active.
-    std::uint64_t look = 0;  ///< The watch's last look before the call; 0: what follows is void.
-    Time work_at = Time::max();  ///< When there is something to do unless something changes.
-    std::optional<Time> due{};   ///< As UpkeepReply::next_due.
-    std::uint64_t step = 0;      ///< The number of the last step that asked it.
+    std::uint64_t look = 0;        ///< The watch's last look before the call; 0: this is invalid.
+    Time work_at = Time::max();    ///< When work is due if nothing changes.
+    std::optional<Time> due{};     ///< As UpkeepReply::next_due.
+    std::uint64_t step = 0;        ///< The number of the last step that called for it.
   };
   struct Queue {
     std::string name;
     std::uint64_t look = 0;   ///< See WatchHub::looks().
-    std::uint64_t block = 0;  ///< Of its runs' tokens.
+    std::uint64_t block = 0;  ///< Of the tokens of its runs.
     std::int64_t due_rank = 0;
     std::int64_t active_rank = 0;
   };
@@ -70,9 +70,9 @@ class Upkeep {
   std::uint64_t steps_ TASKMUX_GUARDED_BY(mutex_) = 0;
 };
 
-/// As tmx_cancel holds it.
+/// As stored in tmx_cancel.
 std::string_view to_string(CancelMode mode) noexcept;
-/// The reverse, of the first word; what it does not know is asynq's own way.
+/// The reverse, for the first word; an unknown word means asynq's own mode.
 CancelMode parse_cancel_mode(std::string_view words) noexcept;
 
 /// The state of this name; nullopt for no name, and for one that is not known.

@@ -18,7 +18,7 @@ namespace taskmux::redis {
 
 namespace {
 
-// Of those that are known to have nothing to do.
+// Of the queues that are known to need nothing.
 constexpr std::size_t asked_in_turn = 24;
 
 // The fields of a queue in the script's reply.
@@ -39,7 +39,7 @@ enum Field : std::size_t {
   fields
 };
 
-// Each text is of one of upkeep's roles.
+// Each text is of one part of upkeep.
 void note_faults(Session& session, const std::string& subject, const std::string& queue,
                  ReplyView texts) {
   if (texts.size() == 0) return session.queue_health().worked(QueueOperation::upkeep, queue);
@@ -65,7 +65,7 @@ std::optional<Time> instant_in(ReplyView micros) {
 
 }  // namespace
 
-/// Which queues to ask now, in their order. Adds to `reply` what is known of the others.
+/// Returns the queues to call for now, in their order. Adds to `reply` what is known of the others.
 std::vector<Upkeep::Queue> Upkeep::choose(const Session& session, const UpkeepRequest& request,
                                           UpkeepReply& reply) {
   const std::vector<std::uint64_t> looks = watches_.looks(request.queues);
@@ -139,7 +139,7 @@ Call Upkeep::call_on(Session& session, const UpkeepRequest& request, std::span<Q
   return call;
 }
 
-/// Returns how many of the queues have been dealt with, which is at least one.
+/// Returns how many of the queues were processed, which is at least one.
 std::size_t Upkeep::read(Session& session, std::span<const Queue> part, const Reply& answer,
                          UpkeepReply& reply) {
   throw_if_error(subject_of(part.front().name), answer);
@@ -174,8 +174,8 @@ void Upkeep::remember(const Session& session, const Queue& queue, ReplyView answ
   const bool done = answer[Field::more].as_integer() == 0 && answer[Field::lost].size() == 0 &&
                     answer[Field::errors].size() == 0;
   const std::optional<Time> loss = instant_in(answer[Field::next_loss]);
-  // In a cluster the slot of runs may be moved, and their leases can't be extended meanwhile: only who
-  // asks all the time finds out.
+  // In a cluster, the slot of runs may be migrated, and their leases can't be extended in the
+  // meantime: only a server that calls all the time notices this.
   if (checked && done && !(loss && session.cluster())) {
     known.look = queue.look;
     known.due = instant_in(answer[Field::next_due]);

@@ -2,26 +2,25 @@
 -- args: lease_time token free bytes most_forwarded longest_before first_number
 -- each queue: wanted
 
--- Moves what is due to pending, and takes pending tasks under a lease; of several queues unless in
--- a cluster; takes none if late. Takes the length of the lease, the first 12 of the 16 hex digits of the
--- tokens, the number of free workers, the bytes of messages at most, the due tasks to move at most in
--- each queue, the bytes of the longest message lately read, the number of the first run, and for each
--- queue how many to take. Returns now; for each queue, {error or '', runs, next due time or nil,
--- whether it may hold more, ids that had no task, pairs of the number of a run that is to be cancelled
--- and the mode}; and bytes of the longest message read. Runs are any number of pairs: the number of a
--- run, and a list of it and those that follow it, each as four values: id, message, facts, since when
+-- Moves due tasks to pending, and takes pending tasks under a lease; for several queues unless in a cluster; takes none
+-- if the call is late. Arguments: the length of the lease, the first 12 of the 16 hex digits of the tokens, the number
+-- of free workers, the maximum bytes of messages, the maximum number of due tasks to move in each queue, the bytes of
+-- the longest message read recently, the number of the first run, and for each queue how many to take. Returns now; for
+-- each queue {error or '', runs, next due time or nil, whether it may hold more, ids without a task, pairs of the
+-- number of a run that is to be cancelled and the mode}; and the bytes of the longest message read. Runs are pairs: the
+-- number of a run, and a list of it and the runs that follow it, each with four values: id, message, facts, since when
 -- it was pending in ns. A token ends in the number of the run, as 4 hex digits.
 local lease_end = text(seconds_up(now + tonumber(lease_time)))
 free, bytes, most_forwarded = tonumber(free), tonumber(bytes), tonumber(most_forwarded)
 first_number = tonumber(first_number)
 local taken = 0
--- Ids without a task are removed on the way to those that are taken: so many in a call.
+-- The maximum number of ids without a task that a call removes.
 local danglers, most_danglers = 0, 1000
 local call, format = redis.call, string.format
 
--- Whether the task may not be taken ahead of a free worker: a crash would end it before its only attempt, or it may
--- be what workers were lost by. Facts of 16 characters say that it may. Else max retry does; fields are written in
--- ascending order, and where they are not, the task waits.
+-- Returns whether the task must not be prefetched: a crash would end it before its only attempt, or it may have crashed
+-- workers. Facts of 16 characters say that it may be prefetched. Otherwise max retry decides; fields are written in
+-- ascending order, and if they are not, the task waits.
 local function must_wait(message, facts)
   if facts and #facts == 16 then return false end
   if crashes_of(facts) > 0 then return true end
@@ -35,8 +34,8 @@ local function must_wait(message, facts)
   return retries == 0 or retries >= 2147483648
 end
 
--- Puts the tasks of `ids` under the lease of the caller's runs from number `taken` on; those of `suspects` (nil for
--- none), by id, are marked as not begun, and those beyond the free workers as taken ahead.
+-- Leases the tasks of `ids` to the caller's runs from number `taken` on. Those in `suspects` (by id; nil for none) are
+-- marked as not begun, and those beyond the free workers as prefetched.
 local function lease(P, ids, suspects, wishes)
   local T, fence_end, leases = P .. 't:', ' ' .. lease_end .. ' ' .. now_text, {}
   for n = 1, #ids do
@@ -54,8 +53,8 @@ local function lease(P, ids, suspects, wishes)
       run = run .. ' s'
     end
     call('HSET', key, 'state', 'active', 'tmx_run', run)
-    -- A wish to cancel an earlier run, of a Go worker's perhaps, is not one to cancel this, unless that was
-    -- given back before it was begun.
+    -- A cancellation request for an earlier run (perhaps of a Go worker) does not apply to this run, unless the earlier
+    -- one was given back before it had begun.
     if call('HDEL', key, 'pending_since', 'tmx_cancel') > 1 then
       local wish = call('HGET', key, 'tmx_wish')
       if wish then
@@ -69,7 +68,7 @@ local function lease(P, ids, suspects, wishes)
   end
 end
 
--- What is read at once grows while the messages are small.
+-- The number of messages read at once grows while they are small.
 local function at_once(most, longest) return math.max(1, math.min(most, math.floor(1000000 / (longest + 1)))) end
 
 local chunk, longest = at_once(8, tonumber(longest_before)), 0
@@ -87,7 +86,7 @@ local function take(queue, count)
     end
     call('LLEN', P .. 'active')
     call('ZCARD', P .. 'lease')
-    -- The tasks that are taken move to the front of what was found.
+    -- The tasks that are taken move to the front of the found ones.
     local ids, number, dangling, popped, suspects = {}, 0, {}, 0, nil
     for i = 1, size, 4 do
       local id, message, facts = found[i], found[i + 1], found[i + 2]
@@ -123,7 +122,7 @@ local function take(queue, count)
       call('RPOP', P .. 'pending', popped)
       queue.empty = popped == size / 4 and popped < asked
       lease(P, ids, suspects, queue.wishes)
-      -- Only now are they the caller's: a server that takes no writes stops this before.
+      -- Only now does the caller own them: a server that refuses writes stops this before.
       queue.runs[last + 1], queue.runs[last + 2] = first_number + first, found
       for _, id in ipairs(dangling) do queue.dangling[#queue.dangling + 1] = id end
       danglers = danglers + #dangling
@@ -139,9 +138,9 @@ local function serve(queue, count)
   if not ok then queue.error = type(problem) == 'table' and problem.err or tostring(problem) end
 end
 
--- However many queues have a crowd that is due, a call is short: the rest comes with the next. Half of
--- what a call moves is kept in equal parts for the queues that are still to come, at least one task each,
--- so that no crowd shuts out the last.
+-- A call is short even if many queues have many due tasks: the rest follows with the next call. Half of what a call
+-- moves is reserved in equal parts for the queues that follow, at least one task for each, so that no queue starves the
+-- last one.
 local forwards = 5 * most_forwarded
 local part = math.max(1, math.floor(forwards / 2 / #KEYS))
 local queues, wanted = {}, 0

@@ -3,11 +3,10 @@
 -- each queue: paused pending scheduled retry due canary
 -- args:
 
--- Tells how queues stand, by reading alone; of several queues unless in a cluster. Redis tracks for
--- a script the keys that are declared, or that it reads, according to its version: so all are both.
--- Returns now, and
--- for each queue when something is due, 0 if something is ready, or nil. A key of the wrong type is for
--- acquire to complain of.
+-- Returns the state of queues, by reading only; for several queues unless in a cluster. Depending on its version, Redis
+-- tracks for a script the keys that are declared or the keys that it reads: so all keys are both. Returns now, and for
+-- each queue when a task is due, 0 if a task is ready, or nil. Errors of keys of the wrong type are reported by
+-- acquire.
 local reply = {now}
 
 local function head_of(key, unit)

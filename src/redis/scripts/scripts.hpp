@@ -11,14 +11,14 @@ namespace taskmux::redis {
 namespace bound {
 inline constexpr std::size_t items = 500;       ///< Settlements, enqueues, runs, ids of a call.
 inline constexpr std::size_t bytes = 4u << 20;  ///< Of the arguments, or of messages taken.
-inline constexpr std::size_t forward = 200;     ///< Due tasks moved by an exchange, a queue.
-inline constexpr std::size_t upkeep = 1000;     ///< Most of UpkeepRequest::limit that counts.
+inline constexpr std::size_t forward = 200;     ///< Due tasks moved per queue in an exchange.
+inline constexpr std::size_t upkeep = 1000;     ///< The maximum of UpkeepRequest::limit.
 inline constexpr std::size_t effort = 2000;     ///< Items of one call of upkeep, over its queues.
 inline constexpr std::size_t queues = 256;      ///< Of one call, where it may have several.
 }  // namespace bound
 
-/// Every Lua script. What each takes and returns stands at the top of <name>.lua; README.md has what
-/// they have in common.
+/// All Lua scripts. The arguments and the reply of each are described at the top of <name>.lua, and
+/// what they have in common in README.md.
 struct Scripts {
   Script enqueue;
   Script give_back;
@@ -48,11 +48,11 @@ struct Scripts {
 
   Scripts();
 
-  /// Each of them, for a look at all.
+  /// Returns all of them.
   std::vector<const Script*> all() const;
 };
 
-/// The one instance, made at the first call.
+/// Returns the only instance, which is made at the first call.
 const Scripts& scripts();
 
 }  // namespace taskmux::redis

@@ -60,7 +60,7 @@ local function expire_ids()
   if is_due('tmx:ids', true) then more = true end
 end
 
--- Entries that no public score bears out: tasks that others have moved.
+-- Removes entries that do not match a public score: tasks that others have moved.
 local function check_due()
   local found = redis.call('ZRANGE', P .. 'tmx:due', due_rank, due_rank + limit - 1, 'WITHSCORES')
   local unmatched = {}
@@ -73,7 +73,7 @@ local function check_due()
   due_rank = #found == 2 * limit and due_rank + limit - #unmatched or 0
 end
 
--- Forgets an id in active that is no task's.
+-- Removes an id in active that has no task.
 local function forget(id)
   redis.call('LREM', P .. 'active', -1, id)
   redis.call('ZREM', P .. 'lease', id)
@@ -81,7 +81,7 @@ local function forget(id)
   repaired = repaired + 1
 end
 
--- `words` are those of tmx_run after the score, if they are of the lost run.
+-- `words` are those of tmx_run after the score, if they belong to the lost run.
 local function take_over(id, task, words)
   bytes = bytes - #task[1]
   redis.call('ZREM', P .. 'lease', id)
@@ -95,7 +95,7 @@ local function take_over(id, task, words)
   any_lost = true
 end
 
--- Whether there is room for one more lost run.
+-- Returns whether there is room for one more lost run.
 local function room_for(message)
   if lost_count < limit and (not any_lost or #message <= bytes) then return true end
   more = true
@@ -106,7 +106,7 @@ local function task_of(id)
   return read('HMGET', T .. id, 'msg', 'tmx_facts', 'state') or {}
 end
 
--- Whether the caller runs it: its worker lives, and will extend the lease if nobody else takes it.
+-- Returns whether the caller owns it: its worker is alive, and will extend the lease if nobody takes it over.
 local function is_own(id, score)
   if next(own) == nil then return false end
   local run = read('HGET', T .. id, 'tmx_run') or ''
@@ -176,7 +176,7 @@ local function check_active()
   active_rank = #ids == limit and active_rank + limit - removed or 0
 end
 
--- Sets whose aggregation did not end in time go back to their group, a part of a large one at a time.
+-- Sets whose aggregation did not end in time return to their group, a large one in parts.
 local function reclaim_groups()
   if not is_due('aggregation_sets') then return end
   local sets = redis.call('ZRANGEBYSCORE', P .. 'aggregation_sets', '-inf', now_s, 'LIMIT', 0, 10)

@@ -38,7 +38,7 @@ void QueueHealth::failed(QueueOperation operation, std::string_view queue, const
   const SteadyTime at = now();
   {
     detail::MutexLock lock{mutex_};
-    // What is over matters only for as long as its line keeps the next from being written.
+    // A fault that has ended matters only while its log line suppresses the next one.
     std::erase_if(queue_health_, [&](const auto& entry) {
       return !entry.second.lasts && at - entry.second.told_at >= between_lines;
     });

@@ -15,7 +15,7 @@
 namespace taskmux::redis {
 namespace {
 
-// Below 2^53, which Lua's numbers hold exactly, with room for a sum.
+// Below 2^53, up to which Lua's numbers are exact, with room for a sum.
 constexpr std::int64_t last_micros = 8'990'000'000'000'000;
 
 std::uint64_t random_number() {
@@ -26,7 +26,7 @@ std::uint64_t random_number() {
   return number;
 }
 
-// What TIME replied.
+// Returns the time in a reply to TIME.
 Time time_in(const Reply& reply) {
   reply.expect_array(2);
   return time_of(reply[0].as_number() * 1'000'000 + reply[1].as_number());
@@ -151,7 +151,7 @@ Session::LostCall Session::lost_call(std::uint64_t token_block) {
 
 void Session::note_time(std::string_view queue, Time now, SteadyTime sent_at) {
   const SteadyTime answered_at = steady_now();
-  // Leases end by its clock: after a jump their owners are to come first.
+  // Leases end by its clock: after a jump, their owners must be able to extend them first.
   if (server_clock_.note(cluster() ? queue : "", now, sent_at, answered_at))
     contact_.broken(answered_at);
 }

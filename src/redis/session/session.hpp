@@ -25,31 +25,31 @@
 
 namespace taskmux::redis {
 
-/// A number as a script's argument.
+/// Returns a number as an argument of a script.
 std::string text(std::int64_t number);
 
-/// Microseconds as a script's argument, within what a script can count exactly.
+/// Returns microseconds as an argument of a script, clamped to what a script can count exactly.
 std::string micros(Duration duration);
 std::string micros(Time instant);
 
-/// An instant that Redis holds in microseconds.
+/// Returns an instant that Redis stores in microseconds.
 inline Time time_of(std::int64_t micros) noexcept { return Time{Duration{micros}}; }
 
-/// Nullopt for an instant that stands for none.
+/// Returns nullopt for the epoch, which stands for an unset instant.
 inline std::optional<Time> if_set(Time time) noexcept {
   return time == Time{} ? std::nullopt : std::optional{time};
 }
 
-/// The number that `bytes` spell, if they are one and nothing else.
+/// Returns the number that `bytes` spell; nullopt if they are anything else.
 std::optional<std::int64_t> parse_number(std::optional<std::string_view> bytes) noexcept;
 
-/// What the parts of the broker share: the way to Redis, the names of keys, the time, the tokens.
+/// What all parts of the broker share: the transport, the names of keys, the time, the tokens.
 /// Thread-safe.
 class Session {
  public:
   explicit Session(RedisOptions options);
 
-  /// Throws Error{forked} unless in the process that made this.
+  /// Throws Error{forked} unless called in the process that made this.
   void check_process() const;
   bool in_own_process() const noexcept;
 
@@ -59,84 +59,87 @@ class Session {
   QueueHealth& queue_health() noexcept { return queue_health_; }
   bool cluster() const noexcept { return options().mode == RedisMode::cluster; }
 
-  /// Throws Error{invalid_argument} for a name that no queue of a cluster may have: with braces, so
-  /// that its keys might not lie together. A single server keeps queues of any name.
+  /// Returns the keys of a queue. Throws Error{invalid_argument} for a name that is not allowed in
+  /// a cluster: one with braces, whose keys might lie on different nodes. A single server accepts
+  /// any name.
   Keys keys(std::string_view queue) const;
   const GlobalKeys& global() const noexcept { return global_; }
 
-  /// A run of the script that takes `args`, a struct of lua_arguments.hpp, on `queue`; its arguments so
-  /// far are now and `args`.
+  /// Makes a call of the script that takes `args`, a struct of lua_arguments.hpp, on `queue`; its
+  /// arguments are the present time and `args`, and more may be appended.
   template <typename Args>
   Call call(std::string_view queue, Args args) const {
     return with_now(call_on(scripts().*Args::script, {keys(queue).pending()}), std::move(args));
   }
-  /// The same on the keys that the script names.
+  /// The same for a script that names its keys.
   template <typename Args>
   Call call_on(typename Args::Keys keys, Args args) const {
     std::vector<std::string> list;
     std::move(keys).append_to(list);
     return with_now(call_on(scripts().*Args::script, std::move(list)), std::move(args));
   }
-  /// A run of `script` on `keys`, without arguments so far.
+  /// Makes a call of `script` on `keys`, without arguments yet.
   static Call call_on(const Script& script, std::vector<std::string> keys);
-  /// A run of `script` on several queues, without arguments so far.
+  /// Makes a call of `script` on several queues, without arguments yet.
   Call call_on_queues(const Script& script, std::span<const std::string> queues) const;
-  /// A plain command, `{"GET", key}`, for the server of `slot_key`.
+  /// Makes a call of a plain command, such as `{"GET", key}`, for the server of `slot_key`.
   static Call command(std::string_view slot_key, std::initializer_list<std::string_view> args);
 
-  /// Appends now as scripts take it: two arguments, empty for Redis's own time.
+  /// Appends the present time in the form that scripts expect: two arguments, empty for Redis's own
+  /// time.
   void add_now(std::vector<std::string>& args) const;
-  /// As add_now(), for a call that must not do its work once it has been given up (see ServerClock):
-  /// which tasks to take is decided now, as is whether a run may be lost. It is about `queue`, and,
-  /// unless in a cluster, perhaps about others as well.
-  /// Returns the time of its server, as far as that is known.
+  /// As add_now(), for a call that must take nothing once its sender has given up (see
+  /// ServerClock): which tasks to take, or whether a run is lost, is decided when the call is made.
+  /// The call is about `queue` and, unless in a cluster, perhaps about others, too. Returns the
+  /// time of its server, if known.
   std::optional<Time> add_now_or_never(std::vector<std::string>& args,
                                        std::string_view queue) const;
-  /// A call about `queue` that was sent at `sent_at` said that it was `now`.
+  /// Records that a call about `queue`, which was sent at `sent_at`, returned the time `now`.
   void note_time(std::string_view queue, Time now, SteadyTime sent_at);
 
-  /// Asks the servers of `queues` what time it is where that is not known yet. Unless a clock was
-  /// given. Throws Error as run() does; a server that does not answer stays unknown.
+  /// Asks the servers of `queues` for their time if it is not known yet, unless a clock was given.
+  /// Throws Error as run() does; the time of a server that does not answer stays unknown.
   void learn_time(std::span<const std::string> queues);
 
-  /// What time it is at the server of `queue`, as far as that is known without asking.
+  /// Returns the time at the server of `queue`, if it is known without asking.
   std::optional<Time> known_time(std::string_view queue) const;
 
-  /// The broker's clock; asks Redis unless a clock was given.
+  /// Returns the time of the broker's clock; asks Redis unless a clock was given.
   Time now();
 
-  /// As Transport::run(), and notes when contact with the server was made.
+  /// As Transport::run(), and records contact with the server.
   std::vector<Reply> run(std::span<const Call> calls);
   /// As Transport::run_one().
   Reply run_one(std::string_view operation, const Call& call);
 
-  /// Whether contact with the same server has lasted for `length` (see ServerContact). During that
-  /// time its clock must not have jumped against the steady clock and, in a cluster, it must not
-  /// have refused a call for the slot of `slot_key` as one that it may accept later: leases in a
-  /// slot that is being moved can't be extended.
+  /// Returns whether contact with the same server has lasted for `length` (see ServerContact).
+  /// During that time its clock must not have jumped against the steady clock. In a cluster, it
+  /// must also not have refused a call for the slot of `slot_key` temporarily: leases in a slot
+  /// that is being migrated can't be extended.
   bool in_contact_for(Duration length, std::string_view slot_key);
 
-  /// By the clock that was given, or the machine's.
+  /// Returns the steady time of the given clock, or of the machine's clock.
   SteadyTime steady_now() const;
 
-  /// Numbers a call that hands out runs: the upper 48 bits of their tokens. Never the same twice,
-  /// and begins at random, so that not in another process either.
+  /// Returns the number of a call that takes runs: the upper 48 bits of their tokens. The numbers
+  /// are never repeated and begin at random, so they are unique across processes.
   std::uint64_t token_block() noexcept;
 
-  /// What is remembered of a call to take whose reply was lost, for when its tasks are given back.
+  /// What is remembered about a call that took tasks and whose reply was lost, for when its tasks
+  /// are given back.
   struct LostCall {
-    Time sent_at = Time::max();  ///< By the server's clock, as that was thought to go then.
-    std::size_t carried = 0;     ///< Bytes, if the line was too slow for its reply; else 0.
+    Time sent_at = Time::max();  ///< By the server's clock, as estimated at that time.
+    std::size_t carried = 0;     ///< Bytes, if the connection was too slow for its reply; else 0.
   };
-  /// Of the call whose runs `token_block` names; merged with what is known of it. Of many such calls the
-  /// first are forgotten.
+  /// Remembers a lost call by the `token_block` of its runs; merges it with what is known about it.
+  /// If there are too many, the first are forgotten.
   void remember(std::uint64_t token_block, const LostCall& lost);
   LostCall lost_call(std::uint64_t token_block);
 
-  /// Bytes of the longest message that was recently read to be taken. Where messages are large, the
-  /// next call to take reads few of them at once.
+  /// Returns the size of the longest message that was recently read for a take. If messages are
+  /// large, the next take reads fewer of them at once.
   std::int64_t longest_message() const noexcept { return longest_message_; }
-  /// Of a call; 0 if it read none.
+  /// Records the size of the longest message that a take has read; 0 if it read none.
   void note_longest_message(std::int64_t bytes) noexcept;
 
  private:
@@ -159,16 +162,16 @@ class Session {
   std::atomic<std::int64_t> longest_message_{0};
   detail::Mutex mutex_;
   std::map<std::uint64_t, LostCall> lost_calls_ TASKMUX_GUARDED_BY(mutex_);
-  std::map<std::uint16_t, SteadyTime> refused_at_ TASKMUX_GUARDED_BY(mutex_);  // by slot, the last
+  std::map<std::uint16_t, SteadyTime> refused_at_ TASKMUX_GUARDED_BY(mutex_);  // by slot
 };
 
-/// The token of run number `index` of a call, see Session::token_block().
+/// Returns the token of run number `index` of a call; see Session::token_block().
 constexpr std::uint64_t make_token(std::uint64_t block, std::uint64_t index) noexcept {
   return block << 16 | index;
 }
-/// The first 12 of the 16 hex digits of a block's tokens.
+/// Returns the first 12 of the 16 hex digits of a block's tokens.
 std::string hex_of_block(std::uint64_t block);
-/// All 16 digits.
+/// Returns all 16 hex digits of a token.
 std::string hex_of_token(std::uint64_t token);
 
 }  // namespace taskmux::redis

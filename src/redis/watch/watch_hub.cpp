@@ -26,14 +26,15 @@ constexpr std::size_t tracked_at_once = 4;
 
 SteadyTime steady_now() { return std::chrono::steady_clock::now(); }
 
-// Between half of `length` and one and a half, so that idle servers do not act in step.
+// Returns a time between half of `length` and one and a half times `length`, so that idle servers
+// do not act in step.
 std::chrono::steady_clock::duration around(std::chrono::milliseconds length) {
   thread_local std::minstd_rand random{std::random_device{}()};
   return std::chrono::milliseconds{
       std::uniform_int_distribution{length.count() / 2, length.count() * 3 / 2}(random)};
 }
 
-// Whether the node that was asked has not got the queue, or no time for it.
+// Whether the node that was asked does not have the queue, or is not available for it.
 bool is_away(const Reply& reply) { return reply.is_error() && errc_of(reply) == Errc::unavailable; }
 
 template <typename Questions>
@@ -45,7 +46,7 @@ std::vector<Call> calls_of(const Questions& questions) {
 
 }  // namespace
 
-/// One watch. Its callback runs under its mutex, so that its end can wait for that.
+/// One watch. Its callback runs under its mutex, so that ending it can wait for the callback.
 struct WatchHub::Watcher {
   Watcher(std::vector<std::string> watched, std::function<void(const Hint&)> to_call)
       : queues{std::move(watched)}, callback{std::move(to_call)} {
@@ -61,9 +62,9 @@ struct WatchHub::Watcher {
     }
   }
 
-  /// Which queues to look at: all, or those of which it is not known that they stand as they did when
-  /// they were looked at. They count as known from here on, so that a change during the look is not
-  /// lost. At least one, which tells the time.
+  /// Returns which queues to look at: all, or those that may have changed since the last look. They
+  /// count as known from here on, so that a change during the look is not lost. Returns at least
+  /// one queue, which provides the time.
   std::vector<std::size_t> begin_look(bool all) TASKMUX_EXCLUDES(knowledge_mutex) {
     detail::MutexLock lock{knowledge_mutex};
     std::vector<std::size_t> numbers;
@@ -86,11 +87,11 @@ struct WatchHub::Watcher {
     for (Knowledge& of : knowledge) of.holds = false;
   }
 
-  /// How a queue stood when it was looked at the last time.
+  /// The state of a queue at the last look.
   struct Knowledge {
-    bool holds = false;         ///< The node would have told of a change.
+    bool holds = false;         ///< The node would have reported a change.
     std::uint64_t look = 0;     ///< The number of that look; 0 until it is over.
-    std::optional<Time> due{};  ///< When something is due in it.
+    std::optional<Time> due{};  ///< When a task is due in it.
   };
 
   /// Whether a change of `key` is one of what has number `n`.
@@ -144,7 +145,7 @@ class WatchHub::TaskHandle final : public TaskWatch {
 WatchHub::WatchHub(Session& session) : session_{session} {}
 
 WatchHub::~WatchHub() {
-  std::vector<std::shared_ptr<NodeSubscriber>> posts;  // they end without the lock, which they take
+  std::vector<std::shared_ptr<NodeSubscriber>> posts;  // destroyed after the lock
   detail::MutexLock lock{mutex_};
   stopping_ = true;
   posts.swap(closing_);
@@ -192,8 +193,8 @@ void WatchHub::begin(const WatcherPtr& watcher, Nodes nodes) {
   await_post(watcher);
 }
 
-/// Returns when one of the watch's posts is connected: then no cancellation is missed, as in a
-/// cluster every node tells of it.
+/// Waits until one of the watch's subscribers is connected: then no cancellation is missed, as in a
+/// cluster every node reports it.
 void WatchHub::await_post(const WatcherPtr& watcher) {
   detail::MutexLock lock{mutex_};
   for (;;) {
@@ -260,7 +261,7 @@ void WatchHub::end(const WatcherPtr& watcher) {
 
 Watch::State WatchHub::arm(const WatcherPtr& watcher, bool all) {
   session_.check_process();
-  // First, as a notice may come before the replies are read.
+  // First, as a notification may arrive before the replies are read.
   watcher->must_poll = false;
   watcher->poll_at = steady_now() + around(5s);
   watcher->armed = true;
@@ -286,8 +287,9 @@ Watch::State WatchHub::arm(const WatcherPtr& watcher, bool all) {
   return state;
 }
 
-/// Asks each node through its post. What that can't tell is asked in the ordinary way, which knows
-/// how to find a queue that has moved; and again after a poll's time, as no notice will come.
+/// Asks each node through its subscriber. What the subscriber can't answer is asked through an
+/// ordinary call, which can find a queue that has moved; and again after the polling interval, as
+/// no notification will arrive.
 std::vector<WatchHub::Answer> WatchHub::look(const WatcherPtr& watcher,
                                              std::span<const std::size_t> queues) {
   std::vector<Answer> answers;
@@ -412,8 +414,8 @@ std::vector<WatchHub::Question> WatchHub::questions_about(const Watcher& watcher
   return questions;
 }
 
-/// How all queues stand: those of `answers`, and those that stand as they did. What is ready is looked
-/// at again the next time, since it may stay so.
+/// Returns the state of all queues: those of `answers`, and those that have not changed. A queue
+/// that is ready is looked at again the next time, since it may stay ready.
 Watch::State WatchHub::state_of(Watcher& watcher, std::span<const Answer> answers) const {
   Watch::State state;
   std::size_t unavailable = 0;
@@ -423,7 +425,7 @@ Watch::State WatchHub::state_of(Watcher& watcher, std::span<const Answer> answer
     watcher.knowledge[n] = {};
   };
   for (const auto& [reply, queues, tracked] : answers) {
-    // In a cluster, one node that is away must not hide the others' queues.
+    // In a cluster, one unavailable node must not hide the queues of the others.
     if (is_away(reply) && ++unavailable < answers.size()) continue;
     throw_if_error("watch", reply);
     reply.expect_array(1 + queues.size());
@@ -456,8 +458,8 @@ Watch::State WatchHub::state_of(Watcher& watcher, std::span<const Answer> answer
   return state;
 }
 
-/// The node of each queue, "" where it is not known; of a watch of no queues, any node. Throws if
-/// it is known of none.
+/// Returns the node of each queue, "" where it is not known; for a watch without queues, any node.
+/// Throws if no node is known.
 WatchHub::Nodes WatchHub::find_nodes(const Watcher& watcher) {
   Nodes nodes;
   std::optional<Error> failure;
@@ -481,7 +483,7 @@ void WatchHub::open_posts(const Nodes& nodes) {
   NodeSubscriber::Owner& owner = *this;
   for (const std::string& node : nodes) {
     if (node.empty() || stations_.contains(node)) continue;
-    // A post can't be destroyed here: its thread may want the lock.
+    // A subscriber can't be destroyed here: its thread may be waiting for the lock.
     const auto station = stations_.try_emplace(node).first;
     try {
       station->second.post = std::make_shared<NodeSubscriber>(session_, node, owner);
@@ -492,7 +494,8 @@ void WatchHub::open_posts(const Nodes& nodes) {
   }
 }
 
-/// Sees to it, once a second, that there is a post wherever a watched queue is now, and no other.
+/// Ensures, once a second, that there is a subscriber wherever a watched queue is now, and no
+/// other.
 void WatchHub::follow_queues() {
   {
     detail::MutexLock lock{mutex_};
@@ -513,7 +516,7 @@ void WatchHub::follow_queues() {
       watcher->forget_all();
       moved.push_back(watcher);
     } catch (const Error&) {
-      // No node answers at the moment: the posts stay where they are.
+      // No node answers at the moment: the subscribers stay where they are.
     } catch (const std::exception& fault) {
       session_.log()(LogLevel::error,
                    std::string{"redis: can't watch at another node: "} + fault.what());
@@ -529,7 +532,8 @@ void WatchHub::close_posts() {
   std::set<std::string> needed;
   for (const auto& [watcher, nodes] : watchers_) needed.insert(nodes.begin(), nodes.end());
   if (needed.empty()) return;
-  // So that no cancellation is missed, the last that is connected stays until another one is.
+  // So that no cancellation is missed, the last connected subscriber stays until another one is
+  // connected.
   const bool heard = std::any_of(stations_.begin(), stations_.end(), [&](const auto& each) {
     return each.second.connected && needed.contains(each.first);
   });
@@ -549,7 +553,7 @@ void WatchHub::close_posts() {
   });
 }
 
-/// Null if it is to close.
+/// Returns null if the subscriber is to close.
 WatchHub::Station* WatchHub::station_of(const NodeSubscriber& post) {
   const auto found = stations_.find(post.node());
   const bool ours = found != stations_.end() && found->second.post.get() == &post;
@@ -574,12 +578,12 @@ void WatchHub::disconnected(const NodeSubscriber& post, const std::optional<Erro
     detail::MutexLock lock{mutex_};
     if (Station* const station = station_of(post)) {
       listened = std::exchange(station->connected, false);
-      if (listened) follow_at_ = {};  // its queues may be elsewhere by now
+      if (listened) follow_at_ = {};  // its queues may have moved
       if (reason) station->failure = reason;
     }
   }
   changed_.notify_all();
-  if (!listened) return;  // who was armed since is polled anyhow, and knows nothing
+  if (!listened) return;  // watches armed since are polled anyway, and know nothing
   for (const WatcherPtr& watcher : watchers_at(post.node())) {
     watcher->forget_all();
     watcher->poll_within(around(1s));
@@ -614,7 +618,7 @@ void WatchHub::cancelled(const NodeSubscriber& post, std::string queue, std::str
   for (const WatcherPtr& watcher : watchers()) give(*watcher, hint);
 }
 
-/// In a cluster every post hears of every cancellation.
+/// In a cluster, every subscriber receives every cancellation.
 bool WatchHub::is_new(const NodeSubscriber& post, const std::string& task) {
   if (!session_.cluster()) return true;
   detail::MutexLock lock{mutex_};

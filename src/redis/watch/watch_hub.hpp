@@ -21,18 +21,18 @@
 
 namespace taskmux::redis {
 
-/// All watches of a broker. However many they and their queues are, they share one NodeSubscriber at
-/// each server of a watched queue, from the first watch on: at one server, but in a cluster, where
-/// each node reports only its own keys, at each node that has such a queue.
+/// All watches of a broker. They share one NodeSubscriber at each server that has a watched queue,
+/// from the first watch on: at one server, or, in a cluster, where each node reports only its own
+/// keys, at each node that has such a queue.
 ///
 /// An armed watch gets a hint when a key of its queues changes, and when that may have happened
-/// unnoticed: a post is connected anew, or a queue is found to be at another node now, where a post
-/// is then set up. In case a notice is lost, upkeep asks some of the queues in turn, and check() gives a
-/// hint if one does not stand as it should; where nobody does upkeep, a watch gets a hint at random every
-/// 2.5 to 7.5 s. As asynq polls, it gets one every 0.5 to 1.5 s while one of its queues is where no
-/// notices come from, as tracking is refused there or the server is away; where no other server is
-/// watched, later by as much as it takes to find that one does not answer. What others tell is not
-/// held up by that.
+/// unnoticed: a subscriber has connected again, or a queue has moved to another node, where a
+/// subscriber is then added. In case a notification is lost, upkeep checks some of the queues in
+/// turn, and check() gives a hint if one is not in the recorded state; without upkeep, a watch gets a
+/// hint at random every 2.5 to 7.5 s. While one of its queues is on a server that sends no
+/// notifications, because tracking is refused or the server is unavailable, it gets one every 0.5 to
+/// 1.5 s, as asynq polls (later if it takes time to find out that the only server does not answer).
+/// Notifications from other servers are not delayed by this.
 class WatchHub final : private NodeSubscriber::Owner {
  public:
   explicit WatchHub(Session& session);
@@ -40,8 +40,8 @@ class WatchHub final : private NodeSubscriber::Owner {
   WatchHub(const WatchHub&) = delete;
   WatchHub& operator=(const WatchHub&) = delete;
 
-  /// See Broker::watch(). Throws Error{unavailable} if none of the queues' servers can be reached, and
-  /// std::system_error if the machine has no more threads.
+  /// Implements Broker::watch(). Throws Error{unavailable} if none of the queues' servers can be
+  /// reached, and std::system_error if no thread can be started.
   std::unique_ptr<Watch> watch(std::vector<std::string> queues,
                                std::function<void(const Hint&)> callback);
 
@@ -68,21 +68,21 @@ class WatchHub final : private NodeSubscriber::Owner {
   using Watchers = std::vector<WatcherPtr>;
   using Nodes = std::vector<std::string>;
 
-  /// A post, and how it stands.
+  /// A subscriber and its state.
   struct Station {
     std::shared_ptr<NodeSubscriber> post{};
     bool connected = false;
-    std::optional<Error> failure{};  // of the last attempt to connect
+    std::optional<Error> failure{};  // the last failed attempt to connect
   };
-  /// Queues of a watch, by their numbers in it.
+  /// Queues of a watch, by their index in it.
   using Numbers = std::vector<std::size_t>;
 
-  /// The queues of a watch at one node, and the post there, if there is one.
+  /// The queues of a watch at one node, and the subscriber there, if any.
   struct Look {
     std::shared_ptr<NodeSubscriber> post{};
     Numbers queues{};
   };
-  /// One call of the script `look`, and about which queues, of which it has `most` at most.
+  /// One call of the script `look`, and the queues that it is about, at most `most`.
   struct Question {
     Call call{};
     Numbers queues{};
@@ -90,7 +90,7 @@ class WatchHub final : private NodeSubscriber::Owner {
   struct Answer {
     Reply reply;
     Numbers queues{};
-    bool tracked = false;  ///< Whether the node will tell when the queues change.
+    bool tracked = false;  ///< Whether the node will notify us when the queues change.
   };
 
   Watch::State arm(const WatcherPtr& watcher, bool all);
@@ -131,14 +131,14 @@ class WatchHub final : private NodeSubscriber::Owner {
   mutable detail::Mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ TASKMUX_GUARDED_BY(mutex_) = false;
-  std::map<WatcherPtr, Nodes> watchers_ TASKMUX_GUARDED_BY(mutex_);  // each queue's; "": not known
+  std::map<WatcherPtr, Nodes> watchers_ TASKMUX_GUARDED_BY(mutex_);  // "": node not known
   Cancellations cancellations_ TASKMUX_GUARDED_BY(mutex_);
   SteadyTime follow_at_ TASKMUX_GUARDED_BY(mutex_){};
   mutable std::atomic<std::uint64_t> look_{0};  // the last
 
   // Last: their threads use the members above.
   std::map<std::string, Station> stations_ TASKMUX_GUARDED_BY(mutex_);     // by node
-  std::vector<std::shared_ptr<NodeSubscriber>> closing_ TASKMUX_GUARDED_BY(mutex_);  // until they have ended
+  std::vector<std::shared_ptr<NodeSubscriber>> closing_ TASKMUX_GUARDED_BY(mutex_);  // not ended yet
 };
 
 }  // namespace taskmux::redis
