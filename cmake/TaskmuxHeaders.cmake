@@ -1,4 +1,4 @@
-# Every header of the core: installed, and each compiled on its own by the target all_verify_interface_header_sets.
+# All headers of the core: installed, and each compiled on its own by the target all_verify_interface_header_sets.
 set(taskmux_headers
     include/taskmux/broker.hpp
     include/taskmux/broker_wrapper.hpp

@@ -39,7 +39,7 @@ struct Trimming : Engine {
 
 }  // namespace
 
-TEST_CASE("the oldest go when there are too many", "[archive]") {
+TEST_CASE("the oldest tasks are deleted when there are too many", "[archive]") {
   Trimming t;
   t.archive(0, 250);
   auto trimmer = t.trimmer({.max_tasks = 20});
@@ -51,7 +51,7 @@ TEST_CASE("the oldest go when there are too many", "[archive]") {
   CHECK(t.trim(trimmer) == 0);
 }
 
-TEST_CASE("many queues are looked at in turn, a part of them each time", "[archive]") {
+TEST_CASE("many queues are checked in turn, some of them each time", "[archive]") {
   Trimming t;
   t.archive(0, 3);
   std::vector<std::string> queues;
@@ -72,7 +72,7 @@ TEST_CASE("many queues are looked at in turn, a part of them each time", "[archi
   CHECK(t.archived_count() == 1);
 }
 
-TEST_CASE("those that are too old go, however few there are", "[archive]") {
+TEST_CASE("tasks that are too old are deleted, however few there are", "[archive]") {
   Trimming t;
   t.archive(0, 3);
   t.clock->advance(1h);
@@ -81,7 +81,7 @@ TEST_CASE("those that are too old go, however few there are", "[archive]") {
   CHECK(t.archived_count() == 2);
 }
 
-TEST_CASE("the hook sees a task before it goes, and can keep it", "[archive]") {
+TEST_CASE("the hook gets a task before it is deleted, and can keep it", "[archive]") {
   Trimming t;
   t.archive(0, 150);
   std::vector<std::string> seen;
@@ -109,7 +109,7 @@ TEST_CASE("a task that is run again while the hook looks at it is not deleted", 
   CHECK(t.state("t0") == TaskState::pending);
 }
 
-TEST_CASE("a queue that nobody has used yet has no archive to trim", "[archive]") {
+TEST_CASE("a queue that was never used has no archive to trim", "[archive]") {
   Trimming t;
   CHECK(t.trim(t.trimmer({}, {}, {"never used"})) == 0);
 }
@@ -140,7 +140,7 @@ TEST_CASE("one step deletes one chunk, of the queue that is furthest beyond its 
   CHECK(trimmer.evicted() == 1110);
 }
 
-TEST_CASE("a step that took time is followed by a pause as long, whoever calls meanwhile",
+TEST_CASE("a step is followed by a pause of the same length, whoever calls in the meantime",
           "[archive]") {
   Trimming t;
   t.broker.enqueue(many("t", 300));
@@ -159,7 +159,7 @@ TEST_CASE("a step that took time is followed by a pause as long, whoever calls m
   CHECK(trimmer.evicted() == 200);
 }
 
-TEST_CASE("a trim ends where it is when its server stops", "[archive]") {
+TEST_CASE("a trim ends early when its server stops", "[archive]") {
   Trimming t;
   t.archive(0, 150);
   int seen = 0;
@@ -170,7 +170,7 @@ TEST_CASE("a trim ends where it is when its server stops", "[archive]") {
   CHECK_FALSE(trimmer.run_once());
 }
 
-TEST_CASE("a hook that keeps everything is asked once per look", "[archive]") {
+TEST_CASE("a hook that keeps everything is called once per check", "[archive]") {
   Trimming t;
   t.archive(0, 150);
   int asked = 0;
@@ -187,7 +187,7 @@ TEST_CASE("a hook that keeps everything is asked once per look", "[archive]") {
   CHECK(asked == 260);
 }
 
-TEST_CASE("what is deleted is logged once a minute, and the rest at the end", "[archive]") {
+TEST_CASE("deletions are logged once a minute, and the rest at the end", "[archive]") {
   Trimming t;
   auto trimmer = t.trimmer({.max_tasks = 0});
   t.archive(0, 3);

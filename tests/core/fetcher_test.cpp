@@ -104,7 +104,7 @@ TEST_CASE("a turn takes as many tasks as there are free workers", "[fetcher]") {
   CHECK(ids(f.memory, TaskState::pending).size() == 3);
 }
 
-TEST_CASE("with nothing to do it arms the watch once, and then asks no more until a hint",
+TEST_CASE("with nothing to do it arms the watch once, and then makes no call until a hint",
           "[fetcher]") {
   Fetching f;
   CHECK(f.settle_down() == std::nullopt);
@@ -120,7 +120,8 @@ TEST_CASE("with nothing to do it arms the watch once, and then asks no more unti
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("a task that comes between the last exchange and the arming is not missed", "[fetcher]") {
+TEST_CASE("a task that arrives between the last exchange and the arming is not missed",
+          "[fetcher]") {
   Fetching f;
   f.fetcher.run_once();  // An exchange that finds nothing.
   CHECK(f.broker.calls(Operation::arm) == 0);
@@ -129,7 +130,7 @@ TEST_CASE("a task that comes between the last exchange and the arming is not mis
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("however long arming takes, a due task is not looked for too early", "[fetcher]") {
+TEST_CASE("however long arming takes, it does not look for a due task too early", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, scheduled(message("t1"), 90s));
   const std::optional<SteadyTime> next = f.settle_down_slowly(Operation::arm);
@@ -150,7 +151,7 @@ TEST_CASE("a spurious hint delays no task that will be due", "[fetcher]") {
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("that task is not looked for too early either, however long the fruitless call took",
+TEST_CASE("however long a fruitless call takes, it does not look for a due task too early",
           "[fetcher]") {
   Fetching f;
   enqueue(f.broker, scheduled(message("t1"), 10'200us));
@@ -164,7 +165,7 @@ TEST_CASE("that task is not looked for too early either, however long the fruitl
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("a task that another server took counts against the next look alone", "[fetcher]") {
+TEST_CASE("a task that another server took affects only the next look", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, scheduled(message("t1"), 100us));
   f.settle_down();
@@ -181,7 +182,7 @@ TEST_CASE("a task that another server took counts against the next look alone", 
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("a due task that another server was faster to take is met with a pause", "[fetcher]") {
+TEST_CASE("after another server took a due task first, it pauses", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, scheduled(message("t1"), 100us));
   enqueue(f.broker, scheduled(message("t2"), 200us));
@@ -199,8 +200,7 @@ TEST_CASE("a due task that another server was faster to take is met with a pause
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("a task is not late that is scheduled after another's due time came to nothing",
-          "[fetcher]") {
+TEST_CASE("a task scheduled after a fruitless look for a due task is not late", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, scheduled(message("t1"), 10s));
   f.settle_down();
@@ -230,7 +230,8 @@ TEST_CASE("it sleeps until the next task is due, and takes it then", "[fetcher]"
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("one exchange carries all outcomes that have piled up, and the next runs", "[fetcher]") {
+TEST_CASE("one exchange carries all outcomes that have accumulated, and the next runs",
+          "[fetcher]") {
   Fetching f{3};
   f.broker.enqueue(many("t", 6));
   f.settle_down();
@@ -242,7 +243,7 @@ TEST_CASE("one exchange carries all outcomes that have piled up, and the next ru
   CHECK(f.ready() == 3);
 }
 
-TEST_CASE("after a wake that finds nothing it pauses before it looks again", "[fetcher]") {
+TEST_CASE("after a wake-up that finds nothing it pauses before it looks again", "[fetcher]") {
   Fetching f;
   f.settle_down();
   enqueue(f.broker, message("t1"));
@@ -259,7 +260,7 @@ TEST_CASE("after a wake that finds nothing it pauses before it looks again", "[f
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("consecutive spurious hints are answered with growing pauses", "[fetcher]") {
+TEST_CASE("consecutive spurious hints lead to growing pauses", "[fetcher]") {
   Fetching f;
   const auto pause = [&]() -> Duration {
     f.fetcher.hint();
@@ -301,7 +302,7 @@ TEST_CASE("consecutive spurious hints are answered with growing pauses", "[fetch
   CHECK(pause() <= 20ms);
 }
 
-TEST_CASE("a lone task costs no look at the queues that no hint named", "[fetcher]") {
+TEST_CASE("a lone task costs no look at queues without a hint", "[fetcher]") {
   struct Asked final : BrokerWrapper {
     using BrokerWrapper::BrokerWrapper;
     ExchangeReply exchange(const ExchangeRequest& request) override {
@@ -360,7 +361,7 @@ TEST_CASE("a lone task costs no look at the queues that no hint named", "[fetche
   CHECK(state_of(f.memory, "a2", "a") == TaskState::active);
 }
 
-TEST_CASE("strict priority holds for what fills while a worker is busy", "[fetcher]") {
+TEST_CASE("strict priority holds for queues that fill while a worker is busy", "[fetcher]") {
   Fetching f{1, {{"high", 3}, {"low", 1}}, true};
   f.settle_down();
   const bool many_at_once = GENERATE(true, false);
@@ -393,7 +394,7 @@ TEST_CASE("a hint limits the look to its queue only for a moment", "[fetcher]") 
   CHECK(state_of(f.memory, "high1", "high") == TaskState::active);
 }
 
-TEST_CASE("an event tells how late an attempt was, not how old its task is", "[fetcher]") {
+TEST_CASE("an event contains the delay of an attempt, not the age of its task", "[fetcher]") {
   Fetching f{1};
   enqueue(f.broker, scheduled(message("t1"), 1h));
   f.settle_down();
@@ -409,7 +410,7 @@ TEST_CASE("an event tells how late an attempt was, not how old its task is", "[f
   CHECK(event.ran == 5s);
 }
 
-TEST_CASE("the pause after a spurious wake does not hold up an outcome", "[fetcher]") {
+TEST_CASE("the pause after a spurious wake-up does not delay an outcome", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, message("long"));
   f.settle_down();
@@ -422,7 +423,8 @@ TEST_CASE("the pause after a spurious wake does not hold up an outcome", "[fetch
   CHECK(f.settler.unsettled() == 0);
 }
 
-TEST_CASE("outcomes whose fate is unknown are repeated later, and hold up no others", "[fetcher]") {
+TEST_CASE("settlements with an unknown outcome are repeated later, and delay no others",
+          "[fetcher]") {
   struct Forgetful final : BrokerWrapper {
     using BrokerWrapper::BrokerWrapper;
     ExchangeReply exchange(const ExchangeRequest& request) override {
@@ -469,7 +471,7 @@ TEST_CASE("outcomes whose fate is unknown are repeated later, and hold up no oth
   CHECK(f.state("bad") == std::nullopt);
 }
 
-TEST_CASE("an outage is met with growing pauses, and nothing is lost by it", "[fetcher]") {
+TEST_CASE("an outage leads to growing pauses, and nothing is lost", "[fetcher]") {
   Fetching f;
   enqueue(f.broker, message("t1"));
   f.settle_down();
@@ -502,7 +504,7 @@ TEST_CASE("an outage is met with growing pauses, and nothing is lost by it", "[f
   CHECK(f.health_changes.size() == 2);
 }
 
-TEST_CASE("a lost reply is repeated; what had been applied comes back as stale and is done with",
+TEST_CASE("after a lost reply a settlement is repeated; one that was applied is then stale",
           "[fetcher]") {
   Fetching f;
   enqueue(f.broker, message("t1"));
@@ -518,7 +520,7 @@ TEST_CASE("a lost reply is repeated; what had been applied comes back as stale a
   CHECK(f.registry.size() == 0);
 }
 
-TEST_CASE("what a call took whose reply was lost is given back and taken again, and nothing counts",
+TEST_CASE("tasks of a call whose reply was lost are given back, taken again, and not counted",
           "[fetcher]") {
   Fetching f{2};
   std::vector<EnqueueRequest> batch = many("t", 3);
@@ -545,7 +547,7 @@ TEST_CASE("what a call took whose reply was lost is given back and taken again, 
   CHECK(ids(f.memory, TaskState::pending) == std::vector<std::string>{"t3"});
 }
 
-TEST_CASE("what is given back is not taken before the broker has answered", "[fetcher]") {
+TEST_CASE("a run that is given back is not taken before the broker has replied", "[fetcher]") {
   Fetching f{2};
   f.broker.enqueue(many("t", 3));
   f.broker.lose_reply(Operation::exchange, 3);
@@ -560,7 +562,7 @@ TEST_CASE("what is given back is not taken before the broker has answered", "[fe
   CHECK(f.slots->ready().pop()->message().id == "t1");
 }
 
-TEST_CASE("a call that is carried out late is given back too", "[fetcher]") {
+TEST_CASE("tasks of a call that is carried out late are given back, too", "[fetcher]") {
   Fetching f{1};
   f.broker.enqueue(many("t", 1));
   f.broker.delay_exchange();
@@ -578,7 +580,7 @@ TEST_CASE("a call that is carried out late is given back too", "[fetcher]") {
   CHECK_FALSE(f.fetcher.owes());
 }
 
-TEST_CASE("a queue that does not answer for a lost call costs the others nothing", "[fetcher]") {
+TEST_CASE("a queue that does not answer for a lost call does not delay the others", "[fetcher]") {
   // Of queue "a" nothing is known as long as it is away.
   struct HalfAway final : BrokerWrapper {
     using BrokerWrapper::BrokerWrapper;
@@ -643,7 +645,7 @@ TEST_CASE("a task that is never retried is not taken ahead of a free worker", "[
   CHECK(f.state("once") == TaskState::pending);
 }
 
-TEST_CASE("a task that is never retried is the first that a free worker gets", "[fetcher]") {
+TEST_CASE("a free worker gets a task that is never retried first", "[fetcher]") {
   Fetching f{3, {{"a", 1}, {"b", 1}}};
   f.learn_fast_pace();
   f.broker.enqueue(many("t", 2000, "a"));
@@ -671,7 +673,7 @@ TEST_CASE("a task whose last run was cancelled and given back ends without a han
   CHECK(f.registry.size() == 1);
 }
 
-TEST_CASE("nothing is taken while runs are on their way back", "[fetcher]") {
+TEST_CASE("nothing is taken while runs are being given back", "[fetcher]") {
   Fetching f{1};
   f.broker.enqueue(many("t", 2));
   f.settle_down();
@@ -692,7 +694,7 @@ TEST_CASE("nothing is taken while runs are on their way back", "[fetcher]") {
   CHECK(f.slots->ready().pop()->message().id == "t1");
 }
 
-TEST_CASE("a fetcher that waited for runs to be given back is woken where there were none",
+TEST_CASE("a fetcher that waited for runs to be given back is woken if there were none",
           "[fetcher]") {
   Fetching f{1};
   f.broker.enqueue(many("t", 1));
@@ -706,7 +708,7 @@ TEST_CASE("a fetcher that waited for runs to be given back is woken where there 
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("once told to take no more, it settles only", "[fetcher]") {
+TEST_CASE("when it is to take no more, it only settles", "[fetcher]") {
   Fetching f;
   f.broker.enqueue(many("t", 3));
   f.fetcher.stop_taking();
@@ -715,8 +717,7 @@ TEST_CASE("once told to take no more, it settles only", "[fetcher]") {
   CHECK(f.exchanges() == 0);
 }
 
-TEST_CASE("once closed, no worker gets a run, not even one that a call under way brings",
-          "[fetcher]") {
+TEST_CASE("after closing, no worker gets a run, not even one of a call in progress", "[fetcher]") {
   Fetching f{3};
   f.broker.enqueue(many("t", 3));
   f.broker.hold(Operation::exchange, 1);
@@ -730,7 +731,7 @@ TEST_CASE("once closed, no worker gets a run, not even one that a call under way
   CHECK(ids(f.memory, TaskState::pending) == std::vector<std::string>{"t1", "t2", "t3"});
 }
 
-TEST_CASE("closing gives back what waits, in its order", "[fetcher]") {
+TEST_CASE("closing gives back waiting runs, in their order", "[fetcher]") {
   Fetching f{3};
   f.broker.enqueue(many("t", 4));
   f.settle_down();
@@ -770,7 +771,7 @@ struct WithSuspects : Fetching {
 
 }  // namespace
 
-TEST_CASE("the begin of a suspect is recorded before a worker has it", "[fetcher][suspects]") {
+TEST_CASE("the start of a suspect is recorded before a worker gets it", "[fetcher][suspects]") {
   WithSuspects f{4};
   enqueue_suspect(f.broker, "suspect", 1);
   enqueue(f.broker, message("t1"));
@@ -780,7 +781,7 @@ TEST_CASE("the begin of a suspect is recorded before a worker has it", "[fetcher
   CHECK(f.begun("suspect") == Begun::yes);
 }
 
-TEST_CASE("no other task waits while the begin of a suspect is recorded", "[fetcher][suspects]") {
+TEST_CASE("no other task waits while the start of a suspect is recorded", "[fetcher][suspects]") {
   WithSuspects f{4};
   enqueue_suspect(f.broker, "suspect", 1);
   f.broker.enqueue(many("t", 2));
@@ -805,7 +806,7 @@ TEST_CASE("without suspects nothing is recorded", "[fetcher][suspects]") {
   CHECK(f.broker.calls(Operation::extend) == 0);
 }
 
-TEST_CASE("a suspect whose begin is not recorded goes back, and is tried again in a moment",
+TEST_CASE("a suspect whose start is not recorded is given back, and soon tried again",
           "[fetcher][suspects]") {
   WithSuspects f{4};
   enqueue_suspect(f.broker, "suspect", 1);
@@ -819,7 +820,7 @@ TEST_CASE("a suspect whose begin is not recorded goes back, and is tried again i
   CHECK(f.ready() == 1);
 }
 
-TEST_CASE("a suspect on its last chance runs alone", "[fetcher][suspects]") {
+TEST_CASE("a suspect on its last attempt runs alone", "[fetcher][suspects]") {
   WithSuspects f{4};
   enqueue(f.broker, message("long"));
   f.settle_down();
@@ -956,7 +957,7 @@ struct WithLastChance : WithSuspects {
 
 }  // namespace
 
-TEST_CASE("a suspect waits for a long handler in bounds, and the server goes on between",
+TEST_CASE("a suspect waits for a long handler for a limited time, and the server works in between",
           "[fetcher][suspects]") {
   WithLastChance f;
   REQUIRE(f.state("last") == TaskState::active);
@@ -997,7 +998,7 @@ TEST_CASE("a suspect waits for a long handler in bounds, and the server goes on 
   CHECK(f.waits_for(10s));
 }
 
-TEST_CASE("while a server goes on, no other suspect makes it stand still", "[fetcher][suspects]") {
+TEST_CASE("while a server works in between, no other suspect stops it", "[fetcher][suspects]") {
   WithLastChance f;
   CHECK(f.waits_for(10s));
   enqueue_suspect(f.broker, "other", 2);
@@ -1007,7 +1008,7 @@ TEST_CASE("while a server goes on, no other suspect makes it stand still", "[fet
   CHECK_FALSE(f.fetcher.alone());
 }
 
-TEST_CASE("a suspect on its last chance does not run beside a handler that hangs",
+TEST_CASE("a suspect on its last attempt does not run beside a handler that hangs",
           "[fetcher][suspects]") {
   WithLastChance f;
   f.runner->start();  // Its worker is to be given up.
@@ -1019,7 +1020,7 @@ TEST_CASE("a suspect on its last chance does not run beside a handler that hangs
   CHECK(f.waits_for(10s));
 }
 
-TEST_CASE("a hint that comes after the watch was armed anew is ignored", "[fetcher]") {
+TEST_CASE("a hint that arrives after the watch was armed again is ignored", "[fetcher]") {
   Fetching f;
   // Callbacks are slow: they come when the test lets them.
   std::vector<Hint> late;

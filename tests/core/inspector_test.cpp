@@ -143,7 +143,7 @@ TEST_CASE("the inspector asks for several queues, and several tasks, in one call
   CHECK(t.inspector.groups("default").empty());
 }
 
-TEST_CASE("the inspector gets a task with its result, or none", "[inspector]") {
+TEST_CASE("the inspector finds a task with its result, or none", "[inspector]") {
   Fixture t;
   settle(t.broker, completed(started(t.broker, kept_message("t")), "42"));
   const auto task = t.inspector.find("default", "t");
@@ -164,7 +164,7 @@ TEST_CASE("the inspector runs, archives and removes one task", "[inspector]") {
   CHECK_FALSE(state_of(t.broker, "t"));
 }
 
-TEST_CASE("what can't be done to a task is told with operation, subject and cause", "[inspector]") {
+TEST_CASE("an impossible action is reported with operation, subject and cause", "[inspector]") {
   Fixture t;
   enqueue(t.broker, message("t"));
   const Error missing = error_from([&] { t.inspector.archive("default", "no"); });
@@ -197,8 +197,7 @@ TEST_CASE("the inspector acts on all tasks of a state, in chunks", "[inspector]"
   CHECK(t.inspector.queue_info("default").size() == 0);
 }
 
-TEST_CASE("an action that no task of a state allows is refused, even if there is none",
-          "[inspector]") {
+TEST_CASE("an action that a state does not allow is refused, even without tasks", "[inspector]") {
   Fixture t;
   t.broker.enqueue(many("t", 1, "full"));
   const std::string queue = GENERATE("full", "empty");
@@ -209,7 +208,7 @@ TEST_CASE("an action that no task of a state allows is refused, even if there is
   CHECK(error_of([&] { t.inspector.remove_all(queue, TaskState::active); }) == Errc::wrong_state);
 }
 
-TEST_CASE("an action on all ends though tasks keep coming", "[inspector]") {
+TEST_CASE("an action on all tasks ends even if tasks are added all the time", "[inspector]") {
   Fixture t;
   t.broker.enqueue(many("t", 1500));
   HookedView view{t.broker};
@@ -221,7 +220,7 @@ TEST_CASE("an action on all ends though tasks keep coming", "[inspector]") {
   CHECK(t.inspector.queue_info("default").pending == 2000);
 }
 
-TEST_CASE("an action on all that fails midway tells how many were done", "[inspector]") {
+TEST_CASE("an action on all tasks that fails halfway reports how many were done", "[inspector]") {
   Fixture t;
   t.broker.enqueue(many("t", 1500));
   HookedView view{t.broker};
@@ -237,7 +236,7 @@ TEST_CASE("an action on all that fails midway tells how many were done", "[inspe
                     "done: connection refused"});
 }
 
-TEST_CASE("the inspector updates a payload of a task that does not run yet", "[inspector]") {
+TEST_CASE("the inspector updates the payload of a task that is not running", "[inspector]") {
   Fixture t;
   enqueue(t.broker, message("t"));
   t.inspector.update_payload("default", "t", "new");
@@ -267,7 +266,7 @@ TEST_CASE("the inspector pauses and unpauses a queue", "[inspector]") {
   CHECK(error_of([&] { t.inspector.unpause("default"); }) == Errc::wrong_state);
 }
 
-TEST_CASE("the inspector cancels a running task in the mode asked for", "[inspector]") {
+TEST_CASE("the inspector cancels a running task in the requested mode", "[inspector]") {
   Fixture t;
   const Run run = started(t.broker, message("t"));
   const CancelMode mode = GENERATE(CancelMode::retry, CancelMode::archive, CancelMode::remove);
@@ -278,7 +277,7 @@ TEST_CASE("the inspector cancels a running task in the mode asked for", "[inspec
   CHECK(error_of([&] { t.inspector.cancel("default", "no"); }) == Errc::task_not_found);
 }
 
-TEST_CASE("the inspector deletes a queue, one with tasks only by force", "[inspector]") {
+TEST_CASE("the inspector deletes a queue, and one with tasks only with force", "[inspector]") {
   Fixture t;
   const Run run = started(t.broker, message("t"));
   CHECK(error_of([&] { t.inspector.delete_queue("default", true); }) == Errc::wrong_state);
@@ -289,7 +288,7 @@ TEST_CASE("the inspector deletes a queue, one with tasks only by force", "[inspe
   CHECK(error_of([&] { t.inspector.delete_queue("default"); }) == Errc::queue_not_found);
 }
 
-TEST_CASE("the inspector shows the servers that live and what they run", "[inspector]") {
+TEST_CASE("the inspector shows the live servers and their running tasks", "[inspector]") {
   Fixture t;
   CHECK(t.inspector.servers().empty());
   ServerInfo server{.host = "here", .pid = 1, .id = "s", .concurrency = 4};
@@ -348,7 +347,7 @@ TEST_CASE("waiting for a result returns it once the task is completed", "[inspec
   }
 }
 
-TEST_CASE("waiting for a result ends after the timeout, on the dot", "[inspector]") {
+TEST_CASE("waiting for a result ends exactly after the timeout", "[inspector]") {
   MemoryBroker broker;
   auto clock = std::make_shared<StepClock>();
   Inspector inspector{broker, {.clock = clock}};
@@ -362,7 +361,7 @@ TEST_CASE("waiting for a result ends after the timeout, on the dot", "[inspector
   CHECK(error_of([&] { inspector.wait_for_result("default", "t", 0s); }) == Errc::timed_out);
 }
 
-TEST_CASE("a task that can't bring a result ends the wait at once", "[inspector]") {
+TEST_CASE("a task that can't have a result ends the wait at once", "[inspector]") {
   MemoryBroker broker;
   auto clock = std::make_shared<StepClock>();
   Inspector inspector{broker, {.clock = clock}};
@@ -407,7 +406,7 @@ TEST_CASE("the wait for a result ends when the task is archived or removed", "[i
   CHECK(clock->waits.size() == 1);
 }
 
-TEST_CASE("an absurd timeout of a wait is refused", "[inspector]") {
+TEST_CASE("an invalid timeout of a wait is refused", "[inspector]") {
   Fixture t;
   enqueue(t.broker, kept_message("t"));
   const Duration timeout = GENERATE(Duration{-1}, Duration::max(), Duration::min());
@@ -415,7 +414,7 @@ TEST_CASE("an absurd timeout of a wait is refused", "[inspector]") {
         Errc::invalid_argument);
 }
 
-TEST_CASE("a result that another thread brings ends the wait", "[inspector]") {
+TEST_CASE("a result from another thread ends the wait", "[inspector]") {
   MemoryBroker broker;
   Inspector inspector{broker};
   enqueue(broker, kept_message("t"));

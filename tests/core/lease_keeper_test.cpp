@@ -19,7 +19,7 @@ namespace {
 struct Keeping : Engine {
   detail::LeaseKeeper keeper{{broker, registry, settler, health, logger, clock, events}, 10s};
 
-  /// Lets `length` pass as the keeper's thread would see it.
+  /// Advances the clock by `length`, in steps as the keeper's thread would.
   void pass(Duration length) {
     const SteadyTime end = clock->steady_now() + length;
     while (true) {
@@ -31,7 +31,7 @@ struct Keeping : Engine {
   }
 };
 
-/// Does not answer for the leases of some tasks.
+/// A broker that does not answer for the leases of some tasks.
 struct Silent : BrokerWrapper {
   using BrokerWrapper::BrokerWrapper;
   std::vector<ExtendReply> extend(std::span<const ExtendRequest> runs, Duration lease) override {
@@ -133,7 +133,7 @@ TEST_CASE("a cancellation reaches the run with its mode", "[lease]") {
   for (const auto& run : runs) k.begin(*run);
   k.memory.cancel("default", "t2", mode);
   REQUIRE(hinted == std::vector<std::string>{"t2"});
-  k.keeper.run_once();  // Its regular look.
+  k.keeper.run_once();  // Its regular extension.
   const std::size_t extends = k.broker.calls(Operation::extend);
   k.keeper.cancel(hinted[0]);
   k.keeper.run_once();

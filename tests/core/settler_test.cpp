@@ -7,7 +7,7 @@ using namespace taskmux;
 using namespace taskmux::test;
 using namespace std::chrono_literals;
 
-TEST_CASE("an outcome handed in is carried out by the next exchange", "[settler]") {
+TEST_CASE("an outcome is applied by the next exchange", "[settler]") {
   Engine e;
   enqueue(e.broker, message("t1"));
   const auto runs = e.take_runs();
@@ -24,7 +24,8 @@ TEST_CASE("an outcome handed in is carried out by the next exchange", "[settler]
   CHECK(e.ends == std::vector{std::pair{std::string{"t1"}, SettleAction::complete}});
 }
 
-TEST_CASE("a failure waits for the policy's delay; a type's own policy goes first", "[settler]") {
+TEST_CASE("a failure waits for the policy's delay; a type's own policy takes precedence",
+          "[settler]") {
   Engine e;
   e.mux->handle("own:", [](Context&, const Task&) {}, {.retry_policy = FixedDelay{7s}});
   enqueue(e.broker, message("t1"));
@@ -40,8 +41,7 @@ TEST_CASE("a failure waits for the policy's delay; a type's own policy goes firs
   CHECK(e.memory.find("default", "t1")->last_error == "boom");
 }
 
-TEST_CASE("a run that is cancelled before it was started goes by its type's own policy",
-          "[settler]") {
+TEST_CASE("a run that is cancelled before its start uses its type's own policy", "[settler]") {
   Engine e;
   e.mux->handle("own:", [](Context&, const Task&) {}, {.retry_policy = FixedDelay{7s}});
   TaskMessage own = message("t1");
@@ -55,7 +55,7 @@ TEST_CASE("a run that is cancelled before it was started goes by its type's own 
   CHECK(e.memory.find("default", "t1")->next_process_at == e.clock->now() + 7s);
 }
 
-TEST_CASE("what the broker does not know of is kept, and sent again when it is time", "[settler]") {
+TEST_CASE("a settlement with an unknown outcome is kept, and repeated later", "[settler]") {
   Engine e;
   e.broker.enqueue(many("t", 3));
   for (const auto& run : e.take_runs()) e.settler.finish(run, Outcome::success(), 0.0);
@@ -74,12 +74,12 @@ TEST_CASE("what the broker does not know of is kept, and sent again when it is t
   CHECK(e.memory.queue_info("default").size() == 0);
 }
 
-TEST_CASE("a refused outcome is dropped, counted and told", "[settler]") {
+TEST_CASE("a stale outcome is dropped, counted and logged", "[settler]") {
   Engine e;
   enqueue(e.broker, message("t1"));
   const auto runs = e.take_runs();
   e.clock->advance(12s);
-  upkeep(e.broker);  // Somebody else takes the run over.
+  upkeep(e.broker);  // Another server takes the run over.
   e.settler.finish(runs.at(0), Outcome::success(), 0.0);
   CHECK(e.carry_out() == std::vector{SettleStatus::stale});
   CHECK(e.settler.unsettled() == 0);
@@ -91,7 +91,7 @@ TEST_CASE("a refused outcome is dropped, counted and told", "[settler]") {
   CHECK(e.state("t1") == TaskState::active);
 }
 
-TEST_CASE("a run that is given back is first in line and loses nothing", "[settler]") {
+TEST_CASE("a run that is given back returns to the front and loses nothing", "[settler]") {
   Engine e;
   e.broker.enqueue(many("t", 2));
   const auto runs = e.take_runs(1);
@@ -130,13 +130,12 @@ TEST_CASE("a result set during the run is written when it is settled", "[settler
   CHECK(e.memory.find("default", "t1")->result == std::string("se\0cond", 7));
 }
 
-TEST_CASE("an outcome that was recorded though its reply was lost counts as recorded",
-          "[settler]") {
+TEST_CASE("an outcome whose reply was lost counts as recorded", "[settler]") {
   Engine e;
   enqueue(e.broker, message("t1"));
   enqueue(e.broker, message("t2"));
   const auto runs = e.take_runs();
-  const bool unknown = GENERATE(false, true);  // By its status, or by an error of the whole call.
+  const bool unknown = GENERATE(false, true);  // An unknown status, or an error of the whole call.
   e.settler.finish(runs.at(0), Outcome::success(), 0.0);
   e.settler.finish(runs.at(1), Outcome::skip_retry("no"), 0.0);
   if (unknown) {
@@ -162,7 +161,7 @@ TEST_CASE("an outcome that was recorded though its reply was lost counts as reco
   CHECK(e.log[0].find("archived: no") != std::string::npos);
 }
 
-TEST_CASE("a repeated outcome that comes after its lease ended may be another's", "[settler]") {
+TEST_CASE("a stale reply after the end of the lease counts as stale", "[settler]") {
   Engine e;
   enqueue(e.broker, message("t1"));
   const auto runs = e.take_runs();
@@ -178,8 +177,7 @@ TEST_CASE("a repeated outcome that comes after its lease ended may be another's"
   CHECK(e.log[0].find("may have recorded it") != std::string::npos);
 }
 
-TEST_CASE("a lost run whose settlement was recorded is counted once its repetition is refused",
-          "[settler]") {
+TEST_CASE("a lost run is counted once if the repetition of its settlement is stale", "[settler]") {
   Engine e;
   enqueue(e.broker, message("t1"));
   e.take_runs();
@@ -194,12 +192,12 @@ TEST_CASE("a lost run whose settlement was recorded is counted once its repetiti
   CHECK(e.settler.counts().stale == 0);
 }
 
-TEST_CASE("a run that can't be given back costs nothing and is no refused outcome", "[settler]") {
+TEST_CASE("a run that can't be given back does not count as stale", "[settler]") {
   Engine e;
   enqueue(e.broker, message("t1"));
   const auto runs = e.take_runs();
   e.clock->advance(12s);
-  upkeep(e.broker);  // Somebody else takes the run over.
+  upkeep(e.broker);  // Another server takes the run over.
   e.settler.give_back(runs.at(0));
   CHECK(e.carry_out() == std::vector{SettleStatus::stale});
   CHECK(e.settler.counts().stale == 0);
@@ -207,7 +205,7 @@ TEST_CASE("a run that can't be given back costs nothing and is no refused outcom
   CHECK(e.state("t1") == TaskState::active);
 }
 
-TEST_CASE("what an exchange did not carry is first in the next one", "[settler]") {
+TEST_CASE("settlements that an exchange did not carry are first in the next one", "[settler]") {
   Engine e;
   e.broker.enqueue(many("t", 4));
   for (const auto& run : e.take_runs()) e.settler.finish(run, Outcome::success(), 0.0);
@@ -276,7 +274,7 @@ TEST_CASE("a lost run whose settlement the broker rejects keeps what was to be s
   CHECK(settle(e.broker, last) == SettleStatus::applied);
 }
 
-TEST_CASE("a batch is bounded in bytes, and holds one outcome at least", "[settler]") {
+TEST_CASE("a batch is bounded in bytes, and contains at least one outcome", "[settler]") {
   Engine e;
   for (const auto& id : {"t1", "t2", "t3"}) {
     TaskMessage kept = message(id);
@@ -293,7 +291,7 @@ TEST_CASE("a batch is bounded in bytes, and holds one outcome at least", "[settl
   CHECK(e.settler.batch(10, 1'000'000).size() == 3);
 }
 
-TEST_CASE("a run whose result does not get through is settled without it", "[settler]") {
+TEST_CASE("a run whose result is too large is settled without it", "[settler]") {
   Engine e;
   TaskMessage kept = message("t1");
   kept.retention = 1h;

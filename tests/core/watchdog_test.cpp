@@ -26,7 +26,7 @@ struct Watching : Engine {
 
 }  // namespace
 
-TEST_CASE("with nothing to watch it sleeps, and a new run concerns it", "[watchdog]") {
+TEST_CASE("with nothing to watch it sleeps, and a new run wakes it", "[watchdog]") {
   Watching w;
   CHECK(w.dog.run_once() == std::nullopt);
   CHECK(w.dog.concerns(w.clock->steady_now()));
@@ -51,7 +51,7 @@ TEST_CASE("at its deadline a run is asked to stop, with the reason", "[watchdog]
   CHECK(runs[0]->phase() == Phase::running);
 }
 
-TEST_CASE("a run that no worker came for goes back after 20 ms, the oldest first in line",
+TEST_CASE("runs that no worker takes are given back after 20 ms, the oldest at the front",
           "[watchdog]") {
   Watching w;
   w.broker.enqueue(many("t", 4));
@@ -69,7 +69,7 @@ TEST_CASE("a run that no worker came for goes back after 20 ms, the oldest first
   CHECK(w.dog.run_once() == std::nullopt);
 }
 
-TEST_CASE("what came later goes back with it, so that the order is kept", "[watchdog]") {
+TEST_CASE("later runs are given back with it, so that the order is kept", "[watchdog]") {
   Watching w;
   w.broker.enqueue(many("t", 5));
   w.make_ready(w.take_runs(2));
@@ -83,7 +83,7 @@ TEST_CASE("what came later goes back with it, so that the order is kept", "[watc
         std::vector<std::string>{"t1", "t2", "t3", "t4", "t5"});
 }
 
-TEST_CASE("a run that is overdue in no queue is looked at now and then, not all the time",
+TEST_CASE("an overdue run that is in no queue is checked now and then, not all the time",
           "[watchdog]") {
   Watching w;
   enqueue(w.broker, message("t1"));
@@ -92,7 +92,7 @@ TEST_CASE("a run that is overdue in no queue is looked at now and then, not all 
   CHECK(w.until(w.dog.run_once()) == 20ms);
 }
 
-TEST_CASE("nothing is taken ahead of a worker that is busy for longer than runs are", "[watchdog]") {
+TEST_CASE("nothing is taken ahead for a worker that is busy for longer than usual", "[watchdog]") {
   Watching w{2};
   for (int i = 0; i < 1000; ++i) w.slots->note_pace(100us);
   std::latch entered{1};
@@ -119,7 +119,8 @@ TEST_CASE("nothing is taken ahead of a worker that is busy for longer than runs 
   w.runner->join();
 }
 
-TEST_CASE("once runs went back, none is taken ahead until a worker has ended one", "[watchdog]") {
+TEST_CASE("after runs were given back, none is taken ahead until a worker has ended one",
+          "[watchdog]") {
   Watching w{1};
   for (int i = 0; i < 1000; ++i) w.slots->note_pace(1us);
   CHECK(w.slots->room().total > 100);
@@ -238,7 +239,7 @@ TEST_CASE("a handler that ends just as it is to be given up keeps its outcome", 
   CHECK(w.settler.unsettled() == 0);
 }
 
-TEST_CASE("a worker that finds its run taken back says that it is free", "[watchdog]") {
+TEST_CASE("a worker whose run was given back reports that it is free", "[watchdog]") {
   Watching w{1};
   enqueue(w.broker, message("t1"));
   const auto runs = w.take_runs();
@@ -250,8 +251,7 @@ TEST_CASE("a worker that finds its run taken back says that it is free", "[watch
   CHECK(w.handled.empty());
 }
 
-TEST_CASE("a step of the wall clock ends no attempt, and gives none more time",
-          "[watchdog][clock]") {
+TEST_CASE("a step of the wall clock neither ends nor prolongs an attempt", "[watchdog][clock]") {
   Watching w;
   const Duration step = GENERATE(Duration{1h}, Duration{-1h});
   TaskMessage timed = message("t1");
@@ -276,7 +276,7 @@ TEST_CASE("a step of the wall clock ends no attempt, and gives none more time",
   for (const auto& run : runs) CHECK(run->stop_reason() == StopReason::timeout);
 }
 
-TEST_CASE("an attempt's deadline goes by the wall clock as it is when the task is taken",
+TEST_CASE("an attempt's deadline uses the wall clock at the time of the take",
           "[watchdog][clock]") {
   Engine e;
   TaskMessage due = message("t1");
@@ -292,7 +292,8 @@ TEST_CASE("an attempt's deadline goes by the wall clock as it is when the task i
   CHECK(limits.wall == due.deadline);
 }
 
-TEST_CASE("a run taken more than a lease ago is not begun, and goes back uncounted", "[watchdog]") {
+TEST_CASE("a run taken more than a lease ago is not started, and is given back uncounted",
+          "[watchdog]") {
   Watching w{1};
   const auto pause = GENERATE(9s, 10s);
   w.mux->handle("pause:", [&](Context&, const Task&) { w.clock->advance(pause); });
@@ -313,7 +314,7 @@ TEST_CASE("a run taken more than a lease ago is not begun, and goes back uncount
   CHECK(w.registry.size() == 0);
 }
 
-TEST_CASE("without patience for handlers that hang, it does not look at them without a pause",
+TEST_CASE("with an abandon time of 0, it still pauses between checks of handlers that hang",
           "[watchdog]") {
   Watching w{1};
   detail::Watchdog dog{
@@ -339,7 +340,7 @@ TEST_CASE("without patience for handlers that hang, it does not look at them wit
   while (w.slots->hung() > 0) std::this_thread::yield();
 }
 
-TEST_CASE("a run that comes too late for any attempt is ended without being started", "[runner]") {
+TEST_CASE("a run that is too late for any attempt is ended without being started", "[runner]") {
   Engine e;
   TaskMessage late = message("t1");
   SECTION("after its deadline") { late.deadline = e.clock->now() - 1s; }

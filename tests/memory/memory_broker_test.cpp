@@ -20,7 +20,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-TEST_CASE("a full memory broker refuses tasks, and takes more once there is room", "[memory]") {
+TEST_CASE("a full memory broker refuses tasks, and accepts more after some are gone", "[memory]") {
   MemoryBroker broker{{.max_tasks = 3}};
   auto replies = broker.enqueue(many("t", 5));
   CHECK_FALSE(replies[2].error);
@@ -39,7 +39,7 @@ TEST_CASE("a full memory broker refuses tasks, and takes more once there is room
   CHECK(enqueue(broker, message("t7")).error == Errc::queue_full);
 }
 
-TEST_CASE("a full memory broker tells a known id from a new one, and keeps no lock", "[memory]") {
+TEST_CASE("a full memory broker distinguishes known and new ids, and keeps no lock", "[memory]") {
   MemoryBroker broker{{.max_tasks = 1}};
   enqueue(broker, message("t1"));
   CHECK(enqueue(broker, message("t1")).error == Errc::task_id_conflict);
@@ -48,7 +48,7 @@ TEST_CASE("a full memory broker tells a known id from a new one, and keeps no lo
   CHECK_FALSE(enqueue(broker, unique(message("t3"))).error);
 }
 
-TEST_CASE("a full memory broker answers for ids that it remembers", "[memory]") {
+TEST_CASE("a full memory broker accepts ids that it remembers", "[memory]") {
   MemoryBroker broker{{.max_tasks = 1}};
   enqueue(broker, idempotent(message("t1")));
   settle(broker, completed(take_one(broker)));
@@ -83,7 +83,7 @@ TEST_CASE("only the queues that have changed are asked for news", "[memory]") {
   CHECK(two.forget_news() == nullptr);
 }
 
-TEST_CASE("refused items of a batch use up no room", "[memory]") {
+TEST_CASE("refused items of a batch do not count towards the limit", "[memory]") {
   MemoryBroker broker{{.max_tasks = 2}};
   const auto replies =
       broker.enqueue({pending(message("t1")), pending(message("t1")), pending(message("t2"))});
@@ -106,8 +106,7 @@ TEST_CASE("a step of the wall clock takes no run from its worker", "[memory][clo
   CHECK(ids(upkeep(t.broker).lost) == std::vector<std::string>{"t1"});
 }
 
-TEST_CASE("a delay lasts as long as it was given, however the wall clock steps",
-          "[memory][clock]") {
+TEST_CASE("a step of the wall clock does not change a delay", "[memory][clock]") {
   MemoryFixture t;
   const Duration step = GENERATE(Duration{1h}, Duration{-1h});
   enqueue(t.broker, scheduled(message("delayed"), 3s));
@@ -126,7 +125,7 @@ TEST_CASE("a delay lasts as long as it was given, however the wall clock steps",
   CHECK(take(t.broker).size() == 3);
 }
 
-TEST_CASE("an instant comes when the wall clock shows it", "[memory][clock]") {
+TEST_CASE("a task for an instant is due when the wall clock shows it", "[memory][clock]") {
   MemoryFixture t;
   const Time at = t.clock.now() + 1h;
   enqueue(t.broker, scheduled(message("t1"), at));
@@ -175,7 +174,7 @@ TEST_CASE("scheduled tasks are listed in the order in which they become due", "[
   CHECK(t.view.act_all("default", TaskAction::remove, TaskState::scheduled, 10) == 4);
 }
 
-TEST_CASE("a sleeper hears of an earlier delay after the wall clock was stepped",
+TEST_CASE("an armed watch is notified of an earlier delay after a step of the wall clock",
           "[memory][clock]") {
   MemoryFixture t;
   const Duration step = GENERATE(Duration{1h}, Duration{-1h});
@@ -211,7 +210,7 @@ TEST_CASE("a step of the wall clock ends no retention, lock or record of a serve
   CHECK(t.broker.registry().servers().empty());
 }
 
-TEST_CASE("without a clock of its own, a memory broker goes by the machine's", "[memory]") {
+TEST_CASE("without a given clock, a memory broker uses the machine's", "[memory]") {
   MemoryBroker broker;
   const Time before = SystemClock{}.now();
   const Time now = broker.now();
@@ -244,7 +243,8 @@ TEST_CASE("retention and locks end to the microsecond", "[memory]") {
   CHECK_FALSE(enqueue(t.broker, unique(message("t3"))).error);
 }
 
-TEST_CASE("tasks that are due at the same instant keep the order they came in", "[memory]") {
+TEST_CASE("tasks that are due at the same instant keep the order in which they were enqueued",
+          "[memory]") {
   MemoryFixture t;
   std::vector<EnqueueRequest> batch = many("t", 20);
   for (EnqueueRequest& request : batch) request.process_in = 1s;
@@ -257,7 +257,7 @@ TEST_CASE("tasks that are due at the same instant keep the order they came in", 
   }
 }
 
-TEST_CASE("a delay beyond the end of time is the end of time", "[memory]") {
+TEST_CASE("a delay beyond the maximum time is the maximum time", "[memory]") {
   MemoryFixture t;
   EnqueueRequest request = scheduled(message("t1"), Duration::max());
   request.expires_in = Duration::max();
@@ -371,7 +371,7 @@ TEST_CASE("ending a watch waits for its callback, and the broker is free meanwhi
   CHECK(left_before_end);
 }
 
-TEST_CASE("watches come and go while tasks flow", "[memory]") {
+TEST_CASE("watches are added and removed while tasks are processed", "[memory]") {
   MemoryFixture t;
   std::atomic<bool> done{false};
   std::jthread producer{[&] {
@@ -420,7 +420,7 @@ TEST_CASE("a memory broker refuses to work in a forked child", "[memory]") {
 }
 
 }  // namespace
-TEST_CASE("a hint that comes after its news were reported is left out", "[memory]") {
+TEST_CASE("a hint about a change that was already reported is left out", "[memory]") {
   int hints = 0;
   auto watcher = std::make_shared<detail::MemoryWatcher>(std::vector<std::string>{"default"},
                                                          [&](const Hint&) { ++hints; });
@@ -467,7 +467,7 @@ TEST_CASE("a hint is given even if the call that caused it fails afterwards", "[
   CHECK_FALSE(watcher->armed);
 }
 
-TEST_CASE("a watch is told of its own queues until it is removed", "[memory]") {
+TEST_CASE("a watch is notified of its own queues until it is removed", "[memory]") {
   std::string told;
   const auto watcher = [&](std::vector<std::string> queues, const char* name) {
     return std::make_shared<detail::MemoryWatcher>(

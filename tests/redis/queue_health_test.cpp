@@ -28,7 +28,7 @@ struct Fixture {
 
 }  // namespace
 
-TEST_CASE("a fault is told at once, then once a minute while it lasts, and its end",
+TEST_CASE("a fault is logged at once, then once a minute while it lasts, and when it ends",
           "[redis][queue_health]") {
   Fixture f;
   for (int second = 0; second < 119; ++second) {
@@ -53,7 +53,7 @@ TEST_CASE("a fault that comes and goes is logged once a minute, too", "[redis][q
   CHECK(f.log.size() == 3);
 }
 
-TEST_CASE("queues and duties are logged separately", "[redis][queue_health]") {
+TEST_CASE("queues and operations are logged separately", "[redis][queue_health]") {
   Fixture f;
   f.fail(QueueOperation::take, "a");
   f.fail(QueueOperation::take, "b");
@@ -64,7 +64,7 @@ TEST_CASE("queues and duties are logged separately", "[redis][queue_health]") {
   CHECK(f.log.size() == 3);
 }
 
-TEST_CASE("a queue rests for a second after a failed take, and for nothing else",
+TEST_CASE("a queue is suspended for a second after a failed take, and after no other failure",
           "[redis][queue_health]") {
   Fixture f;
   const Names queues{"a", "b", "c"};
@@ -91,7 +91,7 @@ TEST_CASE("a queue rests for a second after a failed take, and for nothing else"
   CHECK(resting().empty());
 }
 
-TEST_CASE("an outage is no fault of a queue's", "[redis][queue_health]") {
+TEST_CASE("an outage is not a fault of a queue", "[redis][queue_health]") {
   Fixture f;
   f.queue_health.failed(QueueOperation::take, "a", Error{Errc::unavailable, "away"});
   CHECK_FALSE(f.queue_health.rests("a"));

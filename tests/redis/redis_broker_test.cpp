@@ -66,7 +66,7 @@ TaskMessage task_a() {
   return a;
 }
 
-TEST_CASE("the life of a task looks in Redis as asynq's does", "[redis]") {
+TEST_CASE("a task's data in Redis is the same as asynq's in each state", "[redis]") {
   RedisServer& redis = shared_redis();
   redis.command({"FLUSHALL"});
   const auto clock = std::make_shared<ManualClock>(Time{1767225600123456us});
@@ -126,7 +126,7 @@ TEST_CASE("the life of a task looks in Redis as asynq's does", "[redis]") {
   CHECK(text_of(redis.command({"GET", "asynq:{default}:failed"})) == "1");
 }
 
-TEST_CASE("facts that no message holds are kept next to it", "[redis]") {
+TEST_CASE("facts beyond the message are stored next to it", "[redis]") {
   RedisFixture t;
   const std::string now = redis::micros(t.clock.now());
   TaskMessage once = message("once");
@@ -158,7 +158,7 @@ TEST_CASE("facts that no message holds are kept next to it", "[redis]") {
   CHECK(t.field("expiring", "tmx_facts") == now + ' ' + expiry + " 0");
 }
 
-TEST_CASE("the fence is written by take and extend, and no move out of active leaves it",
+TEST_CASE("the fence is written by take and extend, and removed by every move out of active",
           "[redis]") {
   RedisFixture t;
   const std::int64_t now = t.clock.now().time_since_epoch() / 1s;
@@ -178,7 +178,7 @@ TEST_CASE("the fence is written by take and extend, and no move out of active le
     REQUIRE(settle(t.broker, end) == SettleStatus::applied);
     CAPTURE(static_cast<int>(end.action));
     CHECK(t.field("t1", "tmx_run").empty());
-    // A task that was given back is still to be cancelled.
+    // A task that was given back must still be cancelled.
     CHECK(t.field("t1", "tmx_cancel").empty() == (end.action != SettleAction::give_back));
     const std::vector<std::string> ids{"t1"};
     if (end.action != SettleAction::give_back) {
@@ -188,10 +188,10 @@ TEST_CASE("the fence is written by take and extend, and no move out of active le
   }
 }
 
-TEST_CASE("a stale fence of ours does not own the run that a Go server has now", "[redis]") {
+TEST_CASE("a stale fence does not own a run that a Go server has taken", "[redis]") {
   RedisFixture t;
   const Run run = started(t.broker, message("t1"));
-  // What asynq's dequeue writes after its recovery.
+  // The state after asynq's dequeue that followed its recovery.
   t.redis.command({"ZADD", "asynq:{default}:lease", "4000000000", "t1"});
   CHECK(extend(t.broker, run).status == LeaseStatus::lost);
   CHECK(settle(t.broker, completed(run)) == SettleStatus::stale);
@@ -216,10 +216,10 @@ TEST_CASE("sub-second due times are kept next to asynq's whole seconds", "[redis
   CHECK(t.redis.command({"EXISTS", "asynq:{default}:tmx:due"}).as_integer() == 0);
 }
 
-TEST_CASE("a due time that the public score does not bear out counts for nothing", "[redis]") {
+TEST_CASE("a precise due time that contradicts the public score is ignored", "[redis]") {
   RedisFixture t;
   enqueue(t.broker, scheduled(message("t1"), 1500ms));
-  // A Go peer schedules it anew, and an entry without any task.
+  // A Go peer schedules it again, and there is an entry without a task.
   const std::int64_t later = t.clock.now().time_since_epoch() / 1s + 100;
   t.redis.command({"ZADD", "asynq:{default}:scheduled", std::to_string(later), "t1"});
   t.redis.command({"ZADD", "asynq:{default}:tmx:due", "5", "nobody"});
@@ -258,7 +258,7 @@ TEST_CASE("an id conflict leaves no lock behind", "[redis]") {
   for (const std::string& key : t.keys()) CHECK(key.find(":unique:") == std::string::npos);
 }
 
-TEST_CASE("the queue is listed again by an enqueue after its deletion", "[redis]") {
+TEST_CASE("an enqueue after the deletion of a queue lists it again", "[redis]") {
   RedisFixture t;
   enqueue(t.broker, message("t1"));
   t.redis.command({"SREM", "asynq:queues", "default"});
@@ -266,7 +266,7 @@ TEST_CASE("the queue is listed again by an enqueue after its deletion", "[redis]
   CHECK(t.view.queues() == Names{"default"});
 }
 
-TEST_CASE("what a peer's message holds beyond ours survives a rewrite", "[redis]") {
+TEST_CASE("unknown data of a peer's message is preserved by a rewrite", "[redis]") {
   RedisFixture t;
   const std::string sent = golden::from_hex(golden::plain) + std::string("\x80\x01\x07", 3);
   const std::string id = task_a().id;
@@ -282,7 +282,7 @@ TEST_CASE("what a peer's message holds beyond ours survives a rewrite", "[redis]
   CHECK(t.view.find("default", id)->task.payload == "new");
 }
 
-TEST_CASE("servers and workers are written where asynq's tools look", "[redis]") {
+TEST_CASE("servers and workers are stored where asynq's tools read them", "[redis]") {
   RedisFixture t;
   ServerInfo server{.host = "web-1", .pid = 4242, .id = "s1", .concurrency = 10};
   server.queues = {{"default", 3}};
@@ -309,7 +309,7 @@ TEST_CASE("large messages are read one by one, once they are known to be large",
     enqueue(t.broker, message("t" + std::to_string(i), "default", std::string(5u << 20, 'x')));
   }
   CHECK(ids(take(t.broker)) == Names{"t1"});
-  // So that a command tells of each message that is read.
+  // So that one command is visible for each message that is read.
   t.redis.command({"ACL", "SETUSER", "default", "-sort_ro"});
   t.redis.command({"CONFIG", "RESETSTAT"});
   for (const char* id : {"t2", "t3", "t4"}) CHECK(ids(take(t.broker)) == Names{id});
@@ -321,7 +321,7 @@ TEST_CASE("large messages are read one by one, once they are known to be large",
   CHECK(take(t.broker, "default", 1000).size() == 300);
 }
 
-TEST_CASE("a heartbeat is short, however large the tasks that run", "[redis]") {
+TEST_CASE("a heartbeat is short, however large the running tasks are", "[redis]") {
   RedisFixture t;
   ServerInfo server{.host = "web-1", .pid = 4242, .id = "s1"};
   for (int i = 0; i < 32; ++i) {
@@ -337,7 +337,7 @@ TEST_CASE("a heartbeat is short, however large the tasks that run", "[redis]") {
   CHECK(t.broker.registry().servers().at(0).workers.size() == 32);
 }
 
-TEST_CASE("a settlement that can't be written is rejected, and holds up no others", "[redis]") {
+TEST_CASE("a settlement that can't be written is rejected, and delays no others", "[redis]") {
   RedisFixture t;
   t.broker.enqueue(many("t", 2));
   std::vector<Run> runs = take(t.broker);
@@ -369,10 +369,10 @@ TEST_CASE("a settlement that can't be written is rejected, and holds up no other
   CHECK(upkeep(t.broker).lost.empty());
 }
 
-TEST_CASE("what is longer than a server takes is refused, and nothing else with it", "[redis]") {
+TEST_CASE("an item that is longer than the server accepts is refused, and no other", "[redis]") {
   RedisServer server;
   RedisFixture t{server};
-  // Calls carry more on a line that has shown to be fast.
+  // Calls carry more once the connection has proved to be fast.
   for (int i = 0; i < 8; ++i) {
     enqueue(t.broker, message("warm-up", "other", std::string(4'000'000, 'x')));
     t.view.act_all("other", TaskAction::remove, TaskState::pending, 1);
@@ -428,7 +428,7 @@ TEST_CASE("what is longer than a server takes is refused, and nothing else with 
   }
 }
 
-TEST_CASE("many settlements and many runs go in one round trip", "[redis]") {
+TEST_CASE("many settlements and many runs need one round trip", "[redis]") {
   RedisFixture t;
   t.broker.enqueue(many("t", 700));
   t.broker.enqueue(many("u", 700, "other"));
@@ -446,7 +446,7 @@ TEST_CASE("many settlements and many runs go in one round trip", "[redis]") {
   CHECK(reply.runs.size() == 200);
 }
 
-TEST_CASE("large messages bound a take, but one is always taken", "[redis]") {
+TEST_CASE("large messages limit a take, but one is always taken", "[redis]") {
   RedisFixture t;
   for (const char* id : {"t1", "t2"}) {
     enqueue(t.broker, message(id, "default", std::string(5u << 20, 'x')));
@@ -520,14 +520,14 @@ TEST_CASE("a lease that is too short for the command timeout says what to change
   }
 }
 
-TEST_CASE("options that can't work are invalid arguments, as of a server", "[redis]") {
+TEST_CASE("invalid options throw std::invalid_argument", "[redis]") {
   RedisOptions options;
   options.port = 0;
   CHECK_THROWS_AS(RedisBroker{options}, std::invalid_argument);
   CHECK_THROWS_AS(RedisBroker{"nonsense"}, std::invalid_argument);
 }
 
-TEST_CASE("the precise due times go by themselves when nobody serves their queue", "[redis]") {
+TEST_CASE("the precise due times expire if no server serves their queue", "[redis]") {
   RedisFixture t;
   const char* const due = "asynq:{default}:tmx:due";
   const auto ttl = [&] { return t.redis.command({"TTL", due}).as_integer(); };
@@ -544,7 +544,7 @@ TEST_CASE("the precise due times go by themselves when nobody serves their queue
   CHECK(is_a_day(ttl()));
   t.redis.command({"EXPIRE", due, "50000"});
   upkeep(t.broker);
-  CHECK(ttl() <= 50000);  // not at each step
+  CHECK(ttl() <= 50000);  // not in each step
 }
 
 TEST_CASE("an inspector's error names its operation once, and the state", "[redis][inspector]") {
@@ -574,7 +574,7 @@ TEST_CASE("an inspector's error names its operation once, and the state", "[redi
         "delete queue: queue \"default\": tasks of it are active");
 }
 
-TEST_CASE("by Redis's own time: a task lives its life", "[redis][time]") {
+TEST_CASE("with Redis's own time, a task passes through its states", "[redis][time]") {
   RealTimeFixture t;
   const Time before = t.view.now();
   TaskMessage kept = message("t1");
@@ -605,7 +605,7 @@ TEST_CASE("by Redis's own time: a task lives its life", "[redis][time]") {
   CHECK(failed == 1);
 }
 
-TEST_CASE("by Redis's own time: what is delayed starts no earlier than told", "[redis][time]") {
+TEST_CASE("with Redis's own time, a delayed task does not start early", "[redis][time]") {
   RealTimeFixture t;
   const EnqueueReply reply = enqueue(t.broker, scheduled(message("t1"), 30ms));
   CHECK(reply.state == TaskState::scheduled);
@@ -627,13 +627,13 @@ TEST_CASE("by Redis's own time: what is delayed starts no earlier than told", "[
   CHECK(taken.now >= due);
 }
 
-TEST_CASE("by Redis's own time: servers live as long as they say so", "[redis][time]") {
+TEST_CASE("with Redis's own time, records of servers expire", "[redis][time]") {
   RealTimeFixture t;
   t.broker.registry().announce({.host = "h", .pid = 1, .id = "s1"}, 60s);
   CHECK(t.broker.registry().servers().size() == 1);
 }
 
-TEST_CASE("a server that can't be reached fails each call, and no item silently", "[redis]") {
+TEST_CASE("if the server can't be reached, each call and each item fails", "[redis]") {
   RedisOptions options;
   options.mode = RedisMode::unix_socket;
   options.socket_path = "/nonexistent/redis.sock";
@@ -653,7 +653,7 @@ TEST_CASE("a server that can't be reached fails each call, and no item silently"
   CHECK(error_of([&] { broker.queues(); }) == Errc::unavailable);
 }
 
-TEST_CASE("a process that can start no thread gets an answer for each item", "[redis]") {
+TEST_CASE("if no thread can be started, each item still gets a reply", "[redis]") {
   RedisBroker broker{"redis://localhost:1"};
   const NoThreads none;
   CHECK(enqueue(broker, message("t1")).error == Errc::unavailable);
@@ -681,7 +681,7 @@ TEST_CASE("a broker belongs to the process that made it", "[redis]") {
   CHECK_NOTHROW(t.broker.ping());
 }
 
-TEST_CASE("a child of a process that is busy with Redis ends at once", "[redis]") {
+TEST_CASE("a child of a process that is busy with Redis exits at once", "[redis]") {
   RedisFixture t;
   auto broker = std::make_unique<RedisBroker>(options_for(t.redis));
   auto client = std::make_unique<Client>(*broker);
@@ -712,9 +712,9 @@ TEST_CASE("a child of a process that is busy with Redis ends at once", "[redis]"
   CHECK(ended == rounds);
 }
 
-TEST_CASE("a batch of settlements takes its own ids out of active and no others", "[redis]") {
+TEST_CASE("a batch of settlements removes only its own ids from active", "[redis]") {
   RedisFixture t;
-  // The second is not fit for a pattern of SORT.
+  // The second name can't be used in a pattern of SORT.
   const auto* queue = GENERATE("default", "a*b");
   CAPTURE(queue);
   const std::string active = std::string{"asynq:{"} + queue + "}:active";
@@ -727,7 +727,7 @@ TEST_CASE("a batch of settlements takes its own ids out of active and no others"
   Names left = list_of(t.redis.command({"LRANGE", active, "0", "-1"}));
   REQUIRE(left.size() == 100);
 
-  // Near the end, near the head, one twice, one that is not ours.
+  // Ids near the end, near the head, one twice, and one that is not in the list.
   std::vector<Settlement> settlements;
   for (const std::size_t i : {3u, 1u, 0u, 20u, 7u, 99u, 50u, 1u})
     settlements.push_back({.run = runs[i]});
@@ -745,7 +745,7 @@ TEST_CASE("a batch of settlements takes its own ids out of active and no others"
   CHECK(t.redis.command({"ZCARD", std::string{"asynq:{"} + queue + "}:lease"}).as_integer() == 92);
 }
 
-TEST_CASE("a user who may not SORT by patterns works all the same", "[redis]") {
+TEST_CASE("a user without the right to SORT by patterns can work", "[redis]") {
   RedisFixture t;
   t.redis.command({"ACL", "SETUSER", "default", "-sort_ro"});
   std::vector<EnqueueRequest> batch;
@@ -758,7 +758,7 @@ TEST_CASE("a user who may not SORT by patterns works all the same", "[redis]") {
     CHECK(runs[static_cast<std::size_t>(i)].message->id == "t" + std::to_string(i));
 }
 
-TEST_CASE("a result is sent only where its task is kept", "[redis]") {
+TEST_CASE("a result is sent only if its task is kept", "[redis]") {
   RedisFixture t;
   const auto sent = [&](const Settlement& settlement) {
     bool found = false;

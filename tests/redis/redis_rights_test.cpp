@@ -155,7 +155,7 @@ TEST_CASE("commands that a hosting service renames are not needed", "[redis][rig
   use_all_of(broker, t.redis);
 }
 
-TEST_CASE("a server whose user may not work does not start, and says why", "[redis][rights]") {
+TEST_CASE("a server whose user lacks rights does not start, and reports why", "[redis][rights]") {
   const std::string refused = GENERATE("evalsha", "rpop", "lpush", "zadd", "hset", "unlink", "zmscore",
                                        "time");
   CAPTURE(refused);
@@ -165,12 +165,12 @@ TEST_CASE("a server whose user may not work does not start, and says why", "[red
   CHECK(error.find("run") != std::string::npos);
 }
 
-TEST_CASE("a server whose user may do nothing does not start", "[redis][rights]") {
+TEST_CASE("a server whose user has no rights does not start", "[redis][rights]") {
   start_error({"-@all"}, Errc::unauthorized);
   start_error({"resetkeys", "~other:*"}, Errc::unauthorized);
 }
 
-TEST_CASE("what a server tries when it starts is what its scripts run", "[redis][rights]") {
+TEST_CASE("a server checks at its start the commands that its scripts run", "[redis][rights]") {
   const redis::Scripts& scripts = redis::scripts();
   const auto commands_of = [](std::string_view source) {
     std::set<std::string> names;
@@ -198,7 +198,7 @@ TEST_CASE("what a server tries when it starts is what its scripts run", "[redis]
   }
 }
 
-TEST_CASE("a server stays healthy, and logs nothing, while its scripts are forgotten",
+TEST_CASE("a server stays healthy, and logs nothing, while Redis forgets its scripts",
           "[redis][rights]") {
   RedisFixture t;
   LogBox log;
@@ -226,7 +226,7 @@ TEST_CASE("a server stays healthy, and logs nothing, while its scripts are forgo
   CHECK(log.count("can't track") == 0);
 }
 
-TEST_CASE("an idle server sends little though its keys do not fit the table of tracked keys",
+TEST_CASE("an idle server sends little even if Redis can't track all of its keys",
           "[redis][rights]") {
   RedisServer redis{{.arguments = {"--tracking-table-max-keys", "50"}}};
   RedisBroker broker{options_for(redis)};
@@ -244,7 +244,7 @@ TEST_CASE("an idle server sends little though its keys do not fit the table of t
   server.shutdown();
 }
 
-TEST_CASE("opening queues leaves nothing behind", "[redis][rights]") {
+TEST_CASE("opening queues leaves no keys", "[redis][rights]") {
   RedisFixture t;
   const std::string queues[] = {"default", "other"};
   enqueue(t.broker, message("t1"));
@@ -253,7 +253,7 @@ TEST_CASE("opening queues leaves nothing behind", "[redis][rights]") {
   CHECK(t.keys() == before);
 }
 
-TEST_CASE("a full server starts all the same", "[redis][rights]") {
+TEST_CASE("a server starts even if Redis is full", "[redis][rights]") {
   RightsFixture t;
   t.redis.command({"CONFIG", "SET", "maxmemory", "1"});
   RedisBroker broker{t.options()};
@@ -261,7 +261,7 @@ TEST_CASE("a full server starts all the same", "[redis][rights]") {
   CHECK_NOTHROW(broker.open(queues));
 }
 
-TEST_CASE("a full server hides no missing right", "[redis][rights]") {
+TEST_CASE("a missing right is reported even if Redis is full", "[redis][rights]") {
   RightsFixture t{{"-zmscore"}};
   t.redis.command({"CONFIG", "SET", "maxmemory", "1"});
   RedisBroker broker{t.options()};
@@ -275,7 +275,7 @@ TEST_CASE("a full server hides no missing right", "[redis][rights]") {
   }
 }
 
-TEST_CASE("who may not publish cancels nothing", "[redis][rights]") {
+TEST_CASE("without the right to publish, nothing is cancelled", "[redis][rights]") {
   RightsFixture t{{"resetchannels", "&__redis__:invalidate"}};
   RedisBroker broker{t.options()};
   enqueue(broker, message("t1"));
@@ -284,7 +284,7 @@ TEST_CASE("who may not publish cancels nothing", "[redis][rights]") {
   CHECK_FALSE(extend(broker, run).cancel);
 }
 
-TEST_CASE("a channel that is refused is named once, with the effect", "[redis][rights]") {
+TEST_CASE("a refused channel is logged once, with the effect", "[redis][rights]") {
   const auto [rights, channel, effect] = GENERATE(table<std::string, std::string, std::string>({
       {"&asynq:*", "__redis__:invalidate", "up to 1.5 s late"},
       {"&__redis__:invalidate &asynq:tmx:cancel", "asynq:cancel", "asynq's tools"},
@@ -307,7 +307,7 @@ TEST_CASE("a channel that is refused is named once, with the effect", "[redis][r
   CHECK(t.log.count("cannot subscribe to channel") == 1);
 }
 
-TEST_CASE("a cancellation names queue and database", "[redis][watch]") {
+TEST_CASE("a cancellation contains the queue and the database", "[redis][watch]") {
   RedisFixture t;
   HintBox here;
   HintBox there;

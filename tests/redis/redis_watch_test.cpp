@@ -28,7 +28,7 @@ std::size_t connections(RedisServer& redis) {
   return count;
 }
 
-TEST_CASE("a change that anyone makes is told at once, long before a poll", "[redis][watch]") {
+TEST_CASE("a change by any client is reported at once, long before a poll", "[redis][watch]") {
   RedisFixture t;
   HintBox box;
   const auto watch = t.broker.watch({"default", "other"}, box.callback());
@@ -115,7 +115,7 @@ TEST_CASE("watches of any number of queues share two connections", "[redis][watc
   CHECK(connections(t.redis) == 3);  // the listener, the tracker, and one for commands
 }
 
-TEST_CASE("when the listening connection is lost, all are told, and it works again",
+TEST_CASE("when the listening connection is lost, all watches get a hint, and it is restored",
           "[redis][watch]") {
   RedisFixture t;
   HintBox box;
@@ -128,7 +128,7 @@ TEST_CASE("when the listening connection is lost, all are told, and it works aga
   CHECK(box.ready());
 }
 
-TEST_CASE("when the tracking connection is lost, all are told, and it works again",
+TEST_CASE("when the tracking connection is lost, all watches get a hint, and it is restored",
           "[redis][watch]") {
   RedisFixture t;
   HintBox box;
@@ -141,7 +141,7 @@ TEST_CASE("when the tracking connection is lost, all are told, and it works agai
   CHECK(box.ready());
 }
 
-TEST_CASE("when an armed watch makes the tracking connection anew, the others are told",
+TEST_CASE("when one watch restores the tracking connection, the others get a hint",
           "[redis][watch]") {
   RedisFixture t;
   HintBox box;
@@ -155,7 +155,7 @@ TEST_CASE("when an armed watch makes the tracking connection anew, the others ar
   CHECK(other.ready());
 }
 
-TEST_CASE("where tracking is refused, watches are polled", "[redis][watch]") {
+TEST_CASE("if tracking is refused, watches are polled", "[redis][watch]") {
   RedisFixture t;
   t.redis.command({"ACL", "SETUSER", "default", "-client|tracking"});
   HintBox box;
@@ -167,7 +167,7 @@ TEST_CASE("where tracking is refused, watches are polled", "[redis][watch]") {
   t.redis.command({"ACL", "SETUSER", "default", "+client|tracking"});
 }
 
-TEST_CASE("a watch does not spin where the table of tracked keys is too small", "[redis][watch]") {
+TEST_CASE("a watch does not spin if the table of tracked keys is too small", "[redis][watch]") {
   const char* const most_keys = GENERATE("50", "300");
   CAPTURE(most_keys);
   RedisServer server{{.arguments = {"--tracking-table-max-keys", most_keys}}};
@@ -188,7 +188,7 @@ TEST_CASE("a watch does not spin where the table of tracked keys is too small", 
   CHECK(box.ready());
 }
 
-TEST_CASE("a refusal to track is reported once it lasts, with its effect", "[redis][watch]") {
+TEST_CASE("a lasting refusal to track is reported, with its effect", "[redis][watch]") {
   RedisFixture t;
   LogBox log;
   RedisOptions options = options_for(t.redis);
@@ -208,7 +208,7 @@ TEST_CASE("a refusal to track is reported once it lasts, with its effect", "[red
   t.redis.command({"ACL", "SETUSER", "default", "+client|tracking"});
 }
 
-TEST_CASE("what a watch mends by itself is not logged", "[redis][watch]") {
+TEST_CASE("faults that a watch recovers from are not logged", "[redis][watch]") {
   RedisFixture t;
   LogBox log;
   RedisOptions options = options_for(t.redis);
@@ -229,7 +229,7 @@ TEST_CASE("what a watch mends by itself is not logged", "[redis][watch]") {
   CHECK(log.count("NOSCRIPT") == 0);
 }
 
-TEST_CASE("a watch outlives a restart of the server", "[redis][watch]") {
+TEST_CASE("a watch continues after a restart of the server", "[redis][watch]") {
   RedisServer server;
   RedisFixture t{server};
   HintBox box;
@@ -282,7 +282,7 @@ struct MovedServer {
   std::filesystem::path address = directory.path() / "redis.sock";
 };
 
-TEST_CASE("when a call finds another server than the watches', they follow", "[redis][watch]") {
+TEST_CASE("watches follow when a call finds another server", "[redis][watch]") {
   MovedServer servers;
   RedisBroker broker{servers.options()};
   HintBox box;
@@ -315,7 +315,7 @@ TEST_CASE("a watch's two connections do not stay on different servers", "[redis]
   }));
 }
 
-TEST_CASE("an idle watch sends next to nothing", "[redis][watch]") {
+TEST_CASE("an idle watch sends almost nothing", "[redis][watch]") {
   RedisFixture t;
   HintBox box;
   const auto watch = t.broker.watch({"default"}, box.callback());
@@ -326,7 +326,7 @@ TEST_CASE("an idle watch sends next to nothing", "[redis][watch]") {
   CHECK(std::stoi(before) <= 3);  // CONFIG, INFO and at most one of ours
 }
 
-TEST_CASE("what an idle server sends does not grow with its queues", "[redis][watch]") {
+TEST_CASE("the traffic of an idle server does not grow with its queues", "[redis][watch]") {
   RedisFixture t;
   const std::size_t count = GENERATE(std::size_t{1}, std::size_t{20}, std::size_t{250});
   CAPTURE(count);
@@ -348,7 +348,7 @@ TEST_CASE("what an idle server sends does not grow with its queues", "[redis][wa
   CHECK(reads() <= 3 + 3);  // ours, CONFIG and INFO
 }
 
-TEST_CASE("keys that come to be in any of many queues are told", "[redis][watch]") {
+TEST_CASE("new keys in any of many queues are reported", "[redis][watch]") {
   RedisFixture t;
   HintBox box;
   std::vector<std::string> queues;
@@ -364,7 +364,7 @@ TEST_CASE("keys that come to be in any of many queues are told", "[redis][watch]
   }
 }
 
-TEST_CASE("a watch goes on after the server forgot its scripts", "[redis][watch]") {
+TEST_CASE("a watch continues after the server's scripts are flushed", "[redis][watch]") {
   RedisFixture t;
   HintBox box;
   const auto watch = t.broker.watch({"default"}, box.callback());
@@ -388,7 +388,7 @@ std::string looked_at(RedisFixture& t, const std::function<void()>& body) {
   return queues;
 }
 
-TEST_CASE("to arm a watch again, it looks only at queues that changed", "[redis][watch]") {
+TEST_CASE("rearm() looks only at queues that have changed", "[redis][watch]") {
   RedisFixture t;
   HintBox box;
   const auto watch = t.broker.watch({"a", "b", "c"}, box.callback());
@@ -423,8 +423,7 @@ TEST_CASE("to arm a watch again, it looks only at queues that changed", "[redis]
   CHECK(looked_at(t, [&] { watch->arm(); }) == "abc");
 }
 
-TEST_CASE("to arm a watch again, it looks at all queues if changes may have been missed",
-          "[redis][watch]") {
+TEST_CASE("rearm() looks at all queues if changes may have been missed", "[redis][watch]") {
   RedisFixture t;
   HintBox box;
   const auto watch = t.broker.watch({"a", "b", "c"}, box.callback());
@@ -485,8 +484,7 @@ TEST_CASE("a key of the wrong type does not stop a watch of other queues", "[red
   CHECK(watch->arm().ready);
 }
 
-TEST_CASE("a queue whose keys are broken does not look ready until it may be asked again",
-          "[redis][watch]") {
+TEST_CASE("a queue with broken keys does not look ready while it is suspended", "[redis][watch]") {
   RedisFixture t;
   HintBox box;
   enqueue(t.broker, message("t1"));

@@ -31,7 +31,7 @@ struct Engine {
   Engine& operator=(const Engine&) = delete;
   ~Engine();
 
-  /// Takes the next tasks as Fetcher would, without it, and registers them.
+  /// Takes the next tasks as Fetcher would, and registers them.
   std::vector<std::shared_ptr<detail::RunState>> take_runs(std::size_t count = 10);
 
   /// Lets them wait for a worker.
@@ -39,10 +39,10 @@ struct Engine {
     slots->ready().push(runs);
   }
 
-  /// Moves a run into its handler, which is never called.
+  /// Marks a run as being in its handler, which is never called.
   void begin(detail::RunState& run, Duration limit = std::chrono::minutes{30});
 
-  /// Carries what has ended to the broker.
+  /// Sends the settlements of ended runs to the broker.
   std::vector<SettleStatus> carry_out();
 
   std::optional<TaskState> state(const std::string& id);
