@@ -615,4 +615,13 @@ std::string encode_worker(const ServerInfo& server, const WorkerInfo& worker) {
   return bytes;
 }
 
+std::optional<TaskState> parse_state(std::optional<std::string_view> name) {
+  for (const TaskState state :
+       {TaskState::pending, TaskState::active, TaskState::scheduled, TaskState::retry,
+        TaskState::archived, TaskState::completed, TaskState::aggregating}) {
+    if (name == to_string(state)) return state;
+  }
+  return std::nullopt;
+}
+
 }  // namespace taskmux::redis

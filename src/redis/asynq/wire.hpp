@@ -164,4 +164,7 @@ inline constexpr std::size_t shown_payload_bytes = 4096;
 /// UTF-8 are repaired.
 std::string encode_worker(const ServerInfo& server, const WorkerInfo& worker);
 
+/// The state that the field `state` of a task names; nullopt for no name, and for one that is not known.
+std::optional<TaskState> parse_state(std::optional<std::string_view> name);
+
 }  // namespace taskmux::redis

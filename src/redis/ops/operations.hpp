@@ -75,7 +75,4 @@ std::string_view to_string(CancelMode mode) noexcept;
 /// The reverse, for the first word; an unknown word means asynq's own mode.
 CancelMode parse_cancel_mode(std::string_view words) noexcept;
 
-/// The state of this name; nullopt for no name, and for one that is not known.
-std::optional<TaskState> parse_state(std::optional<std::string_view> name);
-
 }  // namespace taskmux::redis

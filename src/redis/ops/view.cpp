@@ -180,15 +180,6 @@ void throw_outcome(Session& session, std::string_view queue, std::string_view id
 
 }  // namespace
 
-std::optional<TaskState> parse_state(std::optional<std::string_view> name) {
-  for (const TaskState state :
-       {TaskState::pending, TaskState::active, TaskState::scheduled, TaskState::retry,
-        TaskState::archived, TaskState::completed, TaskState::aggregating}) {
-    if (name == to_string(state)) return state;
-  }
-  return std::nullopt;
-}
-
 std::vector<std::string> queues(Session& session) {
   const std::string& key = session.global().queues();
   const Reply reply = session.run_one("list queues", Session::command(key, {"SMEMBERS", key}));

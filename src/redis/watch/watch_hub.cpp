@@ -11,7 +11,7 @@
 
 #include "lua_arguments.hpp"
 #include "redis/asynq/keys.hpp"
-#include "redis/ops/operations.hpp"
+#include "redis/asynq/wire.hpp"
 #include "redis/scripts/scripts.hpp"
 #include "taskmux/detail/base/earlier.hpp"
 
