@@ -20,21 +20,21 @@ inline namespace v0 {
 
 /// The options of an Inspector. Every field may be left out.
 struct InspectorConfig {
-  /// For wait_for_result() to measure its timeout by; the machine's when null.
+  /// The clock that wait_for_result() measures its timeout by; the machine's if null.
   std::shared_ptr<Clock> clock{};
   /// The largest payload that update_payload() accepts.
   std::size_t max_payload_bytes = Limits::payload_bytes;
 };
 
-/// What came of waiting for one task.
+/// The result of waiting for one task.
 struct WaitReply {
   /// The completed task with its result; none if there is an error.
   std::optional<TaskInfo> task{};
   std::optional<Error> error{};
 };
 
-/// Looks into the queues of a broker, and repairs what is in them. Thread-safe. The broker must
-/// outlive it.
+/// Shows the queues of a broker, and repairs their contents. Thread-safe. The broker must outlive
+/// it.
 ///
 /// A queue to which nothing was ever enqueued holds no tasks: it is listed as empty, and none of
 /// its tasks is found. Only queue_info(), unpause() and delete_queue() report
@@ -129,9 +129,9 @@ class Inspector {
   /// Waits until a task is completed, and returns it with its result. The broker notifies the waiting
   /// thread; see QueueView::watch_tasks(). Throws Error, with the task's id:
   /// timed_out after `timeout` (0: looks once); invalid_argument if `timeout` is negative or over
-  /// 100 years, or if the task has no retention, since its end could not be told from its removal;
-  /// wrong_state, with the task's last error, if it was archived; task_not_found if there is no
-  /// such task, or no more.
+  /// 100 years, or if the task has no retention, since its end could not be distinguished from its
+  /// removal; wrong_state, with the task's last error, if it was archived; task_not_found if there is no
+  /// such task, or no longer.
   TaskInfo wait_for_result(std::string_view queue, std::string_view id, Duration timeout);
   /// The same for several tasks of a queue, until all have ended or the time is over. One reply for each of
   /// `ids`, in order: what the other form returns, or the Error that it throws.

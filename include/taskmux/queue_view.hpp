@@ -185,7 +185,7 @@ class TASKMUX_API TaskWatch {
   struct State {
     /// One for each task, in the order of the ids.
     std::vector<TaskStatus> tasks{};
-    /// Set if no callback may come, as nothing can be watched now: arm again after so long.
+    /// Set if no callback may come, since nothing can be watched now: call arm() again after this time.
     std::optional<Duration> poll_after{};
   };
 
@@ -194,8 +194,8 @@ class TASKMUX_API TaskWatch {
   TaskWatch& operator=(const TaskWatch&) = delete;
   virtual ~TaskWatch() = default;
 
-  /// Tells the states of the tasks, and promises one callback once the state of one of them that exists
-  /// may have changed. One round trip. Throws Error{unavailable}. Not thread-safe.
+  /// Returns the states of the tasks, and causes one callback when the state of an existing one may have
+  /// changed. One round trip. Throws Error{unavailable}. Not thread-safe.
   virtual State arm() = 0;
 };
 

@@ -49,11 +49,11 @@ using ThisRedisLibrary =
 /// *Malformed messages*: a message that can't be decoded, or that names another task or queue than
 /// its key, is archived under its id as a task of type `taskmux:malformed` when a worker finds it.
 ///
-/// *Watches*, all together, take two connections and a thread, from the first on; in a cluster as
-/// much for each node that serves a watched queue. If Redis refuses to send invalidation messages,
-/// a watch is polled about once a second; also while its table of tracked keys is too small for the
-/// six keys of each watched queue (`tracking-table-max-keys`, a million by default). Watches on tasks, as
-/// of an Inspector that waits for results, share these connections, and take one key for each task.
+/// *Watches*: all watches together use two connections and a thread; in a cluster, the same for
+/// each node that serves a watched queue. A watch is polled about once a second if Redis refuses to
+/// send invalidation messages, or if its table of tracked keys is too small for the six keys of
+/// each watched queue (`tracking-table-max-keys`, a million by default). Watches on tasks, such as
+/// those of an Inspector that waits for results, share these connections and use one key per task.
 ///
 /// *Look-ups* of host names run on separate threads, since the system's resolver has no timeout:
 /// one thread per host, at most eight. A look-up that hangs may outlive its call and the broker; it

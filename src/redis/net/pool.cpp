@@ -137,7 +137,7 @@ void Pool::interrupted(std::string_view cause) {
                   "contact with Redis at " + name_ + " is interrupted: " + std::string{cause});
 }
 
-/// If the server is a different one, whatever its address, nobody knows what happened in between.
+/// If the server is a different one, even at the same address, contact was interrupted.
 /// `contact` is the contact in which the connection was requested.
 void Pool::note_server(Connection& connection, std::uint64_t contact) {
   const std::string& run_id = connection.server().run_id;

@@ -124,8 +124,8 @@ class Exchanger {
   };
 
   /// Adds the settlements that this exchange carries: as many as the line carries in a fraction of
-  /// the time that a call may take. One that is larger by itself goes alone, so that nothing shares
-  /// its fate.
+  /// the time that a call may take. One that is larger by itself goes alone, so that its failure
+  /// affects no other.
   void choose() {
     std::size_t left = session_.transport().line().budget();
     bool any = false;
@@ -521,7 +521,7 @@ class Exchanger {
     }
   }
 
-  // False if it can't be told what was taken.
+  // Returns false if it is not known what was taken.
   bool read_take(const Reply& reply, std::span<Share> shares) {
     bool whole = false;
     try {

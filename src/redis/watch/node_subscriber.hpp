@@ -20,7 +20,7 @@
 namespace taskmux::redis {
 
 /// Listens for changes at one server, or at one node of a cluster. It has two connections and the
-/// thread "tmx-listen", which ends when this is destroyed or told to stop.
+/// thread "tmx-listen", which ends when this is destroyed or asked to stop.
 ///
 /// The listening connection subscribes to both cancellation channels (see GlobalKeys) and to
 /// invalidation messages. The tracking connection reads: Redis remembers the keys that it reads,

@@ -53,7 +53,7 @@ struct WatchHub::Watcher {
     for (std::size_t n = 0; n < queues.size(); ++n) number_of.emplace(queues[n], n);
   }
 
-  /// To be polled, whoever checks its queues.
+  /// Has its queues polled, even if something else checks them.
   void poll_within(SteadyTime::duration time) {
     must_poll = true;
     const SteadyTime wanted = steady_now() + time;
@@ -352,7 +352,7 @@ std::vector<Reply> WatchHub::look_at_tasks(const WatcherPtr& watcher) {
   for (const std::string& key : watcher->stems)
     calls.push_back(Session::command(key, {"HGET", key, field::state}));
   if (calls.empty()) return {};
-  // A notice about it shows that the server forgets what it is to tell of; see Tracking.
+  // A notice about it shows that the server forgets keys that it should track; see Tracking.
   const std::string canary = session_.keys(watcher->queues.front()).canary();
   calls.push_back(Session::command(canary, {"EXISTS", canary}));
   std::shared_ptr<NodeSubscriber> post;

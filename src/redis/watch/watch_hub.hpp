@@ -45,18 +45,18 @@ class WatchHub final : private NodeSubscriber::Owner {
   std::unique_ptr<Watch> watch(std::vector<std::string> queues,
                                std::function<void(const Hint&)> callback);
 
-  /// For each queue the number of the last look at it, if a watch has looked and Redis has told of no
-  /// change since, else 0. So as long as this number stays the same, nothing has become pending, due or
-  /// active in the queue. For who asks from time to time, and hands what it learns to check().
+  /// Returns for each queue the number of the last look at it, if a watch has looked and Redis has
+  /// reported no change since; else 0. As long as this number stays the same, nothing has become
+  /// pending, due or active in the queue. Upkeep uses it, and hands what it learns to check().
   std::vector<std::uint64_t> looks(std::span<const std::string> queues);
 
-  /// Somebody who was told `look` by looks() has asked `queue` since: whether something is `ready` in it,
-  /// and what is `due`. If that is not what the look found, its watch gets a hint: a notice was lost, or
-  /// is on its way.
+  /// The caller got `look` from looks(), has then asked Redis about `queue`, and reports whether a
+  /// task is `ready` in it, and when the next is `due`. If that differs from what the look found, the
+  /// watch gets a hint: a notice was lost, or is on its way.
   void check(const std::string& queue, std::uint64_t look, bool ready, std::optional<Time> due);
 
-  /// See QueueView::watch_tasks(). Throws as watch() does. The key of each task is read where it is tracked,
-  /// so one connection tells of the tasks of all watches.
+  /// See QueueView::watch_tasks(). Throws as watch() does. The key of each task is read by the
+  /// tracking connection, so one connection serves the tasks of all watches.
   std::unique_ptr<TaskWatch> watch_tasks(std::string_view queue, std::vector<std::string> ids,
                                          std::function<void()> callback);
 

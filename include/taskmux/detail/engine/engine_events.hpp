@@ -11,9 +11,9 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// What the parts of a server's engine tell about runs, so that none of them needs to know who acts
-/// on it. Called on any thread of the engine. A worker that was given up tells nothing more, since it
-/// may outlive the engine. Whoever uses a part on its own overrides what it wants to hear.
+/// The events that the parts of a server's engine report about runs, so that no part needs to know who
+/// acts on them. Called on any thread of the engine. A worker that was given up reports nothing more,
+/// since it may outlive the engine. A test of one part overrides the events that it checks.
 class EngineEvents {
  public:
   using RunPtr = std::shared_ptr<RunState>;

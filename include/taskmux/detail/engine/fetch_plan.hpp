@@ -22,9 +22,9 @@ namespace taskmux {
 inline namespace v0 {
 namespace detail {
 
-/// Decides what the exchanging role does next, and calls nobody: next() says what to do, and the
-/// events below tell the plan what came of it. Knows no clock and no thread: each function is given
-/// the time.
+/// Decides what the exchanging role does next, and makes no calls itself: next() returns what to do,
+/// and the events below report the result. Uses no clock and no thread: each function is given the
+/// time.
 ///
 /// Its phases, and what leads from one to the next:
 ///
@@ -50,7 +50,7 @@ class FetchPlan {
     SteadyTime now{};
     /// Number of free workers that no waiting run is meant for.
     std::size_t free_workers = 0;
-    /// How many tasks may be taken. 0: none, whatever the reason.
+    /// How many tasks may be taken; 0 if none may, for any reason.
     std::size_t room = 0;
     /// Outcomes wait to be carried to the broker.
     bool outcomes = false;
@@ -83,7 +83,7 @@ class FetchPlan {
   /// After a failure, nothing may be called before this time.
   SteadyTime rests_until() const noexcept { return rests_until_; }
 
-  /// Whether outcomes whose fate is unknown are to be repeated now.
+  /// Whether outcomes without a known result are to be repeated now.
   bool repeats_outcomes(SteadyTime now) const noexcept { return repeat_at_ && now >= *repeat_at_; }
 
   /// Whether a call whose reply was lost may have taken tasks that were not given back.
@@ -142,8 +142,8 @@ class FetchPlan {
     slept_from_.reset();
   }
 
-  /// The reply of the exchange `call` was lost, or could not be kept. The failure is told by
-  /// failed().
+  /// The reply of the exchange `call` was lost, or could not be kept. The caller reports the failure
+  /// by failed().
   void lost(Call&& call) noexcept {
     lost_.add(call.token_block, std::move(call.quotas), call.sent_at);
   }
@@ -176,15 +176,15 @@ class FetchPlan {
     return wanted;
   }
 
-  /// Counts from when the reply arrived, though the broker's now was before that: who looks too
-  /// early finds nothing. A slow reply makes it later by its own time.
+  /// Counts from the arrival of the reply, although the broker read its clock before that: a look that
+  /// is too early finds nothing. So a slow reply makes the result later by its travel time.
   static std::optional<SteadyTime> due_at(SteadyTime arrived_at, Time broker_now,
                                           std::optional<Time> next_due) noexcept {
     if (!next_due) return std::nullopt;
     return arrived_at + std::clamp(*next_due - broker_now, Duration{0}, Limits::longest);
   }
 
-  /// When to go on whatever the phase.
+  /// When to go on in any phase.
   std::optional<SteadyTime> next_timer() const noexcept {
     return earlier(repeat_at_, lost_.recall_at());
   }
@@ -203,7 +203,7 @@ class FetchPlan {
     if (repeats_outcomes(now)) repeat_at_.reset();
     scope_.expire(now);
     if (!due_ || now < *due_) return;
-    // The watch need not tell of what is due later, so it has to be armed again.
+    // The watch need not report tasks that are due later, so it must be armed again.
     if (phase_ != Phase::blocked) phase_ = Phase::looking;
     scope_.set_all();
     due_came_ = true;
@@ -255,7 +255,7 @@ class FetchPlan {
   WakePause wake_pause_;
   /// When the next task is due.
   std::optional<SteadyTime> due_;
-  /// When to repeat the outcomes whose fate is unknown.
+  /// When to repeat the outcomes without a known result.
   std::optional<SteadyTime> repeat_at_;
   /// When the sleep began that ended last; unset once an exchange followed it.
   std::optional<SteadyTime> slept_from_;

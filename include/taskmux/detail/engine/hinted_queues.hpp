@@ -38,9 +38,8 @@ class HintedQueues {
   }
 
   /// Returns the hints since the last call, and forgets them. `report` is the number of the
-  /// caller's last report. A hint may arrive late: after a look has found what it tells of, and
-  /// after the watch was armed anew. It is no news then; a look for it would be in vain, with a
-  /// pause after it.
+  /// caller's last report. A hint may arrive late: after a look has found its task, and after the
+  /// watch was armed again. It is ignored then: a look for it would find nothing, and cause a pause.
   News take(std::uint64_t report) noexcept TASKMUX_EXCLUDES(mutex_) {
     News news;
     if (!waiting_.exchange(false, std::memory_order_acq_rel)) return news;

@@ -158,7 +158,7 @@ class LeaseKeeper {
   }
 
   void lose(const RunPtr& run, SteadyTime now) {
-    if (run->phase() == RunState::Phase::ended) return;  // The reply to its settlement will tell.
+    if (run->phase() == RunState::Phase::ended) return;  // The reply to its settlement decides.
     run->request_stop(StopReason::lease_lost, now);
     if (run->withdraw()) {
       parts_.registry.remove(std::span{&run, 1});

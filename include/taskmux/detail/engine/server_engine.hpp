@@ -177,7 +177,7 @@ class ServerEngine final : private EngineEvents {
       if (phase_ == Phase::ended) return;
       phase_ = Phase::ending;
     }
-    // Nothing below throws: whoever else waits here must not wait for ever.
+    // Nothing below throws: other threads that wait here must not wait for ever.
     stop();
     end_runs();
     end_threads();
@@ -251,7 +251,7 @@ class ServerEngine final : private EngineEvents {
         thread->stop();
       fetcher_.drop_watch();
     } catch (...) {
-      // The process is ending; there is nobody left to tell.
+      // The process is ending; the error can be reported to nobody.
     }
   }
 
@@ -617,7 +617,7 @@ class ServerEngine final : private EngineEvents {
   std::condition_variable phase_changed_;
   Phase phase_ TASKMUX_GUARDED_BY(mutex_) = Phase::made;
 
-  // What the host is told.
+  // What hooks and statistics report.
   std::atomic<std::uint64_t> unknown_types_{0};
   Notifier notifier_{config_.logger, [this] {
                        if (stopped_.load(std::memory_order_relaxed)) idle_.notify();

@@ -29,8 +29,8 @@ inline namespace v0 {
 namespace detail {
 
 /// Works on runs with one thread for each slot. A thread whose handler hangs can be given up: it is
-/// detached, another takes its place, and whatever it still reaches it owns together with the
-/// runner.
+/// detached, another takes its place, and it shares the ownership of everything that it can still
+/// reach with the runner.
 class ThreadRunner {
  public:
   using RunPtr = std::shared_ptr<RunState>;
@@ -179,7 +179,7 @@ class ThreadRunner {
         run->taken_at_wall() + std::chrono::duration_cast<Duration>(begin - run->taken_at());
     if (begin >= run->lease_until() &&
         run->advance(RunState::Phase::ready, RunState::Phase::ended)) {
-      // This process was stopped for a while, perhaps: somebody else may have run the task since.
+      // This process may have been stopped for a while: another server may have run the task since.
       RunPtr next = slots.ready().done_and_pop();
       config.events.lapsed(std::move(run));
       return next;
@@ -208,7 +208,7 @@ class ThreadRunner {
       return nullptr;
     }
     slots.note_pace(worker.free_since - begin);
-    // Before the outcome is handed on, so that whoever is woken by it sees who is free.
+    // Before the outcome is handed on, so that a thread that it wakes sees which workers are free.
     RunPtr next = slots.ready().done_and_pop();
     config.events.finished(std::move(run), outcome, worker.random.unit());
     return next;

@@ -86,7 +86,8 @@ class Watchdog {
     parts_.logger(about(run->message(), LogLevel::error,
                         "its handler did not stop when it was asked to, and was given up"));
     if (parts_.slots.is_full_of_hung()) {
-      full_ = true;  // Even if it is over by the next look, when the others must be told.
+      // Even if this has passed by the next step, which must then report that it is over.
+      full_ = true;
       parts_.health.too_many_hung(true);
     }
     parts_.settler.finish(
@@ -109,7 +110,7 @@ class Watchdog {
     return "the server shut down";
   }
 
-  /// How often to look whether given-up threads have returned; they can't tell.
+  /// How often to check whether given-up threads have returned; they can't report it.
   Duration hung_interval() const noexcept {
     return std::clamp<Duration>(abandon_after_, std::chrono::milliseconds{100},
                                 std::chrono::seconds{5});

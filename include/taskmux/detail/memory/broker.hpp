@@ -337,7 +337,7 @@ TASKMUX_INLINE void MemoryBroker::end(detail::MemoryWatcher& watcher) {
 TASKMUX_INLINE void MemoryBroker::tell_watches(detail::MemoryHints& hints) {
   const bool any_armed = board_.changed && watches_.any_armed();
   while (detail::MemoryQueue* const queue = board_.changed) {
-    // First, as it may fail: then a later call tells of the queue, which is still among the changed ones.
+    // First, since it may fail: a later call then hints at the queue, which is still in the list.
     if (queue->news() != Time::max()) {
       if (any_armed || !queue->noted()) watches_.ready(queue->name(), queue->news(), hints);
       queue->set_noted(true);

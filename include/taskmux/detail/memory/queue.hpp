@@ -85,8 +85,8 @@ struct MemoryBoard {
   std::size_t tasks = 0;  ///< In all of them.
 };
 
-/// One queue of the memory broker: its tasks, and every move they can make. Knows no clock, no lock
-/// and no other queue; not thread-safe.
+/// One queue of the memory broker: its tasks, and all operations on them. Uses no clock and no lock, and
+/// is independent of other queues. Not thread-safe.
 class MemoryQueue {
  public:
   /// The queue puts itself at the head of those that changed when something may be ready in it. Counts its
@@ -112,7 +112,7 @@ class MemoryQueue {
     tell(Time::min());
   }
 
-  /// `watcher` is told once when the state of `task` changes.
+  /// Notifies `watcher` once when the state of `task` changes.
   void watch(MemoryTask& task, const std::shared_ptr<MemoryWatcher>& watcher) {
     task_watches_.add(task.message.id, watcher);
     task.watched = true;
@@ -140,7 +140,7 @@ class MemoryQueue {
   bool noted() const noexcept { return noted_; }
   void set_noted(bool noted) noexcept { noted_ = noted; }
 
-  /// The earliest time in scheduled and retry, by the wall clock; none while paused.
+  /// Returns the earliest due time in scheduled and retry, on the wall clock; none while paused.
   std::optional<Time> next_due(MemoryNow now) const {
     std::optional<Time> due;
     if (paused_) return due;
@@ -635,7 +635,7 @@ class MemoryQueue {
     note_news(Time::max());  // Nothing is ready.
   }
 
-  /// Links a task that is linked nowhere yet, last among those of its state.
+  /// Links a task that is not linked yet, last among those of its state.
   void put(MemoryTask& task, Spot spot, MemoryNow now) {
     const Slot slot = reserve(task, spot);
     link(task, slot, spot, now);

@@ -36,7 +36,7 @@ class RunState {
     starting,   ///< A worker has it; when it began and must end is being noted.
     running,    ///< In its handler.
     ended,      ///< Its outcome is known, or it went back unstarted.
-    abandoned,  ///< Settled without its handler, which hangs; whatever that does is discarded.
+    abandoned,  ///< Settled without its handler, which hangs; what that does later is discarded.
   };
 
   RunState(Run run, std::shared_ptr<RunEnvironment> environment, SteadyTime taken_at,
@@ -105,8 +105,8 @@ class RunState {
     phase_.store(Phase::running, std::memory_order_release);
     return true;
   }
-  /// Ends the run, since its handler has returned, and lets go whoever still waits on a copy of its
-  /// Context; false if the handler was given up before.
+  /// Ends the run, since its handler has returned, and wakes threads that wait on a copy of its
+  /// Context; returns false if the handler was given up before.
   bool end(SteadyTime now) noexcept {
     Phase running = Phase::running;
     if (!phase_.compare_exchange_strong(running, Phase::ended)) return false;
@@ -147,7 +147,7 @@ class RunState {
   }
   /// What request_stop() was first called with; none if it was not called.
   StopReason stop_reason() const noexcept { return stop_reason_.load(std::memory_order_acquire); }
-  /// Whether whoever works on the run should stop: it was asked to, or is over.
+  /// Whether code that works on the run should stop: the run was asked to stop, or is over.
   bool must_stop() const noexcept { return stop_reason() != StopReason::none || is_over(); }
   /// Throws std::bad_alloc: most handlers never ask for one, so it is made for the first who does.
   std::stop_token stop_token() {
@@ -245,7 +245,7 @@ class RunState {
 
   std::atomic<SteadyTime::rep> lease_until_{SteadyTime::max().time_since_epoch().count()};
   std::atomic<Phase> phase_{Phase::ready};
-  std::atomic<bool> has_token_{false};  ///< Somebody has a token of stop_.
+  std::atomic<bool> has_token_{false};  ///< A stop token of stop_ was handed out.
   std::atomic<StopReason> stop_reason_{StopReason::none};
   std::atomic<CancelMode> cancel_mode_{CancelMode::retry};
   std::atomic<SteadyTime::rep> stop_asked_at_{SteadyTime::max().time_since_epoch().count()};
