@@ -32,7 +32,7 @@ inline namespace v0 {
 /// deadline, where the stop token is triggered as usual. Differences from Server: queues are served
 /// strictly by priority, policies get 0.5 as the random number, and a handler that hangs is not
 /// abandoned.
-class TestServer : private detail::EngineEvents {
+class TestServer final : private detail::EngineEvents {
  public:
   /// Takes the same arguments as Server. `concurrency`, `shutdown_timeout`, `abandon_after` and the
   /// intervals have no effect.
