@@ -113,7 +113,7 @@ class FetchPlan {
   }
 
   /// The watch gave hints of `queues`; nullopt for all.
-  void hinted(std::optional<std::vector<std::string>> queues, SteadyTime now) noexcept {
+  void hinted(std::optional<std::vector<std::string>>&& queues, SteadyTime now) noexcept {
     if (phase_ != Phase::blocked) phase_ = Phase::looking;
     scope_.add(std::move(queues), now);
   }

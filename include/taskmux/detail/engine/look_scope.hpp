@@ -38,7 +38,7 @@ class LookScope {
   }
 
   /// Hints named `queues`; nullopt for all. Has no effect if the scope is all queues already.
-  void add(std::optional<std::vector<std::string>> queues, SteadyTime now) noexcept {
+  void add(std::optional<std::vector<std::string>>&& queues, SteadyTime now) noexcept {
     if (!queues) set_all();
     if (!only_) return;
     if (until_ == SteadyTime::max()) until_ = now + longest;
