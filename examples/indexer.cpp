@@ -166,8 +166,7 @@ Report collect(Broker& broker, const std::string& queue,
                const std::function<bool(const TaskInfo&)>& counts) {
   Report report;
   Inspector inspector{broker};
-  taskmux::ListRequest request{
-      .queue = queue, .state = TaskState::completed, .limit = 500, .with_payload = false};
+  taskmux::ListRequest request{.queue = queue, .state = TaskState::completed, .limit = 500};
   do {
     taskmux::TaskPage page = inspector.list(request);
     for (const TaskInfo& task : page.tasks) {
