@@ -282,9 +282,9 @@ class TASKMUX_API QueueView {
   /// Watches tasks of a queue from TaskWatch::arm() on. The callback may be spurious, and come on any
   /// thread; it must not throw. Unless overridden, no callback ever comes, and the states are polled: first
   /// after 1 ms, then ever less often, up to every 250 ms.
-  virtual std::unique_ptr<TaskWatch> watch_tasks(std::string_view queue,
-                                                 std::vector<std::string> ids,
-                                                 std::function<void()> callback);
+  virtual inline std::unique_ptr<TaskWatch> watch_tasks(std::string_view queue,
+                                                        std::vector<std::string> ids,
+                                                        std::function<void()> callback);
 
   /// Acts on each task that is named, if it exists and is in a state that allows it at that moment. One
   /// reply for each id, in order.

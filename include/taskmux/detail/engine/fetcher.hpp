@@ -173,17 +173,17 @@ class Fetcher {
   void accept(ExchangeReply& reply, SteadyTime sent_at, SteadyTime arrived_at,
               std::size_t free_workers) {
     if (reply.runs.empty()) return;
-    if (reply.runs.size() > free_workers) {
-      // First what a worker is free for: were this process to die, the broker would take it for begun.
-      std::stable_partition(reply.runs.begin(), reply.runs.end(),
-                            [](const Run& run) { return run.begun != Begun::perhaps; });
-    }
     std::vector<RunPtr> runs;
     runs.reserve(reply.runs.size());
-    for (Run& run : reply.runs) {
-      runs.push_back(std::make_shared<RunState>(std::move(run), parts_.environment, sent_at,
-                                                reply.now, arrived_at));
-      runs.back()->hold_until(sent_at + lease_);
+    // First what a worker is free for: were this process to die, the broker would take it for begun.
+    const bool ahead = reply.runs.size() > free_workers;
+    for (const bool later : {false, true}) {
+      for (Run& run : reply.runs) {
+        if ((ahead && run.begun == Begun::perhaps) != later) continue;
+        runs.push_back(std::make_shared<RunState>(std::move(run), parts_.environment, sent_at,
+                                                  reply.now, arrived_at));
+        runs.back()->hold_until(sent_at + lease_);
+      }
     }
     parts_.registry.add(runs);
     std::vector<RunPtr> suspects;

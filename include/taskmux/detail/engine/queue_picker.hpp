@@ -59,8 +59,9 @@ class QueuePicker {
       queues_.push_back({name, static_cast<std::uint64_t>(priority)});
       total_ += static_cast<std::uint64_t>(priority);
     }
-    std::stable_sort(queues_.begin(), queues_.end(),
-                     [](const Queue& a, const Queue& b) { return a.priority > b.priority; });
+    std::sort(queues_.begin(), queues_.end(), [](const Queue& a, const Queue& b) {
+      return a.priority != b.priority ? a.priority > b.priority : a.name < b.name;
+    });
     for (const Queue& queue : queues_) weights_.push_back(queue.priority);
   }
 
