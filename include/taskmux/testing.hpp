@@ -72,6 +72,7 @@ class TestServer final : private detail::EngineEvents {
   ExchangeReply exchange(std::span<const Settlement> settlements, std::size_t runs);
   void settle();
   void run(Run taken, Time taken_at);
+  bool wants_settled() const noexcept override { return true; }
   void settled(const Settlement& settlement, const detail::RunState* state,
                std::string_view pattern) override {
     call_hooks(detail::event_of(settlement, state, pattern, clock_->steady_now()));

@@ -79,6 +79,7 @@ struct Engine {
     void lapsed(RunPtr run) noexcept override;
     void exchange_due() noexcept override { ++engine.exchanges_due; }
     void watch_due() noexcept override { ++engine.watches_due; }
+    bool wants_settled() const noexcept override { return true; }
     void settled(const Settlement& settlement, const detail::RunState* run,
                  std::string_view pattern) override;
     Engine& engine;

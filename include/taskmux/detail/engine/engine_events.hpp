@@ -35,6 +35,8 @@ class EngineEvents {
   /// A run was asked to stop: the watchdog is due, to give it up in time.
   virtual void watch_due() noexcept {}
 
+  /// Returns whether settled() is to be called.
+  virtual bool wants_settled() const noexcept { return false; }
   /// The broker has applied a settlement. The run is null if it was taken over from a lost worker;
   /// `pattern` is what its type matched. What this throws is logged.
   virtual void settled(const Settlement&, const RunState*,

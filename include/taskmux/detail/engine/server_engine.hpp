@@ -509,7 +509,7 @@ class ServerEngine final : private EngineEvents {
       post(event_of(TaskEvent::Change::started, run.run(), &run, run.route().pattern,
                     run.started_at()));
     } catch (...) {
-      log_exception(config_.logger, "the start of a run could not be told");
+      log_exception(config_.logger, "the start of a run could not be reported");
     }
   }
 
@@ -525,9 +525,10 @@ class ServerEngine final : private EngineEvents {
     if (stopped_.load(std::memory_order_relaxed)) idle_.notify();
   }
 
+  bool wants_settled() const noexcept override { return wants_events_; }
   void settled(const Settlement& settlement, const RunState* run,
                std::string_view pattern) override {
-    if (wants_events_) post(event_of(settlement, run, pattern, environment_->clock->steady_now()));
+    post(event_of(settlement, run, pattern, environment_->clock->steady_now()));
   }
 
   /// The host's hook, which the trimmer calls in the middle of its own broker calls; empty without one.

@@ -404,9 +404,10 @@ class Settler {
       if (rejected) return tell_rejected(settlement, reply);
       if (!applied) return tell_stale(settlement, origin.repeated);
       tell(settlement, origin.run.get());
+      if (!events_.wants_settled()) return;
       events_.settled(settlement, origin.run.get(), pattern_of(settlement, origin));
     } catch (...) {
-      log_exception(logger_, "what became of a run could not be told");
+      log_exception(logger_, "the end of a run could not be reported");
     }
   }
 
