@@ -1,12 +1,13 @@
 -- uses: one_queue clock read many protobuf locks crashes_of act_on excess
 -- args: max_tasks max_age limit
 
--- Deletes what is beyond the limits of an archive, so many tasks at most. Returns {tasks deleted, how
--- many are still beyond the limits}.
+-- Deletes tasks beyond the limits of an archive, at most `limit` of them. Returns {number of tasks
+-- deleted, number of tasks that are still beyond the limits}.
 local archived, oldest = P .. 'archived', oldest_within(max_age)
 max_tasks = tonumber(max_tasks)
-local count = math.min(excess(archived, max_tasks, oldest), tonumber(limit))
-if count == 0 then return {0, excess(archived, max_tasks, oldest)} end
+local surplus = excess(archived, max_tasks, oldest)
+local count = math.min(surplus, tonumber(limit))
+if count == 0 then return {0, surplus} end
 local ids, keys, locks, deleted = redis.call('ZRANGE', archived, 0, count - 1), {}, {}, 0
 for _, id in ipairs(ids) do
   local exists = read('HEXISTS', T .. id, 'msg')
