@@ -91,6 +91,17 @@ std::vector<std::string> names(std::size_t count) {
   return queues;
 }
 
+/// Makes `count` tasks due in each queue; nothing has moved them to pending yet.
+void make_due(RedisFixture& t, const std::vector<std::string>& queues, int count) {
+  for (const std::string& queue : queues) {
+    std::vector<EnqueueRequest> batch;
+    for (int i = 0; i < count; ++i)
+      batch.push_back(scheduled(message("t" + std::to_string(i), queue), Duration{1s}));
+    t.broker.enqueue(std::move(batch));
+  }
+  t.advance(1s);
+}
+
 /// How many commands Redis executes during `body`, those of scripts counted.
 std::int64_t commands_of(RedisFixture& t, const std::function<void()>& body) {
   const auto total = [&] {
@@ -229,7 +240,7 @@ TEST_CASE("upkeep asks each queue in turn, even if nothing has changed in it", "
   t.broker.upkeep({.queues = queues});
   calm_down(t, *watch);
   t.broker.upkeep({.queues = queues});
-  // Keys that nobody is told of.
+  // Redis notifies nobody of changes of these keys.
   for (const std::string& queue : queues)
     t.redis.command({"RPUSH", "asynq:{" + queue + "}:active", "nobody"});
   std::size_t repaired = 0;
@@ -251,13 +262,7 @@ TEST_CASE("upkeep of an empty queue is one command", "[redis][cost]") {
 TEST_CASE("a call moves a bounded number of due tasks, and some of each queue", "[redis][cost]") {
   RedisFixture t;
   const std::vector<std::string> queues = names(20);
-  for (const std::string& queue : queues) {
-    std::vector<EnqueueRequest> batch;
-    for (int i = 0; i < 250; ++i)
-      batch.push_back(scheduled(message("t" + std::to_string(i), queue), Duration{1s}));
-    t.broker.enqueue(std::move(batch));
-  }
-  t.advance(1s);
+  make_due(t, queues, 250);
   const ExchangeReply reply = t.broker.exchange({.quotas = strictly(queues, 1)});
   CHECK(reply.more);
   CHECK(reply.runs.size() == 1);
@@ -274,13 +279,7 @@ TEST_CASE("a call moves a bounded number of due tasks, and some of each queue", 
 TEST_CASE("a call that may move nothing more says that there is more", "[redis][cost]") {
   RedisFixture t;
   const std::vector<std::string> queues = names(6);
-  for (const std::string& queue : queues) {
-    std::vector<EnqueueRequest> batch;
-    for (int i = 0; i < 200; ++i)
-      batch.push_back(scheduled(message("t" + std::to_string(i), queue), Duration{1s}));
-    t.broker.enqueue(std::move(batch));
-  }
-  t.advance(1s);
+  make_due(t, queues, 200);
   // What it moves, it takes.
   ExchangeReply reply = t.broker.exchange({.quotas = strictly(queues, 1000)});
   CHECK(reply.runs.size() == 1000);

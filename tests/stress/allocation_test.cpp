@@ -37,15 +37,27 @@ bool fails_in(long number, Step step) {
   return FailingAllocation::failures() > 0;
 }
 
+/// Calls `attempt` with 1, 2, 3 and so on, until it returns false: it makes the allocation of that number
+/// fail, and returns whether one failed. More than `least` calls must be made.
+template <typename Attempt>
+void at_each_allocation(long least, Attempt attempt) {
+  bool failed = true;
+  long number = 1;
+  for (; failed && number < 10'000; ++number) {
+    CAPTURE(number);
+    failed = attempt(number);
+  }
+  CHECK(number > least);
+  CHECK_FALSE(failed);
+}
+
 }  // namespace
 
 TEST_CASE("a fetch that lacks memory at any point loses no task", "[allocation]") {
   constexpr std::size_t tasks = 5;
   const bool reply_lost = GENERATE(false, true);
-  bool failed = true;
-  long number = 1;
-  for (; failed && number < 10'000; ++number) {
-    CAPTURE(number, reply_lost);
+  at_each_allocation(5, [&](long number) {
+    CAPTURE(reply_lost);
     Engine engine{tasks};
     detail::Fetcher fetcher{{engine.broker, engine.settler, engine.registry, *engine.slots,
                              engine.health, engine.environment, [] {}},
@@ -55,7 +67,7 @@ TEST_CASE("a fetch that lacks memory at any point loses no task", "[allocation]"
     engine.broker.enqueue(many("t", tasks));
     const auto ready = [&] { return engine.slots->load().ready; };
     if (reply_lost) engine.broker.lose_reply(FlakyBroker::Operation::exchange, 1);
-    failed = fails_in(number, [&] { fetcher.run_once(); });
+    const bool failed = fails_in(number, [&] { fetcher.run_once(); });
     for (int turn = 0; turn < 100 && ready() < tasks; ++turn) {
       fetcher.hint();
       fetcher.run_once();
@@ -66,17 +78,13 @@ TEST_CASE("a fetch that lacks memory at any point loses no task", "[allocation]"
     REQUIRE(engine.registry.size() == tasks);
     for (int i = 1; i <= static_cast<int>(tasks); ++i)
       REQUIRE(engine.memory.find("default", "t" + std::to_string(i))->crashes == 0);
-  }
-  CHECK(number > 5);
-  CHECK_FALSE(failed);
+    return failed;
+  });
 }
 
 TEST_CASE("a suspect that lacks memory at any point before it runs alone is run or given back",
           "[allocation][suspects]") {
-  bool failed = true;
-  long number = 1;
-  for (; failed && number < 10'000; ++number) {
-    CAPTURE(number);
+  at_each_allocation(5, [&](long number) {
     Engine engine{2};
     detail::Fetcher fetcher{{engine.broker, engine.settler, engine.registry, *engine.slots,
                              engine.health, engine.environment, [] {}},
@@ -94,7 +102,7 @@ TEST_CASE("a suspect that lacks memory at any point before it runs alone is run 
       engine.slots->ready().done();
     }
     const auto ready = [&] { return engine.slots->load().ready; };
-    failed = fails_in(number, [&] {
+    const bool failed = fails_in(number, [&] {
       for (int turn = 0; turn < 5 && ready() == 0; ++turn) fetcher.run_once();
     });
     for (int turn = 0; turn < 100 && ready() == 0; ++turn) {
@@ -105,23 +113,19 @@ TEST_CASE("a suspect that lacks memory at any point before it runs alone is run 
     REQUIRE(ready() == 1);
     REQUIRE(engine.registry.size() == 1);
     REQUIRE(fetcher.alone());
-  }
-  CHECK(number > 5);
-  CHECK_FALSE(failed);
+    return failed;
+  });
 }
 
 TEST_CASE("an outcome that lacks memory at any point is recorded in the end", "[allocation]") {
-  bool failed = true;
-  long number = 1;
-  for (; failed && number < 10'000; ++number) {
-    CAPTURE(number);
+  at_each_allocation(0, [&](long number) {
     Engine engine;
     engine.ends.reserve(10);
     engine.broker.enqueue(many("t", 3));
     const auto runs = engine.take_runs();
     REQUIRE(runs.size() == 3);
     for (const auto& run : runs) engine.begin(*run);
-    failed = fails_in(number, [&] {
+    const bool failed = fails_in(number, [&] {
       for (const auto& run : runs) engine.settler.finish(run, Outcome::success(), 0.5);
       engine.carry_out();
     });
@@ -131,15 +135,12 @@ TEST_CASE("an outcome that lacks memory at any point is recorded in the end", "[
     REQUIRE(engine.registry.size() == left);
     REQUIRE(engine.settler.unsettled() == 0);
     REQUIRE(engine.ends.size() == 3 - left);
-  }
-  CHECK_FALSE(failed);
+    return failed;
+  });
 }
 
 TEST_CASE("a failure that lacks memory at any point is counted once", "[allocation]") {
-  bool failed = true;
-  long number = 1;
-  for (; failed && number < 10'000; ++number) {
-    CAPTURE(number);
+  at_each_allocation(5, [&](long number) {
     MemoryBroker broker;
     enqueue(broker, message("t1"));
     const Run run = take_one(broker);
@@ -148,7 +149,7 @@ TEST_CASE("a failure that lacks memory at any point is counted once", "[allocati
                                 .error = std::string(100, 'e'),
                                 .delay = 1h,
                                 .result = std::string(100, 'r')};
-    failed = fails_in(number, [&] { settle(broker, settlement); });
+    const bool failed = fails_in(number, [&] { settle(broker, settlement); });
     settle(broker, settlement);  // The same, as an exchange without a reply is repeated.
     const std::optional<TaskInfo> info = broker.find("default", "t1");
     REQUIRE(info->state == TaskState::retry);
@@ -157,16 +158,12 @@ TEST_CASE("a failure that lacks memory at any point is counted once", "[allocati
     REQUIRE(info->result == settlement.result);
     REQUIRE(broker.queue_info("default").failed_total == 1);
     REQUIRE(broker.queue_info("default").processed_today == 1);
-  }
-  CHECK(number > 5);
-  CHECK_FALSE(failed);
+    return failed;
+  });
 }
 
 TEST_CASE("a cancellation that lacks memory at any point stops its run in the end", "[allocation]") {
-  bool failed = true;
-  long number = 1;
-  for (; failed && number < 10'000; ++number) {
-    CAPTURE(number);
+  at_each_allocation(3, [&](long number) {
     Engine engine;
     detail::LeaseKeeper keeper{{engine.broker, engine.registry, engine.settler, engine.health,
                                 engine.logger, engine.clock, engine.events},
@@ -175,22 +172,18 @@ TEST_CASE("a cancellation that lacks memory at any point stops its run in the en
     const auto runs = engine.take_runs();
     engine.begin(*runs[0]);
     keeper.cancel("t1");
-    failed = fails_in(number, [&] { keeper.run_once(); });
+    const bool failed = fails_in(number, [&] { keeper.run_once(); });
     for (int turn = 0; turn < 3; ++turn) {
       engine.clock->advance(100ms);
       keeper.run_once();
     }
     REQUIRE(runs[0]->stop_reason() == StopReason::cancelled);
-  }
-  CHECK(number > 3);
-  CHECK_FALSE(failed);
+    return failed;
+  });
 }
 
 TEST_CASE("a shutdown that lacks memory at any point ends the server", "[allocation]") {
-  bool failed = true;
-  long number = 1;
-  for (; failed && number < 10'000; ++number) {
-    CAPTURE(number);
+  at_each_allocation(5, [&](long number) {
     MemoryBroker broker;
     const auto released = std::make_shared<std::latch>(1);
     const auto begun = std::make_shared<std::atomic<int>>(0);
@@ -218,7 +211,7 @@ TEST_CASE("a shutdown that lacks memory at any point ends the server", "[allocat
     client.enqueue({.type = "heeds"});
     REQUIRE(eventually([&] { return *begun == 2; }));
     bool threw = false;
-    failed = fails_in(number, [&] {
+    const bool failed = fails_in(number, [&] {
       try {
         server.shutdown();
       } catch (...) {
@@ -233,9 +226,8 @@ TEST_CASE("a shutdown that lacks memory at any point ends the server", "[allocat
     REQUIRE(broker.queue_info("default").size() == 2);
     released->count_down();
     REQUIRE(eventually([&] { return server.stats().abandoned == 0; }));
-  }
-  CHECK(number > 5);
-  CHECK_FALSE(failed);
+    return failed;
+  });
 }
 
 TEST_CASE("a server whose threads lack memory again and again does all its work", "[allocation]") {
