@@ -2603,7 +2603,7 @@ TASKMUX_CONTRACT("watches on the same task are all called, until they end") {
   CHECK_FALSE(first.rung(0ms));
 }
 
-TASKMUX_CONTRACT("an inspector is told of results") {
+TASKMUX_CONTRACT("an inspector that waits for results is notified when they are there") {
   TestType t;
   for (const std::string id : {"t1", "t2", "t3", "t4"}) {
     TaskMessage task = message(id);

@@ -28,7 +28,7 @@ TEST_CASE("all scripts are among all()", "[redis][scripts]") {
   CHECK(redis::scripts().all().size() == sizeof(redis::Scripts) / sizeof(redis::Script));
 }
 
-/// Whether so many arguments make an `Args`.
+/// Whether an `Args` can be made from arguments of the types `Given`.
 template <typename Args, typename... Given>
 concept MadeOf = requires(Given... given) { Args{given...}; };
 

@@ -111,8 +111,8 @@ class Exchanger {
     std::vector<Run> runs{};
     std::string fault{};
     std::size_t begun_below = 0;   // a worker is free for the runs of lower numbers
-    std::size_t free_workers =
-        0;                 // the number that the call passed; from its reply on, that it left
+    // The number that the call passed; after its reply, the number that it left.
+    std::size_t free_workers = 0;
     bool more = false;     // It may hold more that is ready.
     bool stopped = false;  // before its count, perhaps for want of free workers
   };

@@ -1,9 +1,9 @@
 -- uses: one_queue clock read statistics many protobuf locks crashes_of act_on
 -- args: with_tasks limit
 
--- One step of the deletion of a queue; with its tasks if that is 1, so many of them at most.
--- Returns 0 nothing is left; 1 there is more to do, and the queue is paused until then; 2 tasks are
--- active; 3 there are tasks.
+-- One step of the deletion of a queue. If `with_tasks` is 1, its tasks are deleted, too, at most `limit`
+-- of them in a step. Returns 0: nothing is left; 1: more is to be deleted, and the queue is paused until
+-- then; 2: tasks are active; 3: the queue holds tasks, which were not to be deleted.
 if redis.call('LLEN', P .. 'active') > 0 then return 2 end
 limit = tonumber(limit)
 local zsets = {'scheduled', 'retry', 'archived', 'completed'}

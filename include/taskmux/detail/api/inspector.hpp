@@ -218,7 +218,7 @@ class ResultWaiter {
       replies_[n].task = std::move(task);
     } else if (task->retention.count() == 0) {
       fail(n, Errc::invalid_argument,
-           "it has no retention, so its end could not be told from its removal");
+           "it has no retention, so its end could not be distinguished from its removal");
     }
   }
 

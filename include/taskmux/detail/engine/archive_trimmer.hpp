@@ -159,10 +159,11 @@ class ArchiveTrimmer {
     // meantime.
     std::size_t deleted = 0;
     for (const ActReply& reply : view.act({.queue = names_[i],
-                                 .action = TaskAction::remove,
-                                 .ids = victims,
-                                 .only = TaskState::archived}))
-      deleted += reply.error ? 0U : 1U;
+                                           .action = TaskAction::remove,
+                                           .ids = victims,
+                                           .only = TaskState::archived})) {
+      if (!reply.error) ++deleted;
+    }
     count(i, deleted);
   }
 

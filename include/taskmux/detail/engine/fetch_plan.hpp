@@ -45,7 +45,7 @@ namespace detail {
 /// without delay; in `looking` and `drained`, their exchange looks for tasks, too.
 class FetchPlan {
  public:
-  /// What next() is to know beside the events.
+  /// What next() needs to know in addition to the events.
   struct Facts {
     SteadyTime now{};
     /// Number of free workers that no waiting run is meant for.
